@@ -1,0 +1,47 @@
+// Units, rounding and unaligned access: the words every layer above shares.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace jit_arena {
+
+inline constexpr size_t kKiB = 1024;
+inline constexpr size_t kMiB = 1024 * kKiB;
+
+// The smallest unit that the arena hands out (DESIGN §2).
+inline constexpr uint32_t kGranuleBytes = 16;
+
+// `alignment` is a power of two.
+constexpr uint64_t AlignUp(uint64_t value, uint64_t alignment) { return (value + alignment - 1) & ~(alignment - 1); }
+
+constexpr uint64_t AlignDown(uint64_t value, uint64_t alignment) { return value & ~(alignment - 1); }
+
+constexpr bool IsPowerOfTwo(uint64_t value) { return value != 0 && (value & (value - 1)) == 0; }
+
+constexpr uint32_t GranulesFor(uint64_t bytes) {
+  return static_cast<uint32_t>((bytes + kGranuleBytes - 1) / kGranuleBytes);
+}
+
+// Unaligned loads and stores; the compiler turns each into one instruction.
+template <class T>
+T LoadAs(const uint8_t* from) {
+  T value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+
+template <class T>
+void StoreAs(uint8_t* to, T value) {
+  std::memcpy(to, &value, sizeof value);
+}
+
+// True when `value` survives the round trip through the narrower type.
+template <class Narrow>
+constexpr bool FitsIn(int64_t value) {
+  return value == static_cast<int64_t>(static_cast<Narrow>(value));
+}
+
+}  // namespace jit_arena
