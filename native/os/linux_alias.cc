@@ -1,0 +1,185 @@
+// Linux, writer `alias`: shared memory with two views, one executable (or read-only), one writable.
+//
+//   anonymous  mmap(MAP_SHARED | MAP_ANONYMOUS) born with its access, then mremap(at, 0, bytes) makes a second mapping
+//   of
+//              the same pages, which mprotect turns into RW. Needs no file and no descriptor.
+//   memfd      the same memory by name: one memfd mapped twice. For kernels, emulators and policies that refuse the
+//              above: SELinux's execmem forbids anonymous executable memory and leaves memfds to a rule about files.
+//
+// The source is chosen once per Memory, by trying. Neighbouring mappings of shared memory are different files and never
+// merge, so releasing a slab splits nothing and works at the mapping limit too.
+//
+// Punching goes in this order: mprotect(PROT_NONE) on the executable view, then MADV_REMOVE through the writable one.
+// The first can fail (it splits a mapping) and has then changed nothing; the other way round a failure would leave
+// pages of zeroes executable, and zeroes do not trap. MDWE forbids the way back, NONE to executable, so there nothing
+// is punched.
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "os/linux_memory.h"
+
+namespace jit_arena::os {
+namespace linux_alias {
+namespace {
+
+// Newer than the headers of some systems that we build on.
+constexpr unsigned kMfdCloexec = 1, kMfdNoexecSeal = 8, kMfdExec = 16;
+
+// A memfd of that size, or -1 with errno.
+int OpenMemfd(size_t bytes) {
+  // Growing a file beyond `ulimit -f` is a SIGXFSZ and not an error.
+  rlimit limit;
+  if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < bytes) {
+    errno = EFBIG;
+    return -1;
+  }
+  // Which of these is allowed depends on vm.memfd_noexec and the kernel's age. The seal is about execve of the memfd,
+  // not about mapping it.
+  for (unsigned flags : {kMfdCloexec | kMfdExec, kMfdCloexec | kMfdNoexecSeal, kMfdCloexec}) {
+    int fd = static_cast<int>(syscall(SYS_memfd_create, "jit-arena", flags));
+    if (fd < 0) continue;
+    if (ftruncate(fd, static_cast<off_t>(bytes)) == 0) return fd;
+    int error = errno;
+    close(fd);
+    errno = error;
+    return -1;
+  }
+  return -1;
+}
+
+class LinuxAlias final : public LinuxMemory {
+ public:
+  explicit LinuxAlias(AliasSource source) : source_(source) {}
+
+  WriterKind writer() const override { return WriterKind::kAlias; }
+  bool CanPunch() const override { return can_punch_; }
+
+  Result<uint8_t*> Commit(Access access, uint8_t* at, size_t bytes) override {
+    if (access == Access::kState) return LinuxMemory::Commit(access, at, bytes);
+    if (Status forked = CheckOwner()) return forked;
+    return source_ == AliasSource::kAnonymous ? CommitAnonymous(access, at, bytes) : CommitMemfd(access, at, bytes);
+  }
+
+  void Decommit(Access access, uint8_t* at, size_t bytes, uint8_t* view) override {
+    if (access == Access::kState) return LinuxMemory::Decommit(access, at, bytes, view);
+    if (Forked()) return;
+    if (munmap(view, bytes) != 0) Die(__FILE__, __LINE__, "munmap of a writer's view");
+    if (!linux_pages::MapNone(at, bytes)) Die(__FILE__, __LINE__, "mmap(PROT_NONE) over committed memory");
+  }
+
+  Status Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) override {
+    if (access == Access::kState) return LinuxMemory::Punch(access, at, bytes, view);
+    if (Status forked = CheckOwner()) return forked;
+    if (access == Access::kCode && !can_punch_) {
+      return Error{ErrorCode::kNoExec,
+                   "punched code could not be made executable again here (MDWE or a seccomp filter)"};
+    }
+    if (mprotect(at, bytes, PROT_NONE) != 0) {
+      return linux_pages::Refused("giving back pages inside a slab", bytes, false, errno);
+    }
+    if (madvise(view, bytes, MADV_REMOVE) == 0) return Status::Ok();
+    int error = errno;  // EINVAL for a process that has locked its memory
+    if (mprotect(at, bytes, linux_pages::Protection(access)) != 0) {
+      Die(__FILE__, __LINE__, "mprotect after a failed punch");
+    }
+    return linux_pages::Refused("giving back pages inside a slab (MADV_REMOVE)", bytes, false, error);
+  }
+
+  Status Restore(Access access, uint8_t* at, size_t bytes, uint8_t* view) override {
+    if (access == Access::kState) return LinuxMemory::Restore(access, at, bytes, view);
+    if (Status forked = CheckOwner()) return forked;
+    if (mprotect(at, bytes, linux_pages::Protection(access)) == 0) return Status::Ok();
+    return linux_pages::Refused("giving punched pages their access again", bytes, access == Access::kCode, errno);
+  }
+
+  Status OpenWindow(Access, uint8_t*, size_t) override { Die(__FILE__, __LINE__, "a write window with a view"); }
+  void Write(uint8_t*, const uint8_t*, size_t) override { Die(__FILE__, __LINE__, "Write with a view"); }
+  void CloseWindow(Access, uint8_t*, size_t) override { Die(__FILE__, __LINE__, "a write window with a view"); }
+
+  // Decides CanPunch by punching. Nothing is executed.
+  void TryPunching() {
+    size_t page = PageBytes();
+    Result<uint8_t*> reserved = Reserve(2 * page);
+    if (!reserved.ok()) return;
+    uint8_t* base = reserved.value();
+    if (Result<uint8_t*> view = Commit(Access::kCode, base, 2 * page); view.ok()) {
+      // Not through Punch, which may rely on the answer: it dies where the way back is refused after a failure.
+      view.value()[page] = 1;
+      can_punch_ = mprotect(base + page, page, PROT_NONE) == 0 &&
+                   mprotect(base + page, page, linux_pages::Protection(Access::kCode)) == 0 &&
+                   madvise(view.value() + page, page, MADV_REMOVE) == 0;
+      Decommit(Access::kCode, base, 2 * page, view.value());
+    }
+    Unreserve(base, 2 * page);
+  }
+
+ private:
+  Result<uint8_t*> CommitAnonymous(Access access, uint8_t* at, size_t bytes) {
+    if (Status failed = linux_pages::MapOver(access, at, bytes, MAP_SHARED | MAP_ANONYMOUS, -1)) return failed;
+    void* view = mremap(at, 0, bytes, MREMAP_MAYMOVE);
+    if (view == MAP_FAILED) return Undo(at, nullptr, bytes, "a second view of the slab (mremap)");
+    if (mprotect(view, bytes, PROT_READ | PROT_WRITE) != 0) {
+      return Undo(at, view, bytes, "making the second view of the slab writable (mprotect)");
+    }
+    return FinishView(at, view, bytes);
+  }
+
+  Result<uint8_t*> CommitMemfd(Access access, uint8_t* at, size_t bytes) {
+    int fd = OpenMemfd(bytes);
+    if (fd < 0) return linux_pages::Refused("a memfd", bytes, false, errno);
+    if (Status failed = linux_pages::MapOver(access, at, bytes, MAP_SHARED, fd)) {
+      close(fd);
+      return failed;
+    }
+    void* view = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    int error = errno;
+    close(fd);
+    errno = error;
+    if (view == MAP_FAILED) return Undo(at, nullptr, bytes, "a second view of the slab (memfd)");
+    return FinishView(at, view, bytes);
+  }
+
+  Result<uint8_t*> FinishView(uint8_t* at, void* view, size_t bytes) {
+    if (!linux_pages::Adopt(static_cast<uint8_t*>(view), bytes, "jit-arena view")) {
+      return Undo(at, view, bytes, "keeping a view out of forked children");
+    }
+    return static_cast<uint8_t*>(view);
+  }
+
+  // With errno as the failed call left it.
+  Status Undo(uint8_t* at, void* view, size_t bytes, const char* what) {
+    Status failed = linux_pages::Refused(what, bytes, false, errno);
+    if (view != nullptr) munmap(view, bytes);
+    if (!linux_pages::MapNone(at, bytes)) Die(__FILE__, __LINE__, "mmap(PROT_NONE) after a failed commit");
+    return failed;
+  }
+
+  const AliasSource source_;
+  bool can_punch_ = false;
+};
+
+}  // namespace
+}  // namespace linux_alias
+
+Result<std::unique_ptr<Memory>> OpenAliasFrom(AliasSource source, Trial trial) {
+  auto memory = std::make_unique<linux_alias::LinuxAlias>(source);
+  memory->TryPunching();
+  if (Status failed = TryMemory(*memory, trial, linux_pages::IsExecutable)) return failed;
+  return std::unique_ptr<Memory>(std::move(memory));
+}
+
+Result<std::unique_ptr<Memory>> OpenAlias(Trial trial) {
+  Result<std::unique_ptr<Memory>> anonymous = OpenAliasFrom(AliasSource::kAnonymous, trial);
+  if (anonymous.ok()) return anonymous;
+  Result<std::unique_ptr<Memory>> memfd = OpenAliasFrom(AliasSource::kMemfd, trial);
+  if (memfd.ok()) return memfd;
+  Error error = anonymous.status().error();
+  error.message += ". With a memfd instead: " + memfd.status().error().message;
+  return error;
+}
+
+}  // namespace jit_arena::os

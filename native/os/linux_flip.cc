@@ -1,0 +1,97 @@
+// Linux, writer `flip`: private memory whose access changes between RX and RW. The writer of last resort: nobody may
+// execute the slab while a window is open, and MDWE forbids it.
+#include <errno.h>
+#include <sys/mman.h>
+
+#include <cstring>
+#include <vector>
+
+#include "os/linux_memory.h"
+
+namespace jit_arena::os {
+namespace linux_flip {
+namespace {
+
+class LinuxFlip final : public LinuxMemory {
+ public:
+  WriterKind writer() const override { return WriterKind::kFlip; }
+
+  Status OpenWindow(Access access, uint8_t* at, size_t bytes) override {
+    if (Status forked = CheckOwner()) return forked;
+    if (Window* open = Find(at, bytes)) {
+      ++open->count;
+      return Status::Ok();
+    }
+    if (mprotect(at, bytes, PROT_READ | PROT_WRITE) != 0) {
+      return linux_pages::Refused("making a slab writable", bytes, access == Access::kCode, errno);
+    }
+    windows_.push_back({at, bytes, 1});
+    return Status::Ok();
+  }
+
+  void Write(uint8_t* at, const uint8_t* from, size_t bytes) override { std::memcpy(at, from, bytes); }
+
+  void CloseWindow(Access access, uint8_t* at, size_t bytes) override {
+    Window* open = Find(at, bytes);
+    if (open == nullptr) Die(__FILE__, __LINE__, "CloseWindow of a window that is not open");
+    if (--open->count != 0) return;
+    *open = windows_.back();
+    windows_.pop_back();
+    if (!Forked() && mprotect(at, bytes, linux_pages::Protection(access)) != 0) {
+      Die(__FILE__, __LINE__, "mprotect at the end of a write window");
+    }
+  }
+
+  // Opens and closes a window over scratch code, since CloseWindow may not fail.
+  Status TryFlipping() {
+    size_t page = PageBytes();
+    Result<uint8_t*> reserved = Reserve(page);
+    if (!reserved.ok()) return std::move(reserved.status());
+    uint8_t* base = reserved.value();
+    Result<uint8_t*> committed = Commit(Access::kCode, base, page);
+    Status failed;
+    if (!committed.ok()) {
+      failed = std::move(committed.status());
+    } else {
+      if (mprotect(base, page, PROT_READ | PROT_WRITE) != 0) {
+        failed = linux_pages::Refused("making code writable (mprotect)", page, true, errno);
+      } else if (mprotect(base, page, linux_pages::Protection(Access::kCode)) != 0) {
+        failed = linux_pages::Refused("making written memory executable (mprotect)", page, true, errno);
+      }
+      Decommit(Access::kCode, base, page, nullptr);
+    }
+    Unreserve(base, page);
+    return failed;
+  }
+
+ private:
+  struct Window {
+    uint8_t* at;
+    size_t bytes;
+    uint32_t count;
+  };
+
+  // The open window over exactly this range, or null. Windows that overlap in part are our bug: closing one would take
+  // the other's access away.
+  Window* Find(const uint8_t* at, size_t bytes) {
+    for (Window& window : windows_) {
+      if (window.at == at && window.bytes == bytes) return &window;
+      JIT_ARENA_CHECK(at + bytes <= window.at || window.at + window.bytes <= at);
+    }
+    return nullptr;
+  }
+
+  std::vector<Window> windows_;  // a handful: those open now
+};
+
+}  // namespace
+}  // namespace linux_flip
+
+Result<std::unique_ptr<Memory>> OpenFlip(Trial trial) {
+  auto memory = std::make_unique<linux_flip::LinuxFlip>();
+  if (Status failed = memory->TryFlipping()) return failed;
+  if (Status failed = TryMemory(*memory, trial, linux_pages::IsExecutable)) return failed;
+  return std::unique_ptr<Memory>(std::move(memory));
+}
+
+}  // namespace jit_arena::os

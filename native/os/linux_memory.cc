@@ -1,0 +1,71 @@
+// Linux: reservations and private memory.
+#include "os/linux_memory.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+namespace jit_arena::os {
+
+Result<std::unique_ptr<Memory>> OpenWriter(WriterKind kind, Trial trial) {
+  switch (kind) {
+    case WriterKind::kAlias:
+      return OpenAlias(trial);
+    case WriterKind::kProcmem:
+      return OpenProcmem(trial);
+    case WriterKind::kFlip:
+      return OpenFlip(trial);
+  }
+  return Error{ErrorCode::kWriterUnavailable, "no such writer"};
+}
+
+Status LinuxMemory::CheckOwner() const {
+  if (!Forked()) return Status::Ok();
+  return Error{ErrorCode::kForked, "the memory of the arena stayed in the parent process when this one was forked"};
+}
+
+Result<uint8_t*> LinuxMemory::Reserve(size_t bytes) {
+  if (Status forked = CheckOwner()) return forked;
+  void* base = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (base == MAP_FAILED) return linux_pages::Refused("reserving address space", bytes, false, errno);
+  if (!linux_pages::Adopt(static_cast<uint8_t*>(base), bytes, "jit-arena reserved")) {
+    int error = errno;
+    munmap(base, bytes);
+    return linux_pages::Refused("keeping reserved address space out of forked children", bytes, false, error);
+  }
+  return static_cast<uint8_t*>(base);
+}
+
+void LinuxMemory::Unreserve(uint8_t* base, size_t bytes) {
+  if (Forked()) return;
+  // Two reservations side by side are one mapping to the kernel, and cutting one out of the middle can fail at the
+  // mapping limit. Then it stays: inaccessible address space, which costs nothing.
+  if (munmap(base, bytes) != 0 && errno != ENOMEM) Die(__FILE__, __LINE__, "munmap of a reservation");
+}
+
+Result<uint8_t*> LinuxMemory::Commit(Access access, uint8_t* at, size_t bytes) {
+  if (Status forked = CheckOwner()) return forked;
+  if (Status failed = linux_pages::MapOver(access, at, bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1)) return failed;
+  return access == Access::kState ? at : nullptr;
+}
+
+void LinuxMemory::Decommit(Access access, uint8_t* at, size_t bytes, uint8_t*) {
+  if (Forked() || linux_pages::MapNone(at, bytes)) return;
+  // The kernel merges neighbouring private mappings, so that releasing a slab may have to split one, which fails at the
+  // mapping limit. Ending the process for that would be harsh: data and state give their pages back and stay
+  // accessible, code stays as it is, since given-back pages would be zero and zeroes do not trap. The next Commit maps
+  // over it.
+  if (errno != ENOMEM) Die(__FILE__, __LINE__, "mmap(PROT_NONE) over committed memory");
+  if (access != Access::kCode) madvise(at, bytes, MADV_DONTNEED);
+}
+
+Status LinuxMemory::Punch(Access, uint8_t* at, size_t bytes, uint8_t*) {
+  if (Status forked = CheckOwner()) return forked;
+  if (linux_pages::MapNone(at, bytes)) return Status::Ok();
+  return linux_pages::Refused("giving back pages inside a slab", bytes, false, errno);
+}
+
+Status LinuxMemory::Restore(Access access, uint8_t* at, size_t bytes, uint8_t*) {
+  if (Status forked = CheckOwner()) return forked;
+  return linux_pages::MapOver(access, at, bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+}
+
+}  // namespace jit_arena::os

@@ -1,0 +1,72 @@
+// Linux: the process around the memory: page size, forks, cores, time, symbols.
+#include <dlfcn.h>
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <atomic>
+
+#include "os/memory.h"
+
+namespace jit_arena::os {
+namespace linux_process {
+namespace {
+
+// Commands of membarrier(2), Linux 4.16; numbers, because some of the headers that we build with are older.
+constexpr int kRegisterSyncCore = 1 << 6;  // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE
+constexpr int kSyncCore = 1 << 5;          // MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE
+
+// Forks since the library was loaded. Constant-initialised, so that other static initialisers may read it. Relaxed: the
+// only writer is the one thread of a new child, before it runs anything else.
+constinit std::atomic<uint32_t> forks{0};
+
+// Registered while the library is loaded, before there can be an arena: no call on the way needs to look.
+[[maybe_unused]] const int atfork_registered =
+    pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
+
+// 2 × (fork generation + 1) + whether membarrier can be used; 0 before the first call. One word, so that threads that
+// come first at the same time register twice and agree. Relaxed: it publishes nothing but itself.
+constinit std::atomic<uint64_t> membarrier_state{0};
+
+long Membarrier(int command) { return syscall(SYS_membarrier, command, 0, 0); }
+
+}  // namespace
+}  // namespace linux_process
+
+size_t PageBytes() {
+  static const size_t bytes = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+
+uint32_t ForkGeneration() { return linux_process::forks.load(std::memory_order_relaxed); }
+
+bool SynchroniseCores() {
+  using linux_process::membarrier_state;
+  uint64_t mine = 2 * (uint64_t{ForkGeneration()} + 1);
+  uint64_t state = membarrier_state.load(std::memory_order_relaxed);
+  if ((state & ~uint64_t{1}) != mine) {
+    state = mine + (linux_process::Membarrier(linux_process::kRegisterSyncCore) == 0 ? 1 : 0);
+    membarrier_state.store(state, std::memory_order_relaxed);
+  }
+  return (state & 1) != 0 && linux_process::Membarrier(linux_process::kSyncCore) == 0;
+}
+
+void FlushInstructionCache(const uint8_t* at, size_t bytes) {
+  // On x86-64 only a barrier for the compiler: caches are coherent and self-modifying code is noticed by physical
+  // address, whichever view was written. (The manuals want a serialising instruction where the addresses differ; no
+  // core and no other JIT with two views has one, and SynchroniseCores serialises this core as well.) On arm64 the
+  // cache maintenance of the range, by its executable address, and an isb.
+  char* start = const_cast<char*>(reinterpret_cast<const char*>(at));
+  __builtin___clear_cache(start, start + bytes);
+}
+
+uint64_t NowNanos() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+const void* FindSymbol(const char* name) { return dlsym(RTLD_DEFAULT, name); }
+
+}  // namespace jit_arena::os

@@ -1,0 +1,109 @@
+// The operating system's side of executable memory: one class per writer, one file per OS.
+//
+// A *writer* is the way in which bytes reach memory that is executable (or read-only), and it decides the kind of
+// memory. No value of Access is both writable and executable, so no caller can ask for such a mapping.
+//
+// Calls on one Memory are serialised by its owner. Ranges passed in are page-aligned, lie in one reservation and were
+// committed in the same pieces, unless a declaration says otherwise. Nothing here allocates from the arena, takes the
+// arena's lock or knows about executors.
+//
+// In a forked child a Memory of the parent is dead, since the child has none of its mappings: what can fail is
+// ERR_ARENA_FORKED, Decommit and Unreserve do nothing, and Write must not be called.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+
+namespace jit_arena::os {
+
+enum class Access : uint8_t {
+  kCode,   // read + execute
+  kData,   // read only
+  kState,  // read + write, private to the process, never executable
+};
+
+enum class WriterKind : uint8_t { kAlias, kProcmem, kFlip };
+inline constexpr int kWriterKinds = 3;
+const char* WriterName(WriterKind kind);  // "alias", "procmem", "flip"
+
+// Bytes of an OS page.
+size_t PageBytes();
+
+class Memory {
+ public:
+  virtual ~Memory() = default;
+
+  virtual WriterKind writer() const = 0;
+
+  // Reserves address space without access, at a base that the kernel chooses. ERR_ARENA_NO_MEMORY when refused.
+  virtual Result<uint8_t*> Reserve(size_t bytes) = 0;
+  virtual void Unreserve(uint8_t* base, size_t bytes) = 0;
+
+  // Backs [at, at + bytes) with zeroed memory that is born with its access; pages become resident on first touch.
+  // Returns the writer's view: for kState `at` itself; for kCode and kData a second, writable address of the same
+  // memory (alias), or null (procmem, flip). On failure the range is reserved as before.
+  // ERR_ARENA_NO_MEMORY, ERR_ARENA_NO_EXEC.
+  virtual Result<uint8_t*> Commit(Access access, uint8_t* at, size_t bytes) = 0;
+
+  // The reverse of Commit, for the whole of what one Commit made. Cannot fail: aborts when the kernel refuses.
+  virtual void Decommit(Access access, uint8_t* at, size_t bytes, uint8_t* view) = 0;
+
+  // Gives the pages of part of one commit back and takes their access away: punched memory is never left mapped
+  // executable. Splits mappings, so the caller limits how many holes it makes. On failure nothing has changed.
+  // `view` is the view of `at`.
+  virtual Status Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) = 0;
+
+  // Undoes Punch: the pages are zero and have their access again. Fails where MDWE forbids it (then CanPunch is
+  // false from the start) or at the mapping limit; on failure the range stays punched.
+  virtual Status Restore(Access access, uint8_t* at, size_t bytes, uint8_t* view) = 0;
+  virtual bool CanPunch() const = 0;
+
+  // A write window over committed code or data for writers without a view.
+  //   OpenWindow: may be called for a range that is open already (counted). Flip makes it RW; procmem nothing.
+  //   Write:      copies `bytes` bytes into an open window. Never fails: aborts, since code may be half written.
+  //   CloseWindow: the memory has its access back. Aborts when the kernel refuses.
+  // With a view (alias) the caller writes through it and none of the three is called.
+  virtual Status OpenWindow(Access access, uint8_t* at, size_t bytes) = 0;
+  virtual void Write(uint8_t* at, const uint8_t* from, size_t bytes) = 0;
+  virtual void CloseWindow(Access access, uint8_t* at, size_t bytes) = 0;
+};
+
+// A Memory with the given writer, which has been tried (0.1 ms); ERR_ARENA_WRITER_UNAVAILABLE with the reason when it
+// does not work here.
+Result<std::unique_ptr<Memory>> OpenMemory(WriterKind kind);
+
+// What each writer does on this machine, found by trying it: write a function, execute it, rewrite it, execute it.
+struct ProbeResult {
+  WriterKind writer;
+  bool available;
+  std::string reason;  // empty when available
+};
+std::vector<ProbeResult> Probe();
+
+// Makes bytes just written at the executable address `at` visible to instruction fetch of this core.
+void FlushInstructionCache(const uint8_t* at, size_t bytes);
+
+// Makes every core that runs a thread of this process execute a core-serialising instruction before it goes on:
+// membarrier(PRIVATE_EXPEDITED_SYNC_CORE), registered once per process. False where the kernel has none.
+bool SynchroniseCores();
+
+// Counts the forks that lie between this process and the one that loaded the library: an arena made under another
+// count belongs to an ancestor. One load, no system call (pthread_atfork keeps the count).
+uint32_t ForkGeneration();
+
+// Monotonic time in nanoseconds.
+uint64_t NowNanos();
+
+// Address of a symbol of the process (dlsym), or null.
+const void* FindSymbol(const char* name);
+
+// Counts the mappings of this process that are writable and executable and share an address with [base, base + bytes);
+// (nullptr, SIZE_MAX) is the whole process. For invariants and tests. False when the system does not say.
+bool CountWritableExecutable(const uint8_t* base, size_t bytes, size_t* found);
+
+}  // namespace jit_arena::os
