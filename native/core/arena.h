@@ -1,0 +1,202 @@
+// The façade: the order of calls, the lock, the figures. It decides when; the linker decides what bytes, the code
+// space where.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/bits.h"
+#include "core/code_space.h"
+#include "core/collector.h"
+#include "core/executor_table.h"
+#include "core/linker.h"
+#include "core/reclaimer.h"
+#include "core/spec.h"
+
+namespace jit_arena {
+
+struct ArenaOptions {
+  uint64_t max_bytes = 64 * kMiB;
+  std::optional<os::WriterKind> writer{};  // none: the first that works
+  bool apart = false;                      // data in read-only, non-executable slabs of its own
+  uint64_t max_retired_bytes = 0;          // 0: a quarter of max_bytes
+  bool full_records = false;               // keep every reloc, so that Verify can name a wrong field
+  std::string name{};
+};
+
+struct ExecutorInfo {
+  ExecutorState state;
+  uint32_t sizes[kSections];
+  bool movable;
+  std::string_view name;  // until the executor is freed
+  uint64_t address;       // of the code; 0 while writable. Until any thread collects, unless pinned
+};
+
+struct FoundAddress {
+  ExecutorId executor;
+  Section section;
+  uint32_t offset;
+  bool retired;
+};
+
+struct PauseStats {
+  uint64_t count = 0;
+  uint64_t total_nanos = 0;
+  uint64_t max_nanos = 0;
+};
+
+struct ArenaStats {
+  uint64_t executors = 0;        // writable and frozen
+  uint64_t live_bytes = 0;       // code + data + state of frozen executors
+  uint64_t span_bytes = 0;       // the same in whole granules, with the arena's own code
+  uint64_t committed_bytes = 0;  // pages with memory behind them
+  uint64_t reserved_bytes = 0;
+  uint64_t retired_bytes = 0;
+  uint64_t metadata_bytes = 0;
+  uint64_t slabs = 0;
+  uint64_t page_per_executor_bytes = 0;  // what a mapping of its own for each would take
+  uint64_t moves = 0;
+  uint64_t moved_bytes = 0;
+  uint64_t relocs_rewritten = 0;
+  uint64_t kept_relocs = 0;
+  uint64_t external_links = 0;
+  PauseStats pauses;
+};
+
+struct SlabMap {
+  Zone zone;
+  uint64_t address;
+  uint64_t bytes;
+  uint64_t live_bytes;
+  uint64_t retired_bytes;
+  std::vector<uint32_t> live_bytes_per_page;
+  std::vector<bool> backed;  // per page
+};
+
+// All methods take the arena's lock and may be called by any thread, unless they say otherwise. `self` is the calling
+// thread's pin, if it has one: a thread's own pin never stands in its own way. Every method but the destructor answers
+// ERR_ARENA_FORKED in a process that is not the one that made the arena.
+class Arena {
+ public:
+  // `memory`: for tests; null takes the operating system's.
+  static Result<std::unique_ptr<Arena>> Create(const ArenaOptions& options,
+                                               std::unique_ptr<os::Memory> memory = nullptr);
+  ~Arena();  // nobody may be pinned
+
+  // Stages a writable executor; the bytes are copied. ERR_ARENA_SIZE, _ALIGNMENT, _BOUNDS, _RELOC_*.
+  Result<ExecutorId> Allocate(const ExecutorSpec& spec);
+  // Overwrites staged bytes; state also while frozen.
+  Status Write(ExecutorId id, Section section, uint32_t offset, const uint8_t* bytes, uint32_t count);
+  Status AddRelocs(ExecutorId id, const RelocSpec* relocs, uint32_t count);
+  // Makes writable executors executable, all or none.
+  Status Freeze(const ExecutorId* ids, uint32_t count, const PinSlot* self);
+  // Allocate and Freeze in one, without a copy in between; `ids` receives `count` ids.
+  Status Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids, const PinSlot* self);
+  // All or none. A target of a direct reference is freed only together with its sources: ERR_ARENA_REFERENCED.
+  Status Free(const ExecutorId* ids, uint32_t count, const PinSlot* self);
+
+  Status Read(ExecutorId id, Section section, uint32_t offset, uint8_t* bytes, uint32_t count);
+  Result<ExecutorInfo> Describe(ExecutorId id);
+  // Offset in code of entry n.
+  Result<uint32_t> EntryOffset(ExecutorId id, uint32_t entry);
+  std::vector<ExecutorId> Executors();
+  std::optional<FoundAddress> Find(uint64_t address);
+
+  CompactionPlan PlanCompaction();
+  CollectResult Collect(const CollectOptions& options, const PinSlot* self);
+  ArenaStats Stats();
+  std::vector<SlabMap> Slabs();
+  // What differs from what was frozen, in every frozen executor.
+  std::vector<Problem> Verify();
+  // The invariants of DESIGN §8 as one function: the first broken one in words, or empty. Slow.
+  std::string CheckInvariants();
+
+  // `bytes` bytes of the arena's own code, such as a callback's thunk; immovable, there until the arena ends.
+  // `write(bytes, address)` fills them.
+  template <class WriteBytes>
+  Result<uint64_t> AddInternal(uint32_t bytes, WriteBytes write);
+
+  // Executing, without the lock. Under a pin: the address at which the executor may be entered until the pin ends, or
+  // 0 when the id is stale or not frozen.
+  uint64_t EntryOf(ExecutorId id) const {
+    const Executor& executor = table_[IndexOf(id)];
+    // The index is not used again before every pin that could have seen this generation has ended.
+    if (executor.generation.load(std::memory_order_acquire) != GenerationOf(id)) return 0;
+    return executor.entry.load(std::memory_order_acquire);
+  }
+  Reclaimer& reclaimer() { return reclaimer_; }
+  arch::CallGate call_gate() const { return call_gate_; }
+  // The part that all callbacks share, made at the first call; every call names the same handler.
+  Result<uint64_t> EnsureCallbackCommon(arch::CallbackHandler handler);
+  bool in_own_process() const { return os::ForkGeneration() == fork_generation_; }
+
+  os::WriterKind writer() const { return space_.memory().writer(); }
+  const std::string& name() const { return name_; }
+  bool Contains(uint64_t address) const { return space_.Contains(address); }
+  Status CheckProcess() const;
+
+ private:
+  struct Staged {
+    std::vector<uint8_t> bytes[kSections];  // empty: the section is zero
+    uint32_t sizes[kSections];
+    uint32_t aligns[kSections];
+    std::vector<RelocSpec> relocs;
+    bool movable;
+    ExecutorSpec Spec() const;
+  };
+
+  Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory);
+
+  Status CheckSpec(const ExecutorSpec& spec, ExecutorId id) const;
+  Result<uint32_t> AddExecutor(const ExecutorSpec& spec);
+  Result<Executor*> FindExecutor(ExecutorId id);
+  Status Publish(const std::vector<uint32_t>& batch, const std::vector<ExecutorSpec>& specs, const PinSlot* self);
+  Status Place(uint32_t index, const ExecutorSpec& spec);
+  void Unplace(uint32_t index);
+  void Count(const Executor& executor, int sign);
+  void Reclaim(const PinSlot* self);
+  void Synchronise(const PinSlot* self);
+  Status CloseGateForFlip(const PinSlot* self, bool* closed);
+  void AfterCall();
+
+  std::mutex lock_;
+  uint32_t fork_generation_;
+  std::string name_;
+  bool apart_;
+  uint64_t max_retired_bytes_;
+  CodeSpace space_;
+  ExecutorTable table_;
+  Linker linker_;
+  Reclaimer reclaimer_;
+  Collector collector_;
+  std::unordered_map<uint32_t, Staged> staged_;
+  std::vector<SpanId> internal_;
+  arch::CallGate call_gate_ = nullptr;
+  uint64_t callback_common_ = 0;
+  ArenaStats stats_;  // what is counted as it happens
+};
+
+template <class WriteBytes>
+Result<uint64_t> Arena::AddInternal(uint32_t bytes, WriteBytes write) {
+  std::lock_guard guard(lock_);
+  Result<SpanId> span = space_.Allocate(Zone::kFixedCode, bytes, kGranuleBytes, 0, Section::kCode);
+  if (!span.ok()) return std::move(span.status());
+  WriteScope scope(space_, "the arena's own code");
+  if (Status failed = scope.Open(span.value())) {
+    space_.Abandon(span.value());
+    return failed;
+  }
+  uint64_t address = space_.AddressOf(span.value());
+  write(scope.Fill(span.value(), 0, bytes), address);
+  space_.SetState(span.value(), SpanState::kInternal);
+  internal_.push_back(span.value());
+  return address;
+}
+
+}  // namespace jit_arena

@@ -1,0 +1,406 @@
+#include "core/code_space.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "arch/arch.h"
+#include "base/bits.h"
+
+namespace jit_arena {
+
+CodeSpace::CodeSpace(std::unique_ptr<os::Memory> memory, uint64_t max_bytes, uint32_t slab_bytes)
+    : memory_(std::move(memory)),
+      slab_bytes_(slab_bytes),
+      unit_granules_(slab_bytes / kGranuleBytes),
+      page_bytes_(static_cast<uint32_t>(os::PageBytes())),
+      spans_(static_cast<uint32_t>((max_bytes + slab_bytes) / kGranuleBytes) + 1) {
+  bins_.reserve(kZones);
+  for (int zone = 0; zone < kZones; zone++) bins_.emplace_back(spans_);
+}
+
+CodeSpace::~CodeSpace() {
+  if (reservation_ == nullptr) return;
+  for (auto& slab : slabs_)
+    if (slab) DecommitSlab(slab.get());
+  memory_->Unreserve(reservation_, bytes_ + 2 * page_bytes_);
+}
+
+Status CodeSpace::Reserve(uint64_t bytes) {
+  bytes = AlignUp(bytes, slab_bytes_);
+  uint64_t smallest = std::min<uint64_t>(bytes, 4 * slab_bytes_);
+  for (;;) {
+    Result<uint8_t*> reserved = memory_->Reserve(bytes + 2 * page_bytes_);
+    if (reserved.ok()) {
+      reservation_ = reserved.value();
+      // Slabs begin at multiples of a page, not of a slab: the kernel's choice of base keeps its randomness.
+      base_ = reinterpret_cast<uint64_t>(reservation_) + page_bytes_;
+      bytes_ = bytes;
+      units_.resize(bytes / slab_bytes_);
+      return Status::Ok();
+    }
+    if (bytes <= smallest) return std::move(reserved.status());
+    bytes = std::max(smallest, AlignUp(bytes / 2, slab_bytes_));
+  }
+}
+
+os::Access CodeSpace::AccessOf(Zone zone) {
+  switch (zone) {
+    case Zone::kCode:
+    case Zone::kFixedCode:
+      return os::Access::kCode;
+    case Zone::kData:
+    case Zone::kFixedData:
+      return os::Access::kData;
+    case Zone::kState:
+      break;
+  }
+  return os::Access::kState;
+}
+
+Span CodeSpace::Describe(SpanId span) const {
+  const SpanNode& node = spans_[span];
+  const Slab& slab = SlabOf(span);
+  uint8_t* view = slab.view();
+  if (view != nullptr) view += uint64_t{node.start - slab.first()} * kGranuleBytes;
+  return {Address(node.start), view, node.granules * kGranuleBytes};
+}
+
+bool CodeSpace::KnownZero(SpanId span) const {
+  const SpanNode& node = spans_[span];
+  return SlabOf(span).KnownZero(node.start, node.granules);
+}
+
+Result<SpanId> CodeSpace::Allocate(Zone zone, uint32_t bytes, uint32_t align, uint32_t owner, Section section) {
+  uint32_t granules = GranulesFor(bytes);
+  uint32_t align_granules = std::max(1u, align / kGranuleBytes);
+  HoleBins& bins = bins_[static_cast<int>(zone)];
+  SpanId span = spans_.Add();
+  if (span == 0) return Error{ErrorCode::kNoMemory, "no memory for the arena's tables"};
+  // Room for any misalignment of the hole; at most one page is lost to it, and only to the next search.
+  SpanId before = bins.Find(granules + align_granules - 1);
+  if (before == 0) {
+    Result<Slab*> slab = CommitSlab(zone, (granules + unit_granules_ - 1) / unit_granules_);
+    if (!slab.ok()) {
+      spans_.Recycle(span);
+      return std::move(slab.status());
+    }
+    before = slab.value()->head();
+  }
+  Slab& slab = SlabOf(before);
+  uint32_t start = static_cast<uint32_t>(AlignUp(spans_[before].End(), align_granules));
+  if (slab.TouchesPunched(start, granules)) {
+    if (Status failed = Restore(slab)) {
+      spans_.Recycle(span);
+      return failed;
+    }
+  }
+  SpanNode& node = spans_[span];
+  node.owner_index = owner;
+  node.section = static_cast<uint32_t>(section);
+  node.state = static_cast<uint32_t>(SpanState::kReserved);
+  slab.Place(before, span, granules, align_granules);
+  if (spare_[static_cast<int>(zone)] == &slab) spare_[static_cast<int>(zone)] = nullptr;
+  return span;
+}
+
+SpanId CodeSpace::AllocateIn(Slab& slab, SpanId like, uint32_t align) {
+  uint32_t align_granules = std::max(1u, align / kGranuleBytes);
+  SpanId before = slab.tail();
+  uint32_t start = static_cast<uint32_t>(AlignUp(spans_[before].End(), align_granules));
+  if (start + spans_[like].granules > slab.end()) return 0;
+  if (slab.TouchesPunched(start, spans_[like].granules) && !Restore(slab).ok()) return 0;
+  SpanId span = spans_.Add();
+  if (span == 0) return 0;
+  SpanNode& node = spans_[span];
+  node.owner_index = spans_[like].owner_index;
+  node.section = spans_[like].section;
+  node.state = static_cast<uint32_t>(SpanState::kReserved);
+  slab.Place(before, span, spans_[like].granules, align_granules);
+  int zone = static_cast<int>(slab.zone());
+  if (spare_[zone] == &slab) spare_[zone] = nullptr;
+  return span;
+}
+
+Slab* CodeSpace::FindRoomiest(Zone zone) const {
+  SpanId before = bins_[static_cast<int>(zone)].FindLargest();
+  return before == 0 ? nullptr : &SlabOf(before);
+}
+
+Result<Slab*> CodeSpace::CommitSlab(Zone zone, uint32_t slabs) {
+  // First fit over the units: at most one entry per 256 KiB, and only where a system call follows anyway.
+  uint32_t run = 0, unit = 0;
+  while (unit < units_.size() && run < slabs) run = units_[unit++] == nullptr ? run + 1 : 0;
+  if (run < slabs) {
+    return Error{ErrorCode::kFull,
+                 Format("the arena is full: %llu of %llu bytes are committed and no free run of %llu bytes is left; "
+                        "free executors, collect(), or make the arena with a larger maxBytes",
+                        static_cast<unsigned long long>(CommittedBytes()), static_cast<unsigned long long>(bytes_),
+                        static_cast<unsigned long long>(uint64_t{slabs} * slab_bytes_))};
+  }
+  uint32_t first_unit = unit - slabs;
+  uint32_t first = first_unit * unit_granules_;
+  SpanId head = spans_.Add();
+  if (head == 0) return Error{ErrorCode::kNoMemory, "no memory for the arena's tables"};
+  Result<uint8_t*> view =
+      memory_->Commit(AccessOf(zone), reinterpret_cast<uint8_t*>(Address(first)), uint64_t{slabs} * slab_bytes_);
+  if (!view.ok()) {
+    spans_.Recycle(head);
+    return std::move(view.status());
+  }
+  auto slab = std::make_unique<Slab>(zone, first, slabs * unit_granules_, view.value(), page_bytes_ / kGranuleBytes,
+                                     head, spans_, bins_[static_cast<int>(zone)]);
+  Slab* result = slab.get();
+  for (uint32_t i = 0; i < slabs; i++) units_[first_unit + i] = result;
+  if (free_slab_slots_.empty()) {
+    slabs_.push_back(std::move(slab));
+  } else {
+    slabs_[free_slab_slots_.back()] = std::move(slab);
+    free_slab_slots_.pop_back();
+  }
+  slab_count_++;
+  return result;
+}
+
+void CodeSpace::DecommitSlab(Slab* slab) {
+  for (uint32_t unit = slab->first() / unit_granules_; unit < slab->end() / unit_granules_; unit++)
+    units_[unit] = nullptr;
+  memory_->Decommit(AccessOf(slab->zone()), reinterpret_cast<uint8_t*>(Address(slab->first())),
+                    uint64_t{slab->granules()} * kGranuleBytes, slab->view());
+  // An empty slab's only hole leaves its bin. (In the destructor slabs may still hold spans, and bins no longer
+  // matter.)
+  slab->SetEvacuating(true);
+  spans_.Recycle(slab->head());
+  int zone = static_cast<int>(slab->zone());
+  if (spare_[zone] == slab) spare_[zone] = nullptr;
+  slab_count_--;
+  for (uint32_t slot = 0; slot < slabs_.size(); slot++) {
+    if (slabs_[slot].get() != slab) continue;
+    slabs_[slot].reset();
+    free_slab_slots_.push_back(slot);
+    return;
+  }
+}
+
+Status CodeSpace::Restore(Slab& slab) {
+  uint64_t offset = uint64_t{slab.punch_first()} * page_bytes_;
+  if (Status failed =
+          memory_->Restore(AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first()) + offset),
+                           uint64_t{slab.punch_pages()} * page_bytes_, slab.view() ? slab.view() + offset : nullptr))
+    return failed;
+  slab.MarkRestored();
+  return Status::Ok();
+}
+
+void CodeSpace::Poison(SpanId span) {
+  WriteScope scope(*this, "poison");
+  JIT_ARENA_CHECK(scope.Open(span).ok());
+  uint32_t bytes = spans_[span].granules * kGranuleBytes;
+  std::memset(scope.Fill(span, 0, bytes), arch::kPoisonByte, bytes);
+}
+
+void CodeSpace::Free(SpanId span) {
+  Slab& slab = SlabOf(span);
+  if (AccessOf(slab.zone()) == os::Access::kCode) {
+    // A slab under evacuation is about to go or to be filled again: poison what is left of it once, in Trim.
+    if (slab.evacuating())
+      slab.needs_poison = true;
+    else
+      Poison(span);
+  }
+  Abandon(span);
+}
+
+void CodeSpace::Abandon(SpanId span) {
+  Slab& slab = SlabOf(span);
+  slab.Remove(span);
+  spans_.Recycle(span);
+  if (slab.empty()) OnEmpty(&slab);
+}
+
+void CodeSpace::OnEmpty(Slab* slab) {
+  Slab*& spare = spare_[static_cast<int>(slab->zone())];
+  if (slab->evacuating() || spare == slab) return;  // the collector decides
+  if (spare == nullptr)
+    spare = slab;
+  else
+    DecommitSlab(slab);
+}
+
+uint32_t CodeSpace::Trim() {
+  uint32_t pages = 0;
+  uint32_t punched = 0;
+  for (auto& slab : slabs_) {
+    if (!slab) continue;
+    if (slab->empty()) {
+      pages += slab->backed_pages();
+      DecommitSlab(slab.get());
+      continue;
+    }
+    if (slab->needs_poison) {
+      slab->needs_poison = false;
+      PoisonHoles(*slab);
+    }
+    punched += slab->punched();
+  }
+  if (!memory_->CanPunch()) return pages;
+  for (auto& slab : slabs_) {
+    // A hole of pages costs up to two mappings. A run of four pages or more in every second slab keeps the process
+    // below three mappings per slab.
+    if (!slab || slab->punched() || 2 * punched > slab_count_) continue;
+    uint32_t first = 0;
+    uint32_t count = slab->FindEmptyPages(&first);
+    if (count < 4) continue;
+    uint64_t offset = uint64_t{first} * page_bytes_;
+    uint32_t before = slab->backed_pages();
+    if (!memory_
+             ->Punch(AccessOf(slab->zone()), reinterpret_cast<uint8_t*>(Address(slab->first()) + offset),
+                     uint64_t{count} * page_bytes_, slab->view() ? slab->view() + offset : nullptr)
+             .ok())
+      break;  // at the mapping limit: the pages stay, poisoned as they are
+    slab->MarkPunched(first, count);
+    pages += before - slab->backed_pages();
+    punched++;
+  }
+  return pages;
+}
+
+void CodeSpace::PoisonHoles(Slab& slab) {
+  if (AccessOf(slab.zone()) != os::Access::kCode) return;
+  WriteScope scope(*this, "poison what moved spans left");
+  if (!scope.Open(slab.head()).ok()) return;
+  auto poison = [&](SpanId before) {
+    // Only pages that have memory, one at a time: a hole may reach into memory that was never used.
+    uint64_t from = uint64_t{spans_[before].End() - slab.first()} * kGranuleBytes;
+    uint64_t to = from + uint64_t{spans_[before].hole_granules} * kGranuleBytes;
+    while (from < to) {
+      uint64_t end = std::min(to, AlignDown(from, page_bytes_) + page_bytes_);
+      if (slab.PageBacked(static_cast<uint32_t>(from / page_bytes_)))
+        std::memset(scope.FillAt(Address(slab.first()) + from, static_cast<uint32_t>(end - from)), arch::kPoisonByte,
+                    end - from);
+      from = end;
+    }
+  };
+  poison(slab.head());
+  slab.ForEachSpan(poison);
+}
+
+SpanId CodeSpace::FindSpan(uint64_t address) const {
+  if (!Contains(address)) return 0;
+  uint32_t granule = static_cast<uint32_t>((address - base_) / kGranuleBytes);
+  const Slab* slab = units_[granule / unit_granules_];
+  return slab == nullptr ? 0 : slab->Find(granule);
+}
+
+uint64_t CodeSpace::CommittedBytes() const {
+  uint64_t pages = 0;
+  ForEachSlab([&](const Slab& slab) { pages += slab.backed_pages(); });
+  return pages * page_bytes_;
+}
+
+size_t CodeSpace::MetadataBytes() const {
+  size_t bytes = sizeof *this + spans_.MetadataBytes() + units_.capacity() * sizeof(Slab*) +
+                 slabs_.capacity() * sizeof(slabs_[0]) + bins_.capacity() * sizeof(HoleBins) + staging_.capacity();
+  ForEachSlab([&](const Slab& slab) { bytes += slab.MetadataBytes(); });
+  return bytes;
+}
+
+std::string CodeSpace::FindBrokenRule() const {
+  std::string broken;
+  uint32_t holes = 0, binned = 0, count = 0;
+  ForEachSlab([&](const Slab& slab) {
+    count++;
+    if (const char* rule = slab.FindBrokenRule(); rule != nullptr && broken.empty())
+      broken = Format("slab at %llx: %s", static_cast<unsigned long long>(Address(slab.first())), rule);
+    if (slab.evacuating()) {
+      if (broken.empty()) broken = "a slab is left under evacuation";
+      return;
+    }
+    holes += spans_[slab.head()].hole_granules != 0;
+    slab.ForEachSpan([&](SpanId id) { holes += spans_[id].hole_granules != 0; });
+  });
+  for (const HoleBins& bins : bins_)
+    bins.ForEach([&](SpanId before, int bin) {
+      binned++;
+      if (HoleBins::BinOf(spans_[before].hole_granules) != bin && broken.empty()) broken = "a hole is in the wrong bin";
+    });
+  if (broken.empty() && holes != binned) broken = "a hole is in no bin";
+  if (broken.empty() && count != slab_count_) broken = "the count of slabs is wrong";
+  return broken;
+}
+
+WriteScope::WriteScope(CodeSpace& space, const char* reason) : space_(space) {
+  JIT_ARENA_CHECK(space.writing_ == nullptr && reason != nullptr);
+  space.writing_ = reason;
+}
+
+WriteScope::~WriteScope() {
+  Flush();
+  for (Slab* slab : opened_)
+    space_.memory_->CloseWindow(CodeSpace::AccessOf(slab->zone()),
+                                reinterpret_cast<uint8_t*>(space_.Address(slab->first())),
+                                uint64_t{slab->granules()} * kGranuleBytes);
+  space_.writing_ = nullptr;
+}
+
+Status WriteScope::Open(SpanId span) {
+  Slab& slab = space_.SlabOf(span);
+  if (slab.view() != nullptr || space_.memory_->writer() != os::WriterKind::kFlip) return Status::Ok();
+  if (std::find(opened_.begin(), opened_.end(), &slab) != opened_.end()) return Status::Ok();
+  Status opened = space_.memory_->OpenWindow(CodeSpace::AccessOf(slab.zone()),
+                                             reinterpret_cast<uint8_t*>(space_.Address(slab.first())),
+                                             uint64_t{slab.granules()} * kGranuleBytes);
+  if (opened.ok()) opened_.push_back(&slab);
+  return opened;
+}
+
+uint8_t* WriteScope::Fill(SpanId span, uint32_t offset, uint32_t bytes) {
+  return FillAt(space_.AddressOf(span) + offset, bytes);
+}
+
+uint8_t* WriteScope::FillAt(uint64_t at, uint32_t bytes) {
+  Flush();
+  filled_at_ = at;
+  filled_bytes_ = bytes;
+  Slab& slab = *space_.units_[(at - space_.base_) / space_.slab_bytes_];
+  uint32_t granule = static_cast<uint32_t>((at - space_.base_) / kGranuleBytes);
+  slab.MarkBacked(granule, GranulesFor((at - space_.base_) % kGranuleBytes + bytes));
+  if (slab.view() != nullptr) return slab.view() + (at - space_.Address(slab.first()));
+  if (space_.memory_->writer() == os::WriterKind::kFlip) return reinterpret_cast<uint8_t*>(at);
+  if (space_.staging_.size() < bytes) space_.staging_.resize(bytes);
+  staged_ = true;
+  return space_.staging_.data();
+}
+
+void WriteScope::Flush() {
+  if (filled_bytes_ == 0) return;
+  if (staged_) space_.memory_->Write(reinterpret_cast<uint8_t*>(filled_at_), space_.staging_.data(), filled_bytes_);
+  staged_ = false;
+  os::FlushInstructionCache(reinterpret_cast<const uint8_t*>(filled_at_), filled_bytes_);
+  filled_bytes_ = 0;
+}
+
+void WriteScope::Patch(SpanId span, uint32_t offset, const uint8_t* bytes, uint32_t count) {
+  uint64_t at = space_.AddressOf(span) + offset;
+  Slab& slab = space_.SlabOf(span);
+  if (slab.view() == nullptr) {
+    std::memcpy(FillAt(at, count), bytes, count);
+    return;
+  }
+  Flush();
+  uint8_t* to = slab.view() + (at - space_.Address(slab.first()));
+  uint64_t word_at = AlignDown(at, 8);
+  if (at + count <= word_at + 8) {
+    // One aligned store, so that a core which executes the site sees the old field or the new one.
+    uint8_t* word_to = to - (at - word_at);
+    uint64_t word;
+    std::memcpy(&word, word_to, sizeof word);
+    std::memcpy(reinterpret_cast<uint8_t*>(&word) + (at - word_at), bytes, count);
+    reinterpret_cast<std::atomic<uint64_t>*>(word_to)->store(word, std::memory_order_release);
+  } else {
+    std::memcpy(to, bytes, count);
+  }
+  os::FlushInstructionCache(reinterpret_cast<const uint8_t*>(at), count);
+}
+
+}  // namespace jit_arena

@@ -1,0 +1,160 @@
+// The arena's address range: slabs, spans in them, and the only door through which executable memory is written.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/status.h"
+#include "core/hole_bins.h"
+#include "core/slab.h"
+#include "core/span_table.h"
+#include "os/memory.h"
+
+namespace jit_arena {
+
+inline constexpr uint64_t kSlabBytes = 256 * 1024;
+
+// Where and how large a span is (DESIGN §2).
+struct Span {
+  uint64_t rx;    // address at which it executes or is read
+  uint8_t* view;  // the writer's view, or null when the writer has none
+  uint32_t bytes;
+};
+
+// Every method: under the arena's lock, except base(), end(), Address and Contains.
+class CodeSpace {
+ public:
+  // `max_bytes` bounds what Reserve will be asked for.
+  CodeSpace(std::unique_ptr<os::Memory> memory, uint64_t max_bytes, uint32_t slab_bytes = kSlabBytes);
+  ~CodeSpace();  // gives everything back
+  // Makes the destructor leave the memory alone: in a forked child it is not there.
+  void Disown() { reservation_ = nullptr; }
+
+  // Reserves `bytes`, rounded up to whole slabs, with a guard page at each end. Under `ulimit -v` and in containers
+  // large reservations fail: retries smaller before it fails with ERR_ARENA_NO_MEMORY.
+  Status Reserve(uint64_t bytes);
+
+  uint64_t base() const { return base_; }
+  uint64_t bytes() const { return bytes_; }
+  uint64_t end() const { return base_ + bytes_; }
+  bool Contains(uint64_t address) const { return address - base_ < bytes_; }
+  uint64_t Address(uint32_t granule) const { return base_ + uint64_t{granule} * 16; }
+
+  // A reserved span of at least `bytes` at a multiple of `align` (a power of two up to a page) in a slab of the zone.
+  // O(1) in the number of spans and slabs. ERR_ARENA_FULL, ERR_ARENA_NO_MEMORY; nothing has changed then.
+  Result<SpanId> Allocate(Zone zone, uint32_t bytes, uint32_t align, uint32_t owner, Section section);
+  // Frees a span of any state: its granules may be reused at once. Code is poisoned. Ends an empty slab's life.
+  void Free(SpanId span);
+  // Undoes Allocate for a span that was never written: no poison.
+  void Abandon(SpanId span);
+
+  SpanNode& operator[](SpanId span) { return spans_[span]; }
+  const SpanNode& operator[](SpanId span) const { return spans_[span]; }
+  Span Describe(SpanId span) const;
+  uint64_t AddressOf(SpanId span) const { return Address(spans_[span].start); }
+  void SetState(SpanId span, SpanState state) { SlabOf(span).SetState(span, state); }
+  bool KnownZero(SpanId span) const;
+  // The span at an address, or 0. For diagnostics: linear in the slab's spans.
+  SpanId FindSpan(uint64_t address) const;
+  Slab& SlabOf(SpanId span) const { return *units_[spans_[span].start / unit_granules_]; }
+
+  // The slab that begins at a granule, or null.
+  Slab* SlabAt(uint32_t first) const {
+    Slab* slab = units_[first / unit_granules_];
+    return slab != nullptr && slab->first() == first ? slab : nullptr;
+  }
+  uint32_t slab_bytes() const { return slab_bytes_; }
+
+  // Evacuation (core/collector.cc).
+  // A reserved copy of span `like` (size, owner, section; `align` as at its Allocate) in the last hole of
+  // `destination`, or 0 when it does not fit there. Bump allocation: what a batch of moves needs is known beforehand.
+  SpanId AllocateIn(Slab& destination, SpanId like, uint32_t align);
+  // The slab of the zone with the largest hole (an empty one, if there is one), or null.
+  Slab* FindRoomiest(Zone zone) const;
+  Result<Slab*> CommitSlab(Zone zone, uint32_t slabs = 1);
+  // Poisons what an evacuation left unpoisoned, returns empty slabs and whole empty pages to the OS.
+  // Returns the number of pages that have no memory any more.
+  uint32_t Trim();
+
+  template <class Visit>
+  void ForEachSlab(Visit visit) const {
+    for (const auto& slab : slabs_)
+      if (slab) visit(*slab);
+  }
+  uint32_t slab_count() const { return slab_count_; }
+  uint32_t page_bytes() const { return page_bytes_; }
+  uint64_t CommittedBytes() const;
+  size_t MetadataBytes() const;
+  os::Memory& memory() const { return *memory_; }
+
+  // First broken rule in words, or an empty string; see Arena::CheckInvariants.
+  std::string FindBrokenRule() const;
+
+ private:
+  friend class WriteScope;
+
+  Status Restore(Slab& slab);
+  void Poison(SpanId span);
+  void PoisonHoles(Slab& slab);
+  void DecommitSlab(Slab* slab);
+  void OnEmpty(Slab* slab);
+  static os::Access AccessOf(Zone zone);
+
+  std::unique_ptr<os::Memory> memory_;
+  uint32_t slab_bytes_;
+  uint32_t unit_granules_;  // granules of the smallest slab: the unit of the address range
+  uint32_t page_bytes_;
+  uint8_t* reservation_ = nullptr;
+  uint64_t base_ = 0;
+  uint64_t bytes_ = 0;
+
+  SpanTable spans_;
+  std::vector<HoleBins> bins_;                // by zone
+  std::vector<Slab*> units_;                  // by unit; a large slab fills several
+  std::vector<std::unique_ptr<Slab>> slabs_;  // with gaps
+  std::vector<uint32_t> free_slab_slots_;
+  Slab* spare_[kZones] = {};  // one empty slab per zone is kept, so that a free and an install at the edge of a slab
+                              // do not cost system calls each time
+  uint32_t slab_count_ = 0;
+  std::vector<uint8_t> staging_;   // procmem: bytes on their way through the current WriteScope
+  const char* writing_ = nullptr;  // the reason of the current WriteScope
+};
+
+// The only way to change code or read-only data: a scope with a reason, at whose end the memory has its access back
+// and instruction fetch sees the bytes. Opening one can fail (flip); after that nothing can.
+//
+// One scope at a time per arena, under the arena's lock.
+class WriteScope {
+ public:
+  WriteScope(CodeSpace& space, const char* reason);
+  ~WriteScope();
+  WriteScope(const WriteScope&) = delete;
+  WriteScope& operator=(const WriteScope&) = delete;
+
+  // Makes the slab of a span writable, for writers that must; call for every span before the first byte is written.
+  Status Open(SpanId span);
+
+  // Where to write the whole of `bytes` bytes at `offset` of a span; every byte must be written. Valid until the next
+  // call of the scope.
+  uint8_t* Fill(SpanId span, uint32_t offset, uint32_t bytes);
+  uint8_t* FillAt(uint64_t address, uint32_t bytes);
+
+  // Everything written so far is in place and visible to instruction fetch of this core.
+  void Finish() { Flush(); }
+
+  // Overwrites 4 or 8 bytes of code that may be executing elsewhere: one store where the writer has a view and the
+  // bytes lie within 8 aligned ones.
+  void Patch(SpanId span, uint32_t offset, const uint8_t* bytes, uint32_t count);
+
+ private:
+  void Flush();
+
+  CodeSpace& space_;
+  std::vector<Slab*> opened_;  // flip: slabs that are writable and not executable just now
+  bool staged_ = false;        // procmem: the last fill's bytes stand in the staging buffer
+  uint64_t filled_at_ = 0;     // the last fill, whose bytes instruction fetch has not been told of
+  uint32_t filled_bytes_ = 0;
+};
+
+}  // namespace jit_arena

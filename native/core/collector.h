@@ -1,0 +1,79 @@
+// Compaction: which slabs to evacuate, and moving what lives in them.
+//
+// Plan: slabs with the fewest live bytes first, and only where more pages are freed than needed. Check: everything
+// that can fail (spans, write windows) is done before the first byte. Commit: copy, publish, retire the old copies.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "core/code_space.h"
+#include "core/executor_table.h"
+#include "core/linker.h"
+#include "core/reclaimer.h"
+
+namespace jit_arena {
+
+struct CompactionPlan {
+  bool profitable = false;
+  uint64_t slabs_freed = 0;
+  uint64_t pages_freed = 0;
+  uint64_t pages_needed = 0;
+  uint64_t moved = 0;        // executors
+  uint64_t moved_bytes = 0;  // of code and data
+  uint64_t relocs_rewritten = 0;
+};
+
+struct CollectOptions {
+  bool compact = true;
+  uint64_t max_pause_nanos = 0;  // 0: no limit; otherwise one slice of about this length
+};
+
+struct CollectResult {
+  bool done = true;  // false: call again; time ran out, or retired bytes are at their limit
+  uint64_t moved = 0;
+  uint64_t moved_bytes = 0;
+  uint64_t relocs_rewritten = 0;
+  uint64_t pages_freed = 0;    // pages that have no memory any more
+  uint64_t retired_bytes = 0;  // waiting for pins when the call returned
+  uint64_t pause_nanos = 0;
+};
+
+class Collector {
+ public:
+  Collector(CodeSpace& space, ExecutorTable& table, Linker& linker, Reclaimer& reclaimer)
+      : space_(space), table_(table), linker_(linker), reclaimer_(reclaimer) {}
+
+  CompactionPlan Plan() const;
+
+  // `reclaim` frees what is due; it is called after each batch. `synchronise` makes new bytes visible to every core
+  // that executes in the arena. Moving stops where retired bytes would pass `max_retired_bytes`.
+  CollectResult Collect(const CollectOptions& options, uint64_t max_retired_bytes, const std::function<void()>& reclaim,
+                        const std::function<void()>& synchronise);
+
+ private:
+  struct Victim {
+    uint32_t first;  // granule: the slab may be gone by the time it is its turn
+    uint32_t live_granules;
+    Zone zone;
+    uint32_t pages_freed;
+    uint32_t pages_needed;
+  };
+  // The slabs worth evacuating now, the emptiest first, and not `destinations_`.
+  std::vector<Victim> FindVictims() const;
+  // Moves up to `max_moves` executors and `max_bytes` bytes out of the slab; false when no room could be had.
+  bool MoveBatch(Slab& victim, uint32_t max_moves, uint64_t max_bytes, const std::function<void()>& synchronise,
+                 CollectResult* result);
+  SpanId ReserveCopy(SpanId span, uint32_t align);
+  Slab* PickDestination(Zone zone) const;
+
+  CodeSpace& space_;
+  ExecutorTable& table_;
+  Linker& linker_;
+  Reclaimer& reclaimer_;
+  Slab* destinations_[kZones] = {};  // during Collect
+  std::vector<Move> batch_;          // scratch
+};
+
+}  // namespace jit_arena

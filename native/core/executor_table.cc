@@ -1,0 +1,80 @@
+#include "core/executor_table.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace jit_arena {
+
+ExecutorTable::~ExecutorTable() {
+  for (uint32_t index = 1; index < executors_.size(); index++)
+    if (executors_[index].kept_bytes > sizeof executors_[index].kept_inline) std::free(executors_[index].kept_heap);
+}
+
+uint32_t ExecutorTable::Add() {
+  uint32_t index = free_;
+  if (index != 0) {
+    free_ = executors_[index].code_span;
+    executors_[index].code_span = 0;
+  } else {
+    index = executors_.Add();
+    if (index == 0) return 0;
+  }
+  Executor& executor = executors_[index];
+  executor.generation.fetch_add(1, std::memory_order_relaxed);
+  executor.SetState(ExecutorState::kWritable);
+  return index;
+}
+
+void ExecutorTable::Recycle(uint32_t index) {
+  Executor& executor = executors_[index];
+  uint32_t generation = executor.generation.load(std::memory_order_relaxed);
+  SetKept(executor, {});
+  if (executor.has_notes) notes_.erase(index);
+  executor.~Executor();
+  new (&executor) Executor();
+  executor.generation.store(generation, std::memory_order_relaxed);
+  if (generation == kMaxGeneration) return;  // exhausted: an id is never given twice
+  executor.code_span = free_;
+  free_ = index;
+}
+
+Executor* ExecutorTable::Find(ExecutorId id) {
+  uint32_t index = IndexOf(id);
+  if (index == 0 || index >= executors_.size()) return nullptr;
+  Executor& executor = executors_[index];
+  if (executor.generation.load(std::memory_order_relaxed) != GenerationOf(id)) return nullptr;
+  bool there = executor.State() == ExecutorState::kWritable || executor.State() == ExecutorState::kFrozen;
+  return there ? &executor : nullptr;
+}
+
+void ExecutorTable::SetKept(Executor& executor, const std::vector<uint8_t>& packed) {
+  if (executor.kept_bytes > sizeof executor.kept_inline) {
+    std::free(executor.kept_heap);
+    kept_heap_bytes_ -= executor.kept_bytes;
+  }
+  executor.kept_bytes = static_cast<uint32_t>(packed.size());
+  uint8_t* to = executor.kept_inline;
+  if (packed.size() > sizeof executor.kept_inline) {
+    to = executor.kept_heap = static_cast<uint8_t*>(std::malloc(packed.size()));
+    JIT_ARENA_CHECK(to != nullptr);
+    kept_heap_bytes_ += packed.size();
+  }
+  if (!packed.empty()) std::memcpy(to, packed.data(), packed.size());
+}
+
+Notes& ExecutorTable::NotesOf(uint32_t index) {
+  executors_[index].has_notes = 1;
+  return notes_[index];
+}
+
+const Notes* ExecutorTable::FindNotes(uint32_t index) const {
+  auto found = notes_.find(index);
+  return found == notes_.end() ? nullptr : &found->second;
+}
+
+size_t ExecutorTable::MetadataBytes() const {
+  return executors_.MetadataBytes() + kept_heap_bytes_ + notes_.size() * (sizeof(Notes) + 4 * sizeof(void*));
+}
+
+}  // namespace jit_arena

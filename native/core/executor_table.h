@@ -1,0 +1,119 @@
+// Executors by id: one cache line each, in a table whose lines never move.
+//
+// An id is index + 2^32 * generation; the generation grows each time an index is used again, so that a stale id is
+// told from a live one. The table keeps books only; it never touches the memory of an executor.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/status.h"
+#include "core/chunked_array.h"
+#include "core/span_table.h"
+
+namespace jit_arena {
+
+using ExecutorId = uint64_t;
+inline constexpr uint32_t kMaxGeneration = (1u << 21) - 1;  // keeps an id a safe integer of JavaScript
+
+constexpr ExecutorId MakeId(uint32_t index, uint32_t generation) { return (uint64_t{generation} << 32) | index; }
+constexpr uint32_t IndexOf(ExecutorId id) { return static_cast<uint32_t>(id); }
+constexpr uint32_t GenerationOf(ExecutorId id) { return static_cast<uint32_t>(id >> 32); }
+
+enum class ExecutorState : uint8_t {
+  kUnused,    // the index is free
+  kWritable,  // bytes are staged; no address
+  kFrozen,    // executable and immutable
+  kRetired,   // freed; the id is stale, the memory waits for pins
+};
+
+struct Executor {
+  // Address of the first code byte; 0 unless frozen. Stored with release after the bytes are in place; loaded with
+  // acquire by a pinned thread, which may then execute what it finds there until it unpins.
+  std::atomic<uint64_t> entry{0};
+
+  // Kept relocs, packed (core/kept_relocs.h): up to eight bytes here, more on the heap.
+  union {
+    uint8_t kept_inline[8];
+    uint8_t* kept_heap;
+  };
+  std::atomic<uint32_t> generation{0};
+  SpanId code_span = 0;  // code, and data behind it unless apart
+  SpanId data_span = 0;  // data, when apart
+  SpanId state_span = 0;
+  uint32_t code_bytes = 0;
+  uint32_t data_bytes = 0;
+  uint32_t state_bytes = 0;
+  uint32_t inbound = 0;   // first reference whose target this is (core/linker.h)
+  uint32_t outbound = 0;  // first reference whose source this is
+  uint32_t checksum = 0;  // of code and data in normal form
+  uint32_t kept_bytes = 0;
+  uint8_t state : 2 = 0;
+  uint8_t movable : 1 = 0;
+  uint8_t apart : 1 = 0;       // data has a span of its own
+  uint8_t marked : 1 = 0;      // scratch of one operation under the lock: member of the set at hand
+  uint8_t has_notes : 1 = 0;   // there are Notes for it
+  uint8_t align_log2 : 4 = 0;  // of code
+  uint8_t data_align_log2 : 4 = 0;
+
+  Executor() : kept_heap(nullptr) {}
+
+  ExecutorState State() const { return static_cast<ExecutorState>(state); }
+  void SetState(ExecutorState to) { state = static_cast<uint8_t>(to); }
+  // Where data begins within the code span; meaningless when apart.
+  uint32_t DataOffset() const {
+    uint32_t align = 1u << data_align_log2;
+    return (code_bytes + align - 1) & ~(align - 1);
+  }
+  const uint8_t* kept() const { return kept_bytes > sizeof kept_inline ? kept_heap : kept_inline; }
+};
+static_assert(sizeof(Executor) == 64, "one cache line per executor");
+
+// What only some executors have.
+struct Notes {
+  std::string name;
+  std::vector<uint32_t> entries;  // offsets of further entries; entry 0 is offset 0
+};
+
+class ExecutorTable {
+ public:
+  explicit ExecutorTable(uint32_t max_executors) : executors_(max_executors) {}
+  ~ExecutorTable();
+
+  // A new writable executor's index; 0 when out of memory. Under the arena's lock.
+  uint32_t Add();
+  // The executor's memory has been reclaimed: its index may be used again, unless its generations are exhausted.
+  void Recycle(uint32_t index);
+
+  Executor& operator[](uint32_t index) { return executors_[index]; }
+  const Executor& operator[](uint32_t index) const { return executors_[index]; }
+  ExecutorId IdOf(uint32_t index) const {
+    return MakeId(index, executors_[index].generation.load(std::memory_order_relaxed));
+  }
+  // Null when the id names no executor that is writable or frozen.
+  Executor* Find(ExecutorId id);
+
+  // One past the highest index ever used.
+  uint32_t size() const { return executors_.size(); }
+
+  void SetKept(Executor& executor, const std::vector<uint8_t>& packed);
+
+  // Created on first use.
+  Notes& NotesOf(uint32_t index);
+  const Notes* FindNotes(uint32_t index) const;
+
+  size_t MetadataBytes() const;
+  uint64_t kept_heap_bytes() const { return kept_heap_bytes_; }
+
+ private:
+  ChunkedArray<Executor> executors_;
+  uint32_t free_ = 0;  // chain through code_span of unused records
+  std::unordered_map<uint32_t, Notes> notes_;
+  uint64_t kept_heap_bytes_ = 0;
+};
+
+}  // namespace jit_arena

@@ -1,0 +1,71 @@
+#include "core/hole_bins.h"
+
+#include <bit>
+
+namespace jit_arena {
+
+int HoleBins::BinOf(uint32_t granules) {
+  if (granules < kExactBins) return static_cast<int>(granules);
+  int log = std::bit_width(granules) - 1;  // >= 6
+  int split = static_cast<int>(granules >> (log - kSplitBits)) & ((1 << kSplitBits) - 1);
+  return kExactBins + ((log - 6) << kSplitBits) + split;
+}
+
+void HoleBins::Insert(SpanId before) {
+  SpanNode& node = spans_[before];
+  int bin = BinOf(node.hole_granules);
+  node.hole_previous = 0;
+  node.hole_next = heads_[bin];
+  if (heads_[bin] != 0) spans_[heads_[bin]].hole_previous = before;
+  heads_[bin] = before;
+  nonempty_[bin / 64] |= uint64_t{1} << (bin % 64);
+  words_ |= uint64_t{1} << (bin / 64);
+}
+
+void HoleBins::Remove(SpanId before) {
+  SpanNode& node = spans_[before];
+  int bin = BinOf(node.hole_granules);
+  if (node.hole_next != 0) spans_[node.hole_next].hole_previous = node.hole_previous;
+  if (node.hole_previous != 0) {
+    spans_[node.hole_previous].hole_next = node.hole_next;
+  } else {
+    heads_[bin] = node.hole_next;
+    if (heads_[bin] == 0) {
+      nonempty_[bin / 64] &= ~(uint64_t{1} << (bin % 64));
+      if (nonempty_[bin / 64] == 0) words_ &= ~(uint64_t{1} << (bin / 64));
+    }
+  }
+  node.hole_previous = node.hole_next = 0;
+}
+
+int HoleBins::FirstBinFrom(int bin) const {
+  int word = bin / 64;
+  uint64_t here = nonempty_[word] & (~uint64_t{0} << (bin % 64));
+  if (here != 0) return word * 64 + std::countr_zero(here);
+  uint64_t later = word + 1 < 64 ? words_ & (~uint64_t{0} << (word + 1)) : 0;
+  if (later == 0) return -1;
+  word = std::countr_zero(later);
+  return word * 64 + std::countr_zero(nonempty_[word]);
+}
+
+SpanId HoleBins::Find(uint32_t granules) const {
+  int bin = BinOf(granules);
+  // Holes of the request's own bin may be a little too short; the first few are worth a look, since a hole that just
+  // fits is the one that packs best.
+  if (granules >= kExactBins) {
+    int looks = 4;
+    for (SpanId id = heads_[bin]; id != 0 && looks > 0; id = spans_[id].hole_next, looks--)
+      if (spans_[id].hole_granules >= granules) return id;
+    bin++;
+  }
+  int found = FirstBinFrom(bin);
+  return found < 0 ? 0 : heads_[found];
+}
+
+SpanId HoleBins::FindLargest() const {
+  if (words_ == 0) return 0;
+  int word = 63 - std::countl_zero(words_);
+  return heads_[word * 64 + 63 - std::countl_zero(nonempty_[word])];
+}
+
+}  // namespace jit_arena

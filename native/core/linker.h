@@ -1,0 +1,181 @@
+// What bytes code and data get: every reloc, both ways.
+//
+// Freeze, move and verify are one operation, Rebase: it shifts the fields that depend on addresses from one set of
+// addresses to another. Code is frozen by writing it in *normal form* (as if the executor and everything it refers to
+// began at address 0), taking the checksum, and rebasing from zero to its place; moved by rebasing a copy from its
+// old place to the new one; verified by rebasing a copy back to zero and comparing the checksum.
+//
+// References from one executor to another are kept both ways (*inbound*, *outbound*), so that a moved target's
+// sources are found without a search, and a target cannot be freed under them.
+#pragma once
+
+#include <cstdint>
+#include <unordered_map>
+#include <vector>
+
+#include "core/chunked_array.h"
+#include "core/code_space.h"
+#include "core/executor_table.h"
+#include "core/kept_relocs.h"
+#include "core/spec.h"
+
+namespace jit_arena {
+
+// Addresses of an executor's sections.
+struct Placement {
+  uint64_t code = 0;
+  uint64_t data = 0;
+  uint64_t state = 0;
+};
+
+// A reloc of one executor that names another, or its use of an external link.
+struct Reference {
+  uint32_t source = 0;  // executor, or external link when source_is_link
+  uint32_t target = 0;  // executor, or external link when target_is_link
+  uint32_t site = 0;    // as in KeptReloc; in a link it is the slot
+  uint32_t next_outbound = 0;
+  uint32_t next_inbound = 0;
+  uint32_t previous_inbound = 0;
+  uint8_t field_bytes = 0;  // 0: nothing to rewrite, the reference only keeps the target
+  bool relative = false;
+  bool source_is_link = false;
+  bool target_is_link = false;
+};
+
+// One difference between what memory holds and what it should hold.
+struct Problem {
+  ExecutorId executor = 0;
+  Section section = Section::kCode;
+  int64_t offset = -1;  // -1: somewhere in the section
+  uint64_t expected = 0;
+  uint64_t found = 0;
+  std::string what;
+};
+
+// An executor on its way to other spans. Code and data move together, also when they lie apart, so that code never
+// has to be changed where it stands because its data moved.
+struct Move {
+  uint32_t executor;
+  SpanId code_from, code_to;
+  SpanId data_from, data_to;  // 0 unless apart
+};
+
+class Linker {
+ public:
+  // `max_references`: between executors, and from executors to external links.
+  Linker(CodeSpace& space, ExecutorTable& table, uint32_t max_references, bool full_records);
+
+  // Checks what can be known without addresses: kinds, sites within their sections and not overlapping.
+  Status CheckShape(const ExecutorSpec& spec, ExecutorId id) const;
+
+  // A freeze is BeginFreeze; Check for each executor; then Open and Write for each, or Forget for each.
+
+  void BeginFreeze();
+  // Checks every reloc against the final addresses; keeps what Write needs, and makes the references and external
+  // links. `index` has its spans, and so have the executors of `batch`, which freeze with it (`marked` is set).
+  // Returns the number of the check, for Write.
+  Result<size_t> Check(uint32_t index, const ExecutorSpec& spec, const std::vector<uint32_t>& batch);
+  // Makes writable what Write will write.
+  Status Open(WriteScope& scope, uint32_t index) const;
+  // Writes code, data and state to their spans. Cannot fail.
+  void Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, size_t check);
+
+  // The executor dies: its references end. Its inbound references are none, or come from executors that die with it.
+  // Spans of external links that nobody uses any more are appended to `links`, to be retired with it.
+  void Forget(uint32_t index, std::vector<SpanId>* links);
+  // The first executor that refers to `index` and is not `marked`, or 0.
+  uint32_t FindUnmarkedSource(uint32_t index) const;
+
+  // Moves, for a batch whose executors are distinct: Copy writes new copies, fixed up against the final addresses of
+  // the whole batch; Publish switches entries and rewrites references from outside the batch. Returns rewritten
+  // fields. Between the two no failure is possible.
+  Status OpenForMove(WriteScope& scope, const std::vector<Move>& batch);
+  uint64_t Copy(WriteScope& scope, const std::vector<Move>& batch);
+  uint64_t Publish(WriteScope& scope, const std::vector<Move>& batch);
+  // Fields that a move of this executor rewrites.
+  uint64_t CountRewrites(uint32_t index) const;
+
+  // Appends what does not hold of a frozen executor's bytes.
+  void Verify(uint32_t index, std::vector<Problem>* problems) const;
+  // Appends external links whose slot does not hold its target.
+  void VerifyLinks(std::vector<Problem>* problems) const;
+  // First broken rule of the references, in words, or empty.
+  std::string FindBrokenRule() const;
+
+  Placement PlacementOf(const Executor& executor) const;
+  uint64_t external_links() const { return link_of_.size(); }
+  uint64_t external_link_bytes() const { return link_of_.size() * arch::kExternalLinkBytes; }
+  uint64_t kept_relocs() const { return kept_count_; }
+  size_t MetadataBytes() const;
+
+ private:
+  // An external link: the slot's target, and who uses it.
+  struct ExternalLink {
+    SpanId span = 0;
+    uint32_t inbound = 0;
+    uint32_t outbound = 0;   // when the target is an executor
+    uint64_t target = 0;     // key
+    uint32_t owner = 0;      // key: executor whose code `target` is an offset into; 0: target is an address
+    uint32_t last_user = 0;  // so that one executor's many relocs make one reference
+  };
+  struct LinkKey {
+    uint64_t target;
+    uint32_t owner;
+    bool operator==(const LinkKey& other) const { return target == other.target && owner == other.owner; }
+  };
+  struct LinkKeyHash {
+    size_t operator()(const LinkKey& key) const {
+      return static_cast<size_t>((key.target ^ (uint64_t{key.owner} << 40)) * 0x9e3779b97f4a7c15);
+    }
+  };
+  // A reloc that has passed its check: what Write inserts.
+  struct Checked {
+    const arch::KindInfo* info;
+    uint64_t value;   // final, or in normal form when a move may change it
+    uint32_t offset;  // in its section
+    Section section;
+    Anchor anchor;  // what the target moves with
+    bool keep;      // belongs into the kept records
+  };
+
+  Result<Checked> CheckReloc(uint32_t index, const RelocSpec& reloc, const Placement& at,
+                             const std::vector<uint32_t>& batch);
+  // The external link for an address or an executor's code, made when there is none yet; `user` refers to it.
+  Result<uint32_t> AcquireLink(uint32_t user, uint32_t owner, uint64_t target);
+  Status AddReference(const Reference& reference);
+  void ReleaseLink(uint32_t link, std::vector<SpanId>* spans);
+  void RemoveInbound(uint32_t reference);
+
+  // Shifts the fields that lie in code (at `code`) and in data (at `data`), where not null, from the addresses `from`
+  // to the addresses `to`. `target_delta(index)` says how far another executor moves. Returns the number of fields.
+  template <class TargetDelta>
+  uint64_t Rebase(const Executor& executor, uint8_t* code, uint8_t* data, const Placement& from, const Placement& to,
+                  TargetDelta target_delta) const;
+  // How far the batch at hand moves an executor.
+  uint64_t MoveDelta(uint32_t index) const;
+  uint64_t CodeAddress(uint32_t index) const { return space_.AddressOf(table_[index].code_span); }
+  uint64_t SlotAddress(uint32_t link) const {
+    return space_.AddressOf(links_[link].span) + arch::kExternalLinkSlotOffset;
+  }
+  void SortRelocs(const ExecutorSpec& spec) const;
+
+  CodeSpace& space_;
+  ExecutorTable& table_;
+  ChunkedArray<Reference> references_;
+  uint32_t free_reference_ = 0;
+  ChunkedArray<ExternalLink> links_;
+  uint32_t free_link_ = 0;
+  std::unordered_map<LinkKey, uint32_t, LinkKeyHash> link_of_;
+  uint64_t kept_count_ = 0;
+
+  bool full_records_;  // debug: every reloc is kept as the host gave it
+  std::unordered_map<uint32_t, std::vector<RelocSpec>> records_;
+
+  // Scratch of one operation, kept to save allocations.
+  mutable std::vector<uint32_t> order_;  // relocs by site
+  std::vector<Checked> checked_;
+  KeptRelocWriter kept_writer_;
+  std::unordered_map<uint32_t, const Move*> moving_;  // executors of the batch that have references
+};
+
+}  // namespace jit_arena

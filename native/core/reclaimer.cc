@@ -1,0 +1,75 @@
+#include "core/reclaimer.h"
+
+#include <thread>
+
+#include "os/memory.h"
+
+namespace jit_arena {
+
+PinSlot* Reclaimer::Attach() {
+  std::lock_guard lock(slots_lock_);
+  for (auto& slot : slots_) {
+    if (slot->attached.load(std::memory_order_relaxed)) continue;
+    slot->attached.store(true, std::memory_order_relaxed);
+    return slot.get();
+  }
+  slots_.push_back(std::make_unique<PinSlot>());
+  slots_.back()->attached.store(true, std::memory_order_relaxed);
+  return slots_.back().get();
+}
+
+void Reclaimer::Detach(PinSlot* slot) {
+  JIT_ARENA_CHECK(slot->depth == 0);
+  slot->attached.store(false, std::memory_order_release);
+}
+
+uint64_t Reclaimer::OldestPin() const {
+  // Pairs with the exchange in Enter: see there.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  uint64_t oldest = ~uint64_t{0};
+  std::lock_guard lock(slots_lock_);
+  for (const auto& slot : slots_) {
+    // Acquire: pairs with Leave's release.
+    uint64_t epoch = slot->epoch.load(std::memory_order_acquire);
+    if (epoch != 0 && epoch < oldest) oldest = epoch;
+  }
+  return oldest;
+}
+
+bool Reclaimer::OthersPinned(const PinSlot* self) const {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  std::lock_guard lock(slots_lock_);
+  for (const auto& slot : slots_)
+    if (slot.get() != self && slot->epoch.load(std::memory_order_acquire) != 0) return true;
+  return false;
+}
+
+bool Reclaimer::CloseGate(const PinSlot* self, uint64_t bound_nanos) {
+  // seq_cst, and the fence in OthersPinned: a thread that entered without seeing the gate is seen here.
+  gate_.store(true, std::memory_order_seq_cst);
+  uint64_t give_up = os::NowNanos() + bound_nanos;
+  while (OthersPinned(self)) {
+    if (os::NowNanos() > give_up) {
+      OpenGate();
+      return false;
+    }
+    std::this_thread::yield();
+  }
+  return true;
+}
+
+void Reclaimer::OpenGate() { gate_.store(false, std::memory_order_release); }
+
+void Reclaimer::WaitForGate() const {
+  while (gate_.load(std::memory_order_acquire)) std::this_thread::yield();
+}
+
+void Reclaimer::Retire(Retired retired, uint64_t bytes) {
+  // A pin that loads the epoch after this increment synchronises with it, and so finds what was published before.
+  // Pins of the same epoch may not have: they count as older (Reclaim compares with <).
+  retired.stamp = epoch_.fetch_add(1, std::memory_order_seq_cst);
+  waiting_.push_back({retired, bytes});
+  retired_bytes_ += bytes;
+}
+
+}  // namespace jit_arena

@@ -1,0 +1,110 @@
+// Who may still be executing what: pins, the gate, epochs, and memory that waits for pins to end.
+//
+// A thread *pins* the arena around every call into machine code. Freed and moved-away memory is *retired*: stamped
+// with an epoch, and reclaimed once every active pin is younger. DESIGN §8 gives the protocol, and docs/moving.md
+// walks through it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/status.h"
+#include "core/span_table.h"
+
+namespace jit_arena {
+
+// One thread's pin. Lives as long as the Reclaimer; the thread that attached it is its only writer.
+struct alignas(128) PinSlot {
+  // 0: not pinned. Otherwise the epoch at which the outermost pin began.
+  std::atomic<uint64_t> epoch{0};
+  uint32_t depth = 0;  // nested pins; read by the owning thread only
+  std::atomic<bool> attached{false};
+};
+
+// What leaves together when its time has come.
+struct Retired {
+  SpanId spans[3];          // 0: none
+  uint32_t executor_index;  // to recycle; 0 when only memory was left behind by a move
+  uint64_t stamp;           // reclaim when every active pin is younger
+};
+
+class Reclaimer {
+ public:
+  // Attach and Detach: any thread, take a lock of their own. Detach only when not pinned.
+  PinSlot* Attach();
+  void Detach(PinSlot* slot);
+
+  // Enter and Leave: the slot's own thread; no lock, no system call unless the gate is closed.
+  void Enter(PinSlot& slot) {
+    if (slot.depth++ != 0) return;  // a nested pin keeps the outer epoch
+    for (;;) {
+      uint64_t now = epoch_.load(std::memory_order_acquire);
+      // The exchange is a full fence: it pairs with the fence in OldestPin and in CloseGate. Either they see this
+      // pin, or this thread sees what they published before they looked.
+      slot.epoch.exchange(now, std::memory_order_seq_cst);
+      if (!gate_.load(std::memory_order_acquire)) return;
+      slot.epoch.store(0, std::memory_order_release);
+      WaitForGate();
+    }
+  }
+  void Leave(PinSlot& slot) {
+    // Release: pairs with OldestPin's acquire; what the thread did under its pin happened before the reclaiming.
+    if (--slot.depth == 0) slot.epoch.store(0, std::memory_order_release);
+  }
+
+  // Everything below: under the arena's lock.
+
+  // True when a thread other than `self`'s (which may be null) is pinned.
+  bool OthersPinned(const PinSlot* self) const;
+  bool AnyPinned() const { return OthersPinned(nullptr); }
+
+  // New outermost pins wait; returns true when nobody but `self` is pinned any more, false after `bound_nanos`, with
+  // the gate open again. OpenGate ends it.
+  bool CloseGate(const PinSlot* self, uint64_t bound_nanos);
+  void OpenGate();
+
+  // What was published before the call (a cleared entry, a new address) is what later pins find; `retired` is what
+  // only pins up to now may still use. Its stamp is set here.
+  void Retire(Retired retired, uint64_t bytes);
+
+  // Hands everything that is due to visit(const Retired&).
+  template <class Visit>
+  void Reclaim(Visit visit) {
+    if (waiting_.empty()) return;
+    uint64_t oldest = OldestPin();
+    while (!waiting_.empty() && waiting_.front().retired.stamp < oldest) {
+      Waiting due = waiting_.front();
+      waiting_.pop_front();
+      retired_bytes_ -= due.bytes;
+      visit(due.retired);
+    }
+  }
+
+  uint64_t retired_bytes() const { return retired_bytes_; }
+  uint64_t epoch() const { return epoch_.load(std::memory_order_relaxed); }
+  size_t MetadataBytes() const {
+    return sizeof *this + waiting_.size() * sizeof(Waiting) + slots_.size() * sizeof(PinSlot);
+  }
+
+ private:
+  struct Waiting {
+    Retired retired;
+    uint64_t bytes;
+  };
+  // The epoch of the oldest active pin; the largest number when there is none.
+  uint64_t OldestPin() const;
+  void WaitForGate() const;
+
+  alignas(128) std::atomic<uint64_t> epoch_{1};
+  alignas(128) std::atomic<bool> gate_{false};
+  mutable std::mutex slots_lock_;  // guards the list of slots, not the slots
+  std::vector<std::unique_ptr<PinSlot>> slots_;
+  std::deque<Waiting> waiting_;  // stamps ascend
+  uint64_t retired_bytes_ = 0;
+};
+
+}  // namespace jit_arena

@@ -1,0 +1,186 @@
+#include "core/slab.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "base/bits.h"
+
+namespace jit_arena {
+
+const char* ZoneName(Zone zone) {
+  static const char* const kNames[kZones] = {"code", "fixed-code", "data", "fixed-data", "state"};
+  return kNames[static_cast<int>(zone)];
+}
+
+Slab::Slab(Zone zone, uint32_t first, uint32_t granules, uint8_t* view, uint32_t page_granules, SpanId head,
+           SpanTable& spans, HoleBins& bins)
+    : zone_(zone),
+      first_(first),
+      granules_(granules),
+      page_granules_(page_granules),
+      view_(view),
+      head_(head),
+      tail_(head),
+      spans_(spans),
+      bins_(bins),
+      never_used_from_(first),
+      backed_((granules / page_granules + 63) / 64) {
+  SpanNode& node = spans_[head];
+  node.start = first;
+  node.state = static_cast<uint32_t>(SpanState::kHead);
+  SetHole(head, granules);
+}
+
+// The one place that keeps hole lengths and bins together.
+void Slab::SetHole(SpanId before, uint32_t granules) {
+  SpanNode& node = spans_[before];
+  if (binned_ && node.hole_granules != 0) bins_.Remove(before);
+  node.hole_granules = granules;
+  if (binned_ && granules != 0) bins_.Insert(before);
+}
+
+void Slab::Place(SpanId before, SpanId span, uint32_t granules, uint32_t align_granules) {
+  SpanNode& left = spans_[before];
+  uint32_t hole_start = left.End();
+  uint32_t hole_granules = left.hole_granules;
+  uint32_t start = static_cast<uint32_t>(AlignUp(hole_start, align_granules));
+  SpanNode& node = spans_[span];
+  node.start = start;
+  node.granules = granules;
+  node.previous = before;
+  node.next = left.next;
+  left.next = span;
+  if (node.next != 0)
+    spans_[node.next].previous = span;
+  else
+    tail_ = span;
+  SetHole(before, start - hole_start);
+  SetHole(span, hole_start + hole_granules - node.End());
+  used_ += granules;
+  span_count_++;
+}
+
+void Slab::Remove(SpanId span) {
+  SpanNode& node = spans_[span];
+  SpanNode& left = spans_[node.previous];
+  if (node.State() == SpanState::kRetired) retired_ -= node.granules;
+  used_ -= node.granules;
+  span_count_--;
+  uint32_t joined = left.hole_granules + node.granules + node.hole_granules;
+  SpanId before = node.previous;
+  SetHole(span, 0);
+  left.next = node.next;
+  if (node.next != 0)
+    spans_[node.next].previous = before;
+  else
+    tail_ = before;
+  SetHole(before, joined);
+}
+
+void Slab::SetState(SpanId span, SpanState state) {
+  SpanNode& node = spans_[span];
+  if (state == SpanState::kRetired && node.State() != SpanState::kRetired) retired_ += node.granules;
+  node.state = static_cast<uint32_t>(state);
+}
+
+void Slab::SetEvacuating(bool evacuating) {
+  if (evacuating != binned_) return;
+  for (SpanId id = head_; id != 0; id = spans_[id].next) {
+    if (spans_[id].hole_granules == 0) continue;
+    if (evacuating)
+      bins_.Remove(id);
+    else
+      bins_.Insert(id);
+  }
+  binned_ = !evacuating;
+}
+
+uint32_t Slab::PagesToBack(uint32_t start, uint32_t granules) const {
+  uint32_t count = 0;
+  for (uint32_t page = (start - first_) / page_granules_; page <= (start + granules - 1 - first_) / page_granules_;
+       page++)
+    count += !Bit(backed_, page);
+  return count;
+}
+
+void Slab::MarkBacked(uint32_t start, uint32_t granules) {
+  for (uint32_t page = (start - first_) / page_granules_; page <= (start + granules - 1 - first_) / page_granules_;
+       page++) {
+    uint64_t bit = uint64_t{1} << (page % 64);
+    backed_count_ += !(backed_[page / 64] & bit);
+    backed_[page / 64] |= bit;
+  }
+  never_used_from_ = std::max(never_used_from_, start + granules);
+}
+
+bool Slab::KnownZero(uint32_t start, uint32_t granules) const {
+  if (start >= never_used_from_) return true;
+  uint32_t last = (start + granules - 1 - first_) / page_granules_;
+  for (uint32_t page = (start - first_) / page_granules_; page <= last; page++)
+    if (Bit(backed_, page)) return false;
+  return true;
+}
+
+bool Slab::TouchesPunched(uint32_t start, uint32_t granules) const {
+  uint32_t from = first_ + punch_first_ * page_granules_;
+  return punched() && start < from + punch_pages_ * page_granules_ && from < start + granules;
+}
+
+uint32_t Slab::FindEmptyPages(uint32_t* first_page) const {
+  uint32_t best = 0;
+  for (SpanId id = head_; id != 0; id = spans_[id].next) {
+    uint32_t from = spans_[id].End() - first_;
+    uint32_t page = (from + page_granules_ - 1) / page_granules_;
+    uint32_t end = (from + spans_[id].hole_granules) / page_granules_;
+    // Pages at the hole's ends that have no memory need no punching; inside, a run is taken as it comes.
+    while (page < end && !Bit(backed_, page)) page++;
+    while (page < end && !Bit(backed_, end - 1)) end--;
+    if (page < end && end - page > best) {
+      best = end - page;
+      *first_page = page;
+    }
+  }
+  return best;
+}
+
+void Slab::MarkPunched(uint32_t first_page, uint32_t count) {
+  punch_first_ = first_page;
+  punch_pages_ = count;
+  for (uint32_t page = first_page; page < first_page + count; page++) {
+    uint64_t bit = uint64_t{1} << (page % 64);
+    backed_count_ -= (backed_[page / 64] & bit) != 0;
+    backed_[page / 64] &= ~bit;
+  }
+}
+
+void Slab::MarkRestored() { punch_first_ = punch_pages_ = 0; }
+
+SpanId Slab::Find(uint32_t granule) const {
+  for (SpanId id = spans_[head_].next; id != 0; id = spans_[id].next)
+    if (granule >= spans_[id].start && granule < spans_[id].End()) return id;
+  return 0;
+}
+
+const char* Slab::FindBrokenRule() const {
+  uint32_t used = 0, retired = 0, count = 0, at = first_;
+  for (SpanId id = head_; id != 0; id = spans_[id].next) {
+    const SpanNode& node = spans_[id];
+    if (node.start != at) return "a span does not begin where the hole before it ends";
+    if ((id == head_) != (node.State() == SpanState::kHead)) return "a head among the spans";
+    if (id != head_ && node.granules == 0) return "a span of no granules";
+    if (node.next != 0 ? spans_[node.next].previous != id : tail_ != id) return "neighbours disagree";
+    at = node.End() + node.hole_granules;
+    used += node.granules;
+    if (node.State() == SpanState::kRetired) retired += node.granules;
+    count += id != head_;
+    if (id != head_ && TouchesPunched(node.start, node.granules)) return "a span on punched pages";
+  }
+  if (at != end()) return "spans and holes do not fill the slab";
+  if (used != used_ || retired != retired_ || count != span_count_) return "the slab's counts are wrong";
+  uint32_t backed = 0;
+  for (uint64_t word : backed_) backed += static_cast<uint32_t>(std::popcount(word));
+  if (backed != backed_count_) return "the count of backed pages is wrong";
+  return nullptr;
+}
+
+}  // namespace jit_arena

@@ -1,0 +1,47 @@
+// What a host says of an executor before it has an address.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "arch/arch.h"
+#include "base/status.h"
+
+namespace jit_arena {
+
+enum class TargetKind : uint8_t {
+  kOwnCode,  // `target` is an offset in the executor's own section
+  kOwnData,
+  kOwnState,
+  kAddress,      // `target` is an absolute address outside the arena's executors
+  kExecutor,     // `target` is an id; the address is that of its first code byte
+  kBatchMember,  // `target` is a position in the list that is being installed
+};
+inline constexpr int kTargetKinds = 6;
+
+// {section, offset, kind, target, addend} of DESIGN §2. The field at `offset` is the site.
+struct RelocSpec {
+  Section section;
+  arch::RelocKind kind;
+  TargetKind target_kind;
+  uint32_t offset;  // bytes from the start of the section
+  uint64_t target;
+  int64_t addend;
+};
+
+// Sizes and alignments by Section. Bytes may be null: the section is then zero.
+struct ExecutorSpec {
+  const uint8_t* bytes[kSections] = {};
+  uint32_t sizes[kSections] = {};
+  uint32_t aligns[kSections] = {16, 8, 16};
+  const RelocSpec* relocs = nullptr;
+  uint32_t reloc_count = 0;
+  bool movable = true;
+  std::string_view name{};
+  const uint32_t* entries = nullptr;  // offsets in code
+  uint32_t entry_count = 0;
+};
+
+}  // namespace jit_arena
