@@ -1,0 +1,13 @@
+# What node-gyp-build falls back to when the package has no binary for a platform. It compiles one file, which includes
+# the others, so that there is no second list of sources.
+{
+  "targets": [
+    {
+      "target_name": "jit_arena",
+      "sources": ["native/unity.cc"],
+      "include_dirs": ["native", "<!(node -p \"require('node-addon-api').include_dir\")"],
+      "defines": ["NAPI_VERSION=8", "NAPI_DISABLE_CPP_EXCEPTIONS", "NDEBUG"],
+      "cflags_cc": ["-std=c++20", "-O2", "-fvisibility=hidden", "-fvisibility-inlines-hidden"],
+    },
+  ],
+}

@@ -1,0 +1,127 @@
+// The module: what JavaScript gets from the binary before there is an arena.
+#include <napi.h>
+
+#include "node/arena_handle.h"
+#include "node/results.h"
+
+namespace jit_arena::node {
+namespace {
+
+// setMailbox(ArrayBuffer): memory that both sides see; TypeScript makes it and never lets it out.
+Napi::Value SetMailbox(const Napi::CallbackInfo& info) {
+  Environment* environment = Environment::Of(info.Env());
+  Napi::ArrayBuffer buffer = info[0].As<Napi::ArrayBuffer>();
+  JIT_ARENA_CHECK(buffer.ByteLength() >= sizeof(Mailbox));
+  environment->mailbox = static_cast<Mailbox*>(buffer.Data());
+  environment->mailbox_reference = Napi::Reference<Napi::ArrayBuffer>::New(buffer, 1);
+  return info.Env().Undefined();
+}
+
+// setRelocBuffer(Uint8Array): where TypeScript encodes relocs; called again when it grows.
+Napi::Value SetRelocBuffer(const Napi::CallbackInfo& info) {
+  Environment* environment = Environment::Of(info.Env());
+  Napi::Uint8Array buffer = info[0].As<Napi::Uint8Array>();
+  environment->relocs = reinterpret_cast<const RelocSpec*>(buffer.Data());
+  environment->reloc_capacity = buffer.ByteLength() / sizeof(RelocSpec);
+  environment->relocs_reference = Napi::Reference<Napi::Uint8Array>::New(buffer, 1);
+  return info.Env().Undefined();
+}
+
+Napi::Value LastError(const Napi::CallbackInfo& info) {
+  Environment* environment = Environment::Of(info.Env());
+  if (environment->last_error == nullptr) return info.Env().Undefined();
+  Napi::Object error = ToJs(info.Env(), *environment->last_error);
+  environment->last_error.reset();
+  return error;
+}
+
+Napi::Value Probe(const Napi::CallbackInfo& info) {
+  std::vector<os::ProbeResult> results = os::Probe();
+  Napi::Array array = Napi::Array::New(info.Env(), results.size());
+  for (uint32_t i = 0; i < results.size(); i++) {
+    Napi::Object object = Napi::Object::New(info.Env());
+    object.Set("writer", os::WriterName(results[i].writer));
+    object.Set("available", results[i].available);
+    if (!results[i].available) object.Set("reason", results[i].reason);
+    array.Set(i, object);
+  }
+  return array;
+}
+
+// symbolAddress(name) → address, or undefined.
+Napi::Value SymbolAddress(const Napi::CallbackInfo& info) {
+  const void* symbol = os::FindSymbol(info[0].As<Napi::String>().Utf8Value().c_str());
+  if (symbol == nullptr) return info.Env().Undefined();
+  return Napi::BigInt::New(info.Env(), static_cast<uint64_t>(reinterpret_cast<uintptr_t>(symbol)));
+}
+
+// addressOf(view) → address of its first byte.
+Napi::Value AddressOf(const Napi::CallbackInfo& info) {
+  void* data = nullptr;
+  bool is_data_view = false;
+  napi_is_dataview(info.Env(), info[0], &is_data_view);
+  if (is_data_view)
+    napi_get_dataview_info(info.Env(), info[0], nullptr, &data, nullptr, nullptr);
+  else
+    napi_get_typedarray_info(info.Env(), info[0], nullptr, nullptr, &data, nullptr, nullptr);
+  return Napi::BigInt::New(info.Env(), static_cast<uint64_t>(reinterpret_cast<uintptr_t>(data)));
+}
+
+// Where things stand in the mailbox and in an encoded reloc, so that only C++ knows the layout.
+Napi::Object Layout(Napi::Env env) {
+  Napi::Object layout = Napi::Object::New(env);
+  layout.Set("mailboxBytes", Napi::Number::New(env, sizeof(Mailbox)));
+  layout.Set("call", Napi::Number::New(env, offsetof(Mailbox, call)));
+  layout.Set("callback", Napi::Number::New(env, offsetof(Mailbox, callback)));
+  layout.Set("numbers", Napi::Number::New(env, offsetof(Mailbox, numbers)));
+  layout.Set("frameIntegers", Napi::Number::New(env, offsetof(arch::CallFrame, integers)));
+  layout.Set("frameFloats", Napi::Number::New(env, offsetof(arch::CallFrame, floats)));
+  layout.Set("frameIntegerResult", Napi::Number::New(env, offsetof(arch::CallFrame, integer_result)));
+  layout.Set("frameFloatResult", Napi::Number::New(env, offsetof(arch::CallFrame, float_result)));
+  layout.Set("relocBytes", Napi::Number::New(env, sizeof(RelocSpec)));
+  layout.Set("relocSection", Napi::Number::New(env, offsetof(RelocSpec, section)));
+  layout.Set("relocKind", Napi::Number::New(env, offsetof(RelocSpec, kind)));
+  layout.Set("relocTargetKind", Napi::Number::New(env, offsetof(RelocSpec, target_kind)));
+  layout.Set("relocOffset", Napi::Number::New(env, offsetof(RelocSpec, offset)));
+  layout.Set("relocTarget", Napi::Number::New(env, offsetof(RelocSpec, target)));
+  layout.Set("relocAddend", Napi::Number::New(env, offsetof(RelocSpec, addend)));
+  return layout;
+}
+
+Napi::Object Machine(Napi::Env env) {
+  Napi::Object machine = Napi::Object::New(env);
+  machine.Set("cpu", arch::kCpuName);
+  machine.Set("pageBytes", Napi::Number::New(env, static_cast<double>(os::PageBytes())));
+  machine.Set("granuleBytes", Napi::Number::New(env, kGranuleBytes));
+  machine.Set("slabBytes", Napi::Number::New(env, static_cast<double>(kSlabBytes)));
+  machine.Set("maxArenaBytes", Napi::Number::New(env, static_cast<double>(arch::kMaxArenaBytes)));
+  return machine;
+}
+
+Napi::Object RelocKinds(Napi::Env env) {
+  Napi::Object kinds = Napi::Object::New(env);
+  size_t count = 0;
+  const arch::KindInfo* infos = arch::Kinds(&count);
+  for (size_t i = 0; i < count; i++) kinds.Set(infos[i].name, Napi::Number::New(env, infos[i].kind));
+  return kinds;
+}
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new Environment(env));
+  exports.Set("layout", Layout(env));
+  exports.Set("machine", Machine(env));
+  exports.Set("relocKinds", RelocKinds(env));
+  exports.Set("setMailbox", Napi::Function::New<SetMailbox>(env));
+  exports.Set("setRelocBuffer", Napi::Function::New<SetRelocBuffer>(env));
+  exports.Set("lastError", Napi::Function::New<LastError>(env));
+  exports.Set("probe", Napi::Function::New<Probe>(env));
+  exports.Set("symbolAddress", Napi::Function::New<SymbolAddress>(env));
+  exports.Set("addressOf", Napi::Function::New<AddressOf>(env));
+  exports.Set("createArena", Napi::Function::New<CreateArena>(env));
+  return exports;
+}
+
+NODE_API_MODULE(jit_arena, Init)
+
+}  // namespace
+}  // namespace jit_arena::node

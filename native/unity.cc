@@ -1,0 +1,34 @@
+// The whole addon as one translation unit, for binding.gyp. CMake compiles the same files one by one; a test compares
+// the two lists as they were really compiled.
+#include "base/status.cc"
+
+#if defined(__linux__)
+#include "os/linux_alias.cc"
+#include "os/linux_flip.cc"
+#include "os/linux_memory.cc"
+#include "os/linux_pages.cc"
+#include "os/linux_process.cc"
+#include "os/linux_procmem.cc"
+#endif
+#include "os/memory.cc"
+
+#if defined(__x86_64__)
+#include "arch/x86_64_code.cc"
+#include "arch/x86_64_relocs.cc"
+#endif
+
+#include "core/arena.cc"
+#include "core/code_space.cc"
+#include "core/collector.cc"
+#include "core/executor_table.cc"
+#include "core/hole_bins.cc"
+#include "core/linker.cc"
+#include "core/reclaimer.cc"
+#include "core/slab.cc"
+
+#include "node/addon.cc"
+#include "node/arena_functions.cc"
+#include "node/callbacks.cc"
+#include "node/calls.cc"
+#include "node/environment.cc"
+#include "node/results.cc"

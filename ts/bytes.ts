@@ -1,0 +1,40 @@
+// Bytes and numbers that callers hand in: checked here, so that native code sees what it may rely on.
+import { ArenaError, type ErrorDetails, type Section } from './errors';
+
+export const sectionNumber: Record<Section, number> = { code: 0, data: 1, state: 2 };
+
+/** A view whose memory is there and stays where it is; ERR_ARENA_DETACHED, ERR_ARENA_RESIZABLE. */
+export function checkMemory(view: ArrayBufferView, what: string, details?: ErrorDetails): void {
+  const buffer = view.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean };
+  if (buffer.resizable === true || buffer.growable === true) {
+    throw new ArenaError('ERR_ARENA_RESIZABLE', `the ArrayBuffer of ${what} is resizable: copy it first`, details);
+  }
+  if (view.byteLength !== 0) return;
+  try {
+    // The one operation that tells a detached buffer from an empty one on every version of Node.
+    new Uint8Array(buffer);
+  } catch {
+    throw new ArenaError('ERR_ARENA_DETACHED', `the ArrayBuffer of ${what} is detached`, details);
+  }
+}
+
+/** A Uint8Array whose memory is there. TypeError for anything else. */
+export function checkBytes(value: unknown, what: string, details?: ErrorDetails): Uint8Array {
+  if (!(value instanceof Uint8Array)) throw new TypeError(`${what} is not a Uint8Array`);
+  checkMemory(value, what, details);
+  return value;
+}
+
+/** A whole number from 0 to `max`; TypeError when it is no number, else an ArenaError with the code. */
+export function checkCount(value: unknown, max: number, code: string, what: string, details?: ErrorDetails): number {
+  if (typeof value !== 'number') throw new TypeError(`${what} is not a number`);
+  if (!Number.isInteger(value) || value < 0 || value > max) {
+    throw new ArenaError(code, `${what} is ${value}, and not a whole number from 0 to ${max}`, details);
+  }
+  return value;
+}
+
+export function checkSection(value: unknown): number {
+  if (value === 'code' || value === 'data' || value === 'state') return sectionNumber[value];
+  throw new TypeError(`the section is ${String(value)}, and not 'code', 'data' or 'state'`);
+}

@@ -1,0 +1,127 @@
+import type { Arena } from './arena';
+import { checkBytes, checkCount, checkSection } from './bytes';
+import { makeFunction } from './calls';
+import type { Section } from './errors';
+import { ArenaError } from './errors';
+import { type NativeArena, type NativeDescription, orRaise, raise } from './native';
+import { encodeRelocs, type Reloc } from './relocs';
+import { checkSignature, type MachineFunction, type Signature } from './values';
+
+/**
+ * One JIT trace or function of an arena: code, constants (data) and mutable bytes (state).
+ *
+ * It is *writable* until `arena.freeze`, then *frozen*: executable and immutable, wherever the collector moves it,
+ * until it is freed. This object is a name for it, not its owner: garbage collecting the object frees nothing.
+ */
+export class Executor {
+  /** A safe integer, never given to another executor of the arena; passes through postMessage where objects do not. */
+  readonly id: number;
+  readonly arena: Arena;
+  readonly #native: NativeArena;
+
+  /** @internal Use `arena.allocate`, `arena.install` or `arena.executor(id)`. */
+  constructor(arena: Arena, native: NativeArena, id: number) {
+    this.arena = arena;
+    this.#native = native;
+    this.id = id;
+  }
+
+  #describe(): NativeDescription {
+    return orRaise(this.#native.describe(this.id)) as NativeDescription;
+  }
+
+  /** Where the executor is in its life; `retired` from the moment it is freed, also when its arena is gone. */
+  get state(): 'writable' | 'frozen' | 'retired' {
+    try {
+      return this.#describe().frozen ? 'frozen' : 'writable';
+    } catch (error) {
+      if (error instanceof ArenaError && ['ERR_ARENA_STALE_EXECUTOR', 'ERR_ARENA_DISPOSED'].includes(error.code)) {
+        return 'retired';
+      }
+      throw error;
+    }
+  }
+
+  /** The name it was given, or ''. */
+  get name(): string {
+    return this.#describe().name;
+  }
+
+  /** Bytes of each section. */
+  get sizes(): Record<Section, number> {
+    const { codeBytes, dataBytes, stateBytes } = this.#describe();
+    return { code: codeBytes, data: dataBytes, state: stateBytes };
+  }
+
+  get movable(): boolean {
+    return this.#describe().movable;
+  }
+
+  /**
+   * Address of the first code byte: valid inside `arena.pinned(() => …)`, else until any thread collects.
+   * ERR_ARENA_NOT_FROZEN, since a writable executor has none.
+   */
+  get address(): bigint {
+    const { frozen, address } = this.#describe();
+    if (frozen) return address;
+    throw new ArenaError('ERR_ARENA_NOT_FROZEN', `executor ${this.id} is still writable and has no address`, {
+      executor: this.id,
+    });
+  }
+
+  /**
+   * Overwrites bytes of a section of a writable executor; of state also while it is frozen.
+   * ERR_ARENA_NOT_WRITABLE, ERR_ARENA_BOUNDS.
+   */
+  write(section: Section, offset: number, bytes: Uint8Array): void {
+    const details = { executor: this.id, section, offset };
+    const sectionNumber = checkSection(section);
+    checkCount(offset, 0xffff_ffff, 'ERR_ARENA_BOUNDS', 'the offset', details);
+    if (this.#native.write(this.id, sectionNumber, offset, checkBytes(bytes, 'bytes', details)) !== 0) raise();
+  }
+
+  /** A copy of a section's bytes as they are now: staged, or in place with relocs applied. */
+  read(section: Section, offset = 0, length?: number): Uint8Array {
+    const details = { executor: this.id, section, offset };
+    const sectionNumber = checkSection(section);
+    const size = this.sizes[section];
+    checkCount(offset, size, 'ERR_ARENA_BOUNDS', 'the offset', details);
+    const bytes = checkCount(length ?? size - offset, size - offset, 'ERR_ARENA_BOUNDS', 'the length', details);
+    const into = new Uint8Array(bytes);
+    if (this.#native.read(this.id, sectionNumber, offset, into) !== 0) raise();
+    return into;
+  }
+
+  /** Adds relocs to a writable executor; checked against addresses by `freeze`. ERR_ARENA_RELOC_…, all or none. */
+  addRelocs(relocs: readonly Reloc[]): void {
+    encodeRelocs(relocs, this.arena);
+    if (this.#native.addRelocs(this.id) !== 0) raise();
+  }
+
+  /**
+   * A JavaScript function that calls the executor. It follows every move, and throws ERR_ARENA_STALE_EXECUTOR once the
+   * executor is freed. `entry` counts the spec's `entries`. A wrong number of arguments, and an argument that is not of
+   * its type, is a TypeError.
+   *
+   * The machine code must follow the C calling convention of the platform (System V psABI) and the signature: a wrong
+   * signature is not detected.
+   */
+  func<const S extends Signature>(signature: S, options: { entry?: number } = {}): MachineFunction<S> {
+    checkSignature(signature);
+    const entry = checkCount(options.entry ?? 0, 0xffff_ffff, 'ERR_ARENA_BOUNDS', 'entry', { executor: this.id });
+    const call = orRaise(this.#native.bind(this.id, entry)) as () => number | undefined;
+    // The function holds the executor and so its arena, which owns the memory that it calls.
+    const made = makeFunction<S>(call, signature, `executor ${this.id}`);
+    return Object.defineProperty(made, 'executor', { value: this }) as MachineFunction<S>;
+  }
+
+  /** `arena.free(this)`. */
+  free(): void {
+    this.arena.free(this);
+  }
+
+  /** Frees the executor if it is still there, so that `using` and an explicit `free` go together. */
+  [Symbol.dispose](): void {
+    if (this.state !== 'retired') this.free();
+  }
+}

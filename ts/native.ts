@@ -1,0 +1,120 @@
+// The binary, and the memory that TypeScript and C++ share.
+import { join } from 'node:path';
+import { ArenaError, type ErrorDetails } from './errors';
+
+/** A function's answer when it has nothing else to say: 0, or the number of an error that lastError() explains. */
+export type Status = number;
+
+export interface NativeDescription {
+  frozen: boolean;
+  codeBytes: number;
+  dataBytes: number;
+  stateBytes: number;
+  movable: boolean;
+  name: string;
+  address: bigint;
+}
+
+/** The functions of one arena (native/node/arena_functions.cc). Sections are numbered code, data, state. */
+export interface NativeArena {
+  readonly writer: WriterName;
+  allocate(code: Bytes, data: Bytes, state: Bytes, name?: string, entries?: Uint32Array): Status;
+  install(code: Bytes, data: Bytes, state: Bytes, name?: string, entries?: Uint32Array): Status;
+  installBatch(
+    code: Uint8Array,
+    codeOffsets: Float64Array,
+    data: Uint8Array,
+    dataOffsets: Float64Array,
+    relocsOfEach: Float64Array,
+    ids: Float64Array,
+  ): Status;
+  write(id: number, section: number, offset: number, bytes: Uint8Array): Status;
+  read(id: number, section: number, offset: number, into: Uint8Array): Status;
+  addRelocs(id: number): Status;
+  freeze(ids: Float64Array): Status;
+  free(ids: Float64Array): Status;
+  freeOne(): Status;
+  describe(id: number): NativeDescription | Status;
+  executors(): Float64Array | Status;
+  find(address: bigint): object | undefined | Status;
+  pin(): Status;
+  unpin(): void;
+  planCompaction(): object | Status;
+  collect(compact: boolean, maxPauseMicros: number): object | Status;
+  stats(): object | Status;
+  slabs(): object[] | Status;
+  verify(): object | Status;
+  dispose(): Status;
+  bind(id: number, entry: number): (() => Status | undefined) | Status;
+  addCallback(wrapper: () => void): bigint | Status;
+  disposeCallback(address: bigint): void;
+}
+
+type Bytes = Uint8Array | undefined;
+export type WriterName = 'alias' | 'procmem' | 'flip';
+
+interface Addon {
+  layout: Record<LayoutKey, number>;
+  machine: Record<'pageBytes' | 'granuleBytes' | 'slabBytes' | 'maxArenaBytes', number> & { cpu: string };
+  relocKinds: Record<string, number>;
+  setMailbox(buffer: ArrayBuffer): void;
+  setRelocBuffer(buffer: Uint8Array): void;
+  lastError(): ({ code: string; message: string } & ErrorDetails) | undefined;
+  probe(): { writer: WriterName; available: boolean; reason?: string }[];
+  symbolAddress(name: string): bigint | undefined;
+  addressOf(view: ArrayBufferView): bigint;
+  createArena(options: object): NativeArena | Status;
+}
+
+type LayoutKey =
+  | 'mailboxBytes'
+  | 'call'
+  | 'callback'
+  | 'numbers'
+  | 'frameIntegers'
+  | 'frameFloats'
+  | 'frameIntegerResult'
+  | 'frameFloatResult'
+  | 'relocBytes'
+  | 'relocSection'
+  | 'relocKind'
+  | 'relocTargetKind'
+  | 'relocOffset'
+  | 'relocTarget'
+  | 'relocAddend';
+
+const load = require('node-gyp-build') as (directory: string) => Addon;
+export const addon: Addon = load(join(__dirname, '..'));
+export const layout = addon.layout;
+
+const buffer = new ArrayBuffer(layout.mailboxBytes);
+addon.setMailbox(buffer);
+
+/** The mailbox as arrays of every type; positions are byte offsets divided by the element's size. */
+export const mailbox = {
+  i32: new Int32Array(buffer),
+  u32: new Uint32Array(buffer),
+  i64: new BigInt64Array(buffer),
+  u64: new BigUint64Array(buffer),
+  f32: new Float32Array(buffer),
+  f64: new Float64Array(buffer),
+};
+
+/** numbers[]: arguments and results of functions that are not calls into machine code. */
+export const numbers = new Float64Array(buffer, layout.numbers);
+
+/** Positions in numbers[], as native/node/arena_functions.cc names them. */
+export const N = { id: 0, sizes: 1, aligns: 4, movable: 7, relocs: 8 } as const;
+
+/** Throws what the last native function failed with: the one place where a native failure becomes an ArenaError. */
+export function raise(): never {
+  const error = addon.lastError();
+  if (error === undefined) throw new Error('jit-arena: a native function failed without an error');
+  throw new ArenaError(error.code, error.message, error);
+}
+
+/** The result itself, unless it is an error's number. */
+export function orRaise<T>(result: T | Status): T {
+  if (typeof result === 'number') raise();
+  return result;
+}
