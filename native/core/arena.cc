@@ -12,6 +12,12 @@ namespace {
 // How long a flip writer waits for other threads to leave before it says ERR_ARENA_BUSY.
 constexpr uint64_t kGateBoundNanos = 100'000'000;
 
+#if JIT_ARENA_DEBUG
+constexpr bool kDebug = true;
+#else
+constexpr bool kDebug = false;
+#endif
+
 unsigned long long Wide(uint64_t value) { return value; }
 
 Error WithExecutor(ErrorCode code, ExecutorId id, std::string message) {
@@ -36,7 +42,8 @@ Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
       space_(std::move(memory), options.max_bytes),
       // An executor takes a granule at least, and a direct reference four bytes.
       table_(static_cast<uint32_t>(AlignUp(options.max_bytes, kSlabBytes) / kGranuleBytes) + 1),
-      linker_(space_, table_, static_cast<uint32_t>(AlignUp(options.max_bytes, kSlabBytes) / 4), options.full_records),
+      linker_(space_, table_, static_cast<uint32_t>(AlignUp(options.max_bytes, kSlabBytes) / 4),
+              options.full_records || kDebug),
       collector_(space_, table_, linker_, reclaimer_) {}
 
 Arena::~Arena() {
@@ -269,48 +276,45 @@ void Arena::Count(const Executor& executor, int sign) {
   stats_.page_per_executor_bytes += step * AlignUp(code_and_data, space_.page_bytes());
 }
 
-// Freezes executors whose records and specs have passed their checks; all or none.
-Status Arena::Publish(const std::vector<uint32_t>& batch, const std::vector<ExecutorSpec>& specs, const PinSlot* self) {
-  uint32_t count = static_cast<uint32_t>(batch.size());
-  std::vector<size_t> checks(count);
+Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
+  uint32_t count = static_cast<uint32_t>(batch_.size());
+  checks_.resize(count);
   uint32_t checked = 0;
-  Status failed;
-  bool gate_closed = false;
+  FlipGate gate(*this, self);
+  Status failed = gate.Busy();
 
   // Plan: a place for each.
   for (uint32_t i = 0; i < count && failed.ok(); i++) {
-    failed = Place(batch[i], specs[i]);
+    failed = Place(batch_[i], specs[i]);
     if (!failed.ok()) failed = WithIndex(std::move(failed), i, count);
   }
   // Check: every reloc of all of them.
-  for (uint32_t index : batch) table_[index].marked = 1;
+  for (uint32_t index : batch_) table_[index].marked = 1;
   linker_.BeginFreeze();
   for (; checked < count && failed.ok(); checked++) {
-    Result<size_t> check = linker_.Check(batch[checked], specs[checked], batch);
+    Result<size_t> check = linker_.Check(batch_[checked], specs[checked], batch_);
     if (check.ok())
-      checks[checked] = check.value();
+      checks_[checked] = check.value();
     else
       failed = std::move(check.status());
   }
-  for (uint32_t index : batch) table_[index].marked = 0;
-  if (failed.ok()) failed = CloseGateForFlip(self, &gate_closed);
+  for (uint32_t index : batch_) table_[index].marked = 0;
 
   // Commit: from the first write on nothing can fail.
   if (failed.ok()) {
     WriteScope scope(space_, "freeze");
-    for (uint32_t i = 0; i < count && failed.ok(); i++) failed = linker_.Open(scope, batch[i]);
-    for (uint32_t i = 0; i < count && failed.ok(); i++) linker_.Write(scope, batch[i], specs[i], checks[i]);
+    for (uint32_t i = 0; i < count && failed.ok(); i++) failed = linker_.Open(scope, batch_[i]);
+    for (uint32_t i = 0; i < count && failed.ok(); i++) linker_.Write(scope, batch_[i], specs[i], checks_[i]);
   }
-  if (gate_closed) reclaimer_.OpenGate();
   if (!failed.ok()) {
     std::vector<SpanId> links;
-    for (uint32_t i = 0; i < checked; i++) linker_.Forget(batch[i], &links);
+    for (uint32_t i = 0; i < checked; i++) linker_.Forget(batch_[i], &links);
     for (SpanId link : links) space_.Free(link);
-    for (uint32_t index : batch) Unplace(index);
+    for (uint32_t index : batch_) Unplace(index);
     return failed;
   }
   Synchronise(self);
-  for (uint32_t index : batch) {
+  for (uint32_t index : batch_) {
     Executor& executor = table_[index];
     for (SpanId span : {executor.code_span, executor.data_span, executor.state_span})
       if (span != 0) space_.SetState(span, SpanState::kLive);
@@ -330,7 +334,7 @@ Status Arena::Freeze(const ExecutorId* ids, uint32_t count, const PinSlot* self)
     return Error{ErrorCode::kRetiredLimit,
                  Format("%llu retired bytes wait for a thread to leave machine code; the limit is %llu",
                         Wide(reclaimer_.retired_bytes()), Wide(max_retired_bytes_))};
-  std::vector<uint32_t> batch;
+  batch_.clear();
   std::vector<ExecutorSpec> specs;
   Status failed;
   for (uint32_t i = 0; i < count && failed.ok(); i++) {
@@ -347,13 +351,13 @@ Status Arena::Freeze(const ExecutorId* ids, uint32_t count, const PinSlot* self)
       break;
     }
     found.value()->marked = 1;
-    batch.push_back(IndexOf(ids[i]));
+    batch_.push_back(IndexOf(ids[i]));
     specs.push_back(staged_[IndexOf(ids[i])].Spec());
   }
-  for (uint32_t index : batch) table_[index].marked = 0;
-  if (failed.ok()) failed = Publish(batch, specs, self);
+  for (uint32_t index : batch_) table_[index].marked = 0;
+  if (failed.ok()) failed = Publish(specs.data(), self);
   if (failed.ok())
-    for (uint32_t index : batch) staged_.erase(index);
+    for (uint32_t index : batch_) staged_.erase(index);
   AfterCall();
   return failed;
 }
@@ -366,7 +370,7 @@ Status Arena::Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids
     return Error{ErrorCode::kRetiredLimit,
                  Format("%llu retired bytes wait for a thread to leave machine code; the limit is %llu",
                         Wide(reclaimer_.retired_bytes()), Wide(max_retired_bytes_))};
-  std::vector<uint32_t> batch;
+  batch_.clear();
   Status failed;
   for (uint32_t i = 0; i < count && failed.ok(); i++) {
     failed = CheckSpec(specs[i], 0);
@@ -377,31 +381,36 @@ Status Arena::Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids
     }
     Result<uint32_t> index = AddExecutor(specs[i]);
     if (index.ok())
-      batch.push_back(index.value());
+      batch_.push_back(index.value());
     else
       failed = std::move(index.status());
   }
-  if (failed.ok()) failed = Publish(batch, std::vector<ExecutorSpec>(specs, specs + count), self);
+  if (failed.ok()) failed = Publish(specs, self);
   if (failed.ok()) {
-    for (uint32_t i = 0; i < count; i++) ids[i] = table_.IdOf(batch[i]);
+    for (uint32_t i = 0; i < count; i++) ids[i] = table_.IdOf(batch_[i]);
   } else {
     // The ids that these executors would have had were never given out, so the error names none.
     failed.error().executor.reset();
-    for (uint32_t index : batch) table_.Recycle(index);
-    stats_.executors -= batch.size();
+    for (uint32_t index : batch_) table_.Recycle(index);
+    stats_.executors -= batch_.size();
   }
   AfterCall();
   return failed;
 }
 
-Status Arena::CloseGateForFlip(const PinSlot* self, bool* closed) {
-  // A flip takes execution away from a slab for a moment. The calling thread's own frames stand still meanwhile, so
-  // its own pin does not matter.
-  if (writer() != os::WriterKind::kFlip) return Status::Ok();
-  if (!reclaimer_.CloseGate(self, kGateBoundNanos))
-    return Error{ErrorCode::kBusy, "another thread stays in machine code, and the flip writer cannot write meanwhile"};
-  *closed = true;
-  return Status::Ok();
+Arena::FlipGate::FlipGate(Arena& arena, const PinSlot* self) : arena_(arena) {
+  // The calling thread's own frames in machine code stand still meanwhile, so its own pin does not matter.
+  if (arena.writer() == os::WriterKind::kFlip && arena.flip_gates_++ == 0)
+    closed_ = arena.reclaimer_.CloseGate(self, kGateBoundNanos);
+}
+
+Arena::FlipGate::~FlipGate() {
+  if (arena_.writer() == os::WriterKind::kFlip && --arena_.flip_gates_ == 0 && closed_) arena_.reclaimer_.OpenGate();
+}
+
+Status Arena::FlipGate::Busy() const {
+  if (closed_) return Status::Ok();
+  return Error{ErrorCode::kBusy, "another thread stays in machine code, and the flip writer cannot write meanwhile"};
 }
 
 // New bytes at addresses that were executed before must reach threads that are executing now; a thread that pins
@@ -477,15 +486,14 @@ Status Arena::Free(const ExecutorId* ids, uint32_t count, const PinSlot* self) {
 
 void Arena::Reclaim(const PinSlot* self) {
   if (reclaimer_.retired_bytes() == 0) return;
-  bool gate_closed = false;
   // Poison is a write: where the flip writer cannot write now, what is due waits for the next call.
-  if (!CloseGateForFlip(self, &gate_closed).ok()) return;
+  FlipGate gate(*this, self);
+  if (!gate.closed()) return;
   reclaimer_.Reclaim([&](const Retired& retired) {
     for (SpanId span : retired.spans)
       if (span != 0) space_.Free(span);
     if (retired.executor_index != 0) table_.Recycle(retired.executor_index);
   });
-  if (gate_closed) reclaimer_.OpenGate();
 }
 
 Result<uint64_t> Arena::EnsureCallbackCommon(arch::CallbackHandler handler) {
@@ -602,8 +610,8 @@ CompactionPlan Arena::PlanCompaction() {
 CollectResult Arena::Collect(const CollectOptions& options, const PinSlot* self) {
   std::lock_guard guard(lock_);
   if (!CheckProcess().ok()) return {};
-  bool gate_closed = false;
-  if (!CloseGateForFlip(self, &gate_closed).ok()) {
+  FlipGate gate(*this, self);
+  if (!gate.closed()) {
     CollectResult busy;
     busy.done = false;
     busy.retired_bytes = reclaimer_.retired_bytes();
@@ -611,7 +619,6 @@ CollectResult Arena::Collect(const CollectOptions& options, const PinSlot* self)
   }
   CollectResult result = collector_.Collect(
       options, max_retired_bytes_, [&] { Reclaim(self); }, [&] { Synchronise(self); });
-  if (gate_closed) reclaimer_.OpenGate();
   stats_.moves += result.moved;
   stats_.moved_bytes += result.moved_bytes;
   stats_.relocs_rewritten += result.relocs_rewritten;
@@ -682,10 +689,13 @@ std::vector<Problem> Arena::Verify() {
 
 std::string Arena::CheckInvariants() {
   std::vector<Problem> problems = Verify();
-  if (!problems.empty())
-    return Format("executor %llu, %s + %lld: expected %#llx, found %#llx (%s)", Wide(problems[0].executor),
-                  SectionName(problems[0].section), static_cast<long long>(problems[0].offset),
-                  Wide(problems[0].expected), Wide(problems[0].found), problems[0].what.c_str());
+  if (problems.empty()) return FindBrokenRule();
+  return Format("executor %llu, %s + %lld: expected %#llx, found %#llx (%s)", Wide(problems[0].executor),
+                SectionName(problems[0].section), static_cast<long long>(problems[0].offset),
+                Wide(problems[0].expected), Wide(problems[0].found), problems[0].what.c_str());
+}
+
+std::string Arena::FindBrokenRule() {
   std::lock_guard guard(lock_);
   if (!CheckProcess().ok()) return {};
   if (std::string broken = space_.FindBrokenRule(); !broken.empty()) return broken;
@@ -735,12 +745,11 @@ std::string Arena::CheckInvariants() {
 
 // In debug builds every change is followed by all the checks.
 void Arena::AfterCall() {
-#if JIT_ARENA_DEBUG
+  if (!kDebug) return;
   lock_.unlock();
   std::string broken = CheckInvariants();
   lock_.lock();
   if (!broken.empty()) Die(__FILE__, __LINE__, broken.c_str());
-#endif
 }
 
 }  // namespace jit_arena

@@ -80,8 +80,8 @@ struct SlabMap {
 };
 
 // All methods take the arena's lock and may be called by any thread, unless they say otherwise. `self` is the calling
-// thread's pin, if it has one: a thread's own pin never stands in its own way. Every method but the destructor answers
-// ERR_ARENA_FORKED in a process that is not the one that made the arena.
+// thread's pin, if it has one: a thread's own pin never stands in its own way. In a process that is not the one that
+// made the arena, whatever returns a Status answers ERR_ARENA_FORKED, and nothing touches the memory.
 class Arena {
  public:
   // `memory`: for tests; null takes the operating system's.
@@ -114,7 +114,9 @@ class Arena {
   std::vector<SlabMap> Slabs();
   // What differs from what was frozen, in every frozen executor.
   std::vector<Problem> Verify();
-  // The invariants of DESIGN §8 as one function: the first broken one in words, or empty. Slow.
+  // The first broken rule of the arena's own books (spans, owners, references, figures, mappings), or empty.
+  std::string FindBrokenRule();
+  // The invariants of DESIGN §8 as one function, Verify and FindBrokenRule: the first broken one in words, or empty.
   std::string CheckInvariants();
 
   // `bytes` bytes of the arena's own code, such as a callback's thunk; immovable, there until the arena ends.
@@ -156,13 +158,25 @@ class Arena {
   Status CheckSpec(const ExecutorSpec& spec, ExecutorId id) const;
   Result<uint32_t> AddExecutor(const ExecutorSpec& spec);
   Result<Executor*> FindExecutor(ExecutorId id);
-  Status Publish(const std::vector<uint32_t>& batch, const std::vector<ExecutorSpec>& specs, const PinSlot* self);
+  // Freezes the executors of batch_, whose records and specs (as many) have passed their checks; all or none.
+  Status Publish(const ExecutorSpec* specs, const PinSlot* self);
   Status Place(uint32_t index, const ExecutorSpec& spec);
   void Unplace(uint32_t index);
   void Count(const Executor& executor, int sign);
   void Reclaim(const PinSlot* self);
   void Synchronise(const PinSlot* self);
-  Status CloseGateForFlip(const PinSlot* self, bool* closed);
+  // Keeps other threads out while the flip writer takes execution away from slabs; nothing with other writers.
+  class FlipGate {
+   public:
+    FlipGate(Arena& arena, const PinSlot* self);
+    ~FlipGate();
+    bool closed() const { return closed_; }
+    Status Busy() const;
+
+   private:
+    Arena& arena_;
+    bool closed_ = true;  // or not needed
+  };
   void AfterCall();
 
   std::mutex lock_;
@@ -179,7 +193,12 @@ class Arena {
   std::vector<SpanId> internal_;
   arch::CallGate call_gate_ = nullptr;
   uint64_t callback_common_ = 0;
-  ArenaStats stats_;  // what is counted as it happens
+  ArenaStats stats_;         // what is counted as it happens
+  uint32_t flip_gates_ = 0;  // nested FlipGates
+
+  // Scratch of Publish, kept to save allocations.
+  std::vector<uint32_t> batch_;
+  std::vector<size_t> checks_;
 };
 
 template <class WriteBytes>

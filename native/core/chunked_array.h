@@ -59,7 +59,8 @@ class ChunkedArray {
   uint32_t size() const { return size_; }
 
   size_t MetadataBytes() const {
-    return size_t{chunk_count_} * kChunkElements * sizeof(T) + chunks_capacity_ * sizeof(T*);
+    // Of the directory only what has been touched has memory: calloc maps large blocks and leaves them to first use.
+    return size_t{chunk_count_} * (kChunkElements * sizeof(T) + sizeof(T*));
   }
 
  private:

@@ -115,6 +115,15 @@ Result<size_t> Linker::Check(uint32_t index, const ExecutorSpec& spec, const std
     }
     checked_.push_back(checked.value());
   }
+  if (full_records_) {
+    std::vector<RelocSpec>& record = records_[index];
+    record.assign(spec.relocs, spec.relocs + spec.reloc_count);
+    for (RelocSpec& reloc : record) {
+      if (reloc.target_kind != TargetKind::kBatchMember) continue;
+      reloc.target_kind = TargetKind::kExecutor;
+      reloc.target = table_.IdOf(batch[reloc.target]);
+    }
+  }
   return first;
 }
 
@@ -331,7 +340,6 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
     uint8_t* state = scope.Fill(executor.state_span, 0, executor.state_bytes);
     write(Section::kState, state, 0, state_zero);
   }
-  if (full_records_) records_[index].assign(spec.relocs, spec.relocs + spec.reloc_count);
 }
 
 template <class TargetDelta>
@@ -635,7 +643,7 @@ void Linker::Verify(uint32_t index, std::vector<Problem>* problems) const {
       uint64_t symbol = reloc.target;
       if (reloc.target_kind <= TargetKind::kOwnState) symbol += AddressIn(at, SectionOf(reloc.target_kind));
       if (reloc.target_kind == TargetKind::kExecutor) symbol = CodeAddress(IndexOf(reloc.target));
-      if (reloc.target_kind == TargetKind::kBatchMember || info.shape == arch::Shape::kGot) continue;
+      if (info.shape == arch::Shape::kGot) continue;  // the slot is checked by VerifyLinks
       uint64_t site = AddressIn(at, reloc.section) + reloc.offset;
       uint64_t expected =
           symbol + static_cast<uint64_t>(reloc.addend) - (info.shape == arch::Shape::kAbsolute ? 0 : site);

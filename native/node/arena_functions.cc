@@ -280,7 +280,7 @@ Napi::Value Verify(const Napi::CallbackInfo& info) {
   ArenaHandle* handle = HandleOf(info, &failed);
   if (handle == nullptr) return failed;
   if (Status forked = handle->arena->CheckProcess()) return handle->environment->Fail(std::move(forked));
-  return ToJs(info.Env(), handle->arena->Verify(), handle->arena->CheckInvariants());
+  return ToJs(info.Env(), handle->arena->Verify(), handle->arena->FindBrokenRule());
 }
 
 Napi::Value Dispose(const Napi::CallbackInfo& info) {

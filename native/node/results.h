@@ -14,7 +14,7 @@ Napi::Object ToJs(Napi::Env env, const CompactionPlan& plan);
 Napi::Object ToJs(Napi::Env env, const CollectResult& result);
 Napi::Object ToJs(Napi::Env env, const ArenaStats& stats);
 Napi::Array ToJs(Napi::Env env, const std::vector<SlabMap>& slabs);
-// `broken`: what CheckInvariants says.
+// `broken`: what FindBrokenRule says.
 Napi::Object ToJs(Napi::Env env, const std::vector<Problem>& problems, const std::string& broken);
 
 }  // namespace jit_arena::node
