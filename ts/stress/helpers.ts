@@ -1,0 +1,39 @@
+// Shared executors that the replayed ones call directly, as traces of a JIT call its common routines. They are ordinary
+// generated functions, and later ones call earlier ones. They move like any other; then every call to them is rewritten.
+import type { Arena } from '../index';
+import { generate } from './generate';
+import { Random } from './random';
+import type { Shape } from './workload';
+import type { Helper, World } from './world';
+
+const HELPERS = 6;
+
+/** The given world with helpers in this arena. They must be freed after all that calls them. */
+export function withHelpers(world: World, arena: Arena, seed: number): World {
+  const helpers: Helper[] = [];
+  for (let i = 0; i < HELPERS; i++) {
+    const shape = shapeOf(i);
+    const program = generate(shape, new Random(seed, -1, i), { ...world, helpers });
+    const executor = arena.install({ ...program.encode(), name: `helper ${i}` });
+    helpers.push({ executor, model: program.model(), bytes: shape.code + shape.data });
+  }
+  return { ...world, helpers };
+}
+
+function shapeOf(index: number): Shape {
+  return {
+    code: 180 + 40 * index,
+    data: 48 + 8 * index,
+    holes: {
+      ownBranches: 2 + (index % 3),
+      ownLoads: 3,
+      gotLoads: 0,
+      ownAddresses: 1,
+      heapPointers: 0,
+      pointers: 1,
+      smallNumbers: 0,
+      symbols: 3,
+      symbolsInData: 2,
+    },
+  };
+}

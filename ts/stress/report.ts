@@ -1,0 +1,168 @@
+// The HTML report: one file with everything in it, to be opened from anywhere and read by somebody who was not there.
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { chartsOf, drawCharts } from './charts';
+import { bytes, count, micros, plural, ratio } from './format';
+import { inWords, LEVELS, occupancyMaps } from './occupancy';
+import { STYLE } from './report-style';
+import type { Pauses, Summary } from './summary';
+import type { BestCollect, Timeline } from './timeline';
+
+export function report(summary: Summary, timeline: Timeline): string {
+  const title = `jit-arena stress: ${escaped(summary.workload)}`;
+  const charts = JSON.stringify(chartsOf(timeline)).replaceAll('<', '\\u003c');
+  return `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${title}</title>
+<style>${asset('uPlot.min.css')}${STYLE}</style>
+<main>
+<h1>${title}</h1>
+${introduction(summary)}
+${tiles(summary)}
+<section>
+<h2>Memory</h2>
+<p class="note">By step of the replay: a step is one executor created or freed. Live is what the executors' bytes add up
+to, committed what the arena takes from the system for them. The other two are what whole pages for each executor would
+take, by arithmetic. ${recordingEnd(summary)}Point at a plot to read its values.</p>
+<div id="memory" class="plot"></div>
+</section>
+<section>
+<h2>Bytes taken for each live byte</h2>
+<p class="note">The same, divided by live, wherever at least 256 KiB are live. 1 would be perfect packing.
+The teeth: frees leave gaps, until a collect that pays off closes them.</p>
+<div id="ratio" class="plot"></div>
+</section>
+<section>
+<h2>Pauses</h2>
+<p class="note">How long each of the ${count(summary.collects)} collects took; the scale is logarithmic.
+Those that moved something: median
+${micros(summary.pausesOfMovesMicros.median)}, p99 ${micros(summary.pausesOfMovesMicros.p99)}, longest
+${micros(summary.pausesOfMovesMicros.max)}.</p>
+<div id="pauses" class="plot"></div>
+</section>
+${timeline.best ? maps(timeline.best) : ''}
+${figures(summary)}
+${words()}
+</main>
+<script>${asset('uPlot.iife.min.js')}</script>
+<script>(${drawCharts})(${charts}, uPlot, window)</script>
+</html>
+`;
+}
+
+function introduction(summary: Summary): string {
+  const { callsChecked, created, failures, moved, rounds } = summary;
+  const verdict =
+    failures === 0
+      ? `Each of the ${count(callsChecked)} checked calls returned what it should.`
+      : `<span class="bad">${plural(failures, 'check')} failed.</span>`;
+  const list = summary.failureReports.map((failure) => `<li><code>${escaped(failure)}</code></li>`).join('');
+  return `<p class="lead">A recording of what CPython's JIT compiled and threw away was replayed
+${rounds === 1 ? 'once' : `in ${count(rounds)} rounds`} in a jit-arena: ${plural(created, 'executor')} of the recorded
+sizes, filled with real machine code, were installed, called and freed in the recorded order. To close the gaps that
+frees leave, executors were moved ${count(moved)} times, and with them every reference to them. ${verdict}</p>
+${list && `<ul class="bad">${list}</ul>`}
+<p class="note">Contents from seed ${summary.seed}; ${summary.seconds.toFixed(1)} s, checks included${summary.interrupted ? '; interrupted before its end' : ''}.</p>`;
+}
+
+function recordingEnd({ recordingEnd: end }: Summary): string {
+  return end ? `The recording ends at step ${count(end.step)}; then all that is left is freed in random order. ` : '';
+}
+
+function tiles(summary: Summary): string {
+  const { failures, liveBytesPeak: live } = summary;
+  const tile = (figure: string, what: string, style = '') =>
+    `<div class="tile"><b class="${style}">${figure}</b><span>${what}</span></div>`;
+  const perPage = `${ratio(summary.pagePerExecutorBytesPeak / live)} and ${ratio(summary.pagePerExecutor16kBytesPeak / live)}`;
+  return `<div class="tiles">
+${tile(ratio(summary.ratioPeak), `bytes committed for each live byte at the peak; whole pages per executor: ${perPage}`)}
+${tile(count(summary.moved), `executors moved, ${plural(summary.relocsRewritten, 'reloc')} rewritten for it`)}
+${tile(micros(summary.pausesMicros.max), `longest pause of ${plural(summary.collects, 'collect')}`)}
+${tile(count(summary.callsChecked), `calls checked, ${summary.callsCheckedPerExecutor} per executor`)}
+${tile(count(failures), 'failures', failures === 0 ? 'good' : 'bad')}
+</div>`;
+}
+
+function maps({ collect, before: slabsBefore, after: slabsAfter }: BestCollect): string {
+  const [before, after] = occupancyMaps(slabsBefore, slabsAfter);
+  const key = ['backed, nothing live'];
+  for (let level = 1; level <= LEVELS; level++) key.push(`to ${(100 * level) / LEVELS} % live`);
+  const cells = key.map((text, level) => `<span><i class="l${level}"></i>${text}</span>`).join('\n');
+  return `<section>
+<h2>Pages before and after a collect</h2>
+<p class="note">The collect that freed the most pages, at step ${count(collect.step)}: it moved
+${plural(collect.moved, 'executor')} and freed ${plural(collect.pagesFreed, 'page')} in ${micros(collect.micros)}. A row is a slab of
+the arena, a cell a page of 4 KiB; a slab has the same row on both sides. Point at a row for its figures.</p>
+<div class="key">
+${cells}
+<span><i class="none"></i>not backed by memory</span>
+</div>
+<div class="maps">
+<div><h3>Before</h3><p class="note">${inWords(slabsBefore)}</p>${before}</div>
+<div><h3>After</h3><p class="note">${inWords(slabsAfter)}</p>${after}</div>
+</div>
+</section>`;
+}
+
+function figures(summary: Summary): string {
+  const { liveBytesPeak: live, pausesMicros: pauses, pausesOfMovesMicros: ofMoves } = summary;
+  const three = ({ median, p99, max }: Pauses) => [median, p99, max].map(micros).join(', ');
+  const memory = (what: string, value: number) =>
+    `<tr><td>${what}</td><td>${bytes(value)}</td><td>${ratio(value / live)}</td></tr>`;
+  const row = (what: string, figure: string) => `<tr><td>${what}</td><td>${figure}</td></tr>`;
+  return `<section>
+<h2>Figures</h2>
+<div class="tables">
+<div class="scroll"><table>
+<tr><th>at the peak of live bytes</th><th>bytes</th><th>per live byte</th></tr>
+${memory('live', live)}
+${memory('committed', summary.committedBytesAtPeak)}
+${memory('page per executor, 4 KB', summary.pagePerExecutorBytesPeak)}
+${memory('page per executor, 16 KB', summary.pagePerExecutor16kBytesPeak)}
+</table></div>
+<div class="scroll"><table>
+<tr><th>in all</th><th></th></tr>
+${row('executors created', count(summary.created))}
+${row('executors freed', count(summary.freed))}
+${row('executors moved', count(summary.moved))}
+${row('bytes moved', bytes(summary.movedBytes))}
+${row('relocs rewritten', count(summary.relocsRewritten))}
+${row('collects, of which moved something', `${count(summary.collects)}, ${count(summary.collectsThatMoved)}`)}
+${row('pauses: median, p99, longest', three(pauses))}
+${row('of collects that moved something', three(ofMoves))}
+${row('most committed at any moment', bytes(summary.committedBytesPeak))}
+${row('worst committed per live byte', ratio(summary.ratioMax))}
+${row('the same, directly after a collect', ratio(summary.ratioAfterCollectMax))}
+${row('calls checked', count(summary.callsChecked))}
+${row('verify() passes', count(summary.verifications))}
+${row('failures', count(summary.failures))}
+</table></div>
+</div>
+</section>`;
+}
+
+function words(): string {
+  return `<section>
+<h2>Words</h2>
+<dl>
+<dt>executor</dt><dd>One piece of compiled code with its constants. Here it computes a checksum in which every reloc takes part.</dd>
+<dt>reloc</dt><dd>A place in an executor that depends on an address, and must be rewritten when that changes.</dd>
+<dt>slab</dt><dd>A run of pages, 256 KiB by default, into which executors are packed.</dd>
+<dt>collect</dt><dd>Moves live executors together, so that whole pages become empty and go back to the system.</dd>
+</dl>
+</section>`;
+}
+
+function escaped(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;');
+}
+
+/** uPlot's files lie beside this one in a package, and where npm put them in a checkout. */
+function asset(name: string): string {
+  const places = [join(__dirname, name), join(__dirname, '../../node_modules/uplot/dist', name)];
+  const path = places.find(existsSync);
+  if (!path) throw new Error(`${name} is missing, which the report needs; looked in ${places.join(', ')}`);
+  return readFileSync(path, 'utf8').replaceAll('</script', '<\\/script');
+}

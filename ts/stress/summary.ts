@@ -1,0 +1,93 @@
+// The figures of a run, once, for the table, the JSON file and the report.
+import type { Replay } from './replay';
+import type { Sample } from './timeline';
+
+export interface Summary {
+  workload: string;
+  seed: number;
+  /** Wall-clock time of the replay, checks included. */
+  seconds: number;
+  threads: 1;
+  rounds: number;
+  interrupted: boolean;
+  liveBytesPeak: number;
+  /** The most at any moment; `ratioPeak` is taken at the moment of the most live bytes. */
+  committedBytesPeak: number;
+  committedBytesAtPeak: number;
+  pagePerExecutorBytesPeak: number;
+  pagePerExecutor16kBytesPeak: number;
+  ratioPeak: number;
+  /** The worst committed / live of any sample with at least 256 KiB live. */
+  ratioMax: number;
+  /** The worst of those directly after a collect. */
+  ratioAfterCollectMax: number;
+  created: number;
+  freed: number;
+  moved: number;
+  movedBytes: number;
+  relocsRewritten: number;
+  collects: number;
+  collectsThatMoved: number;
+  callsChecked: number;
+  callsCheckedPerExecutor: number;
+  verifications: number;
+  failures: number;
+  failureReports: string[];
+  pausesMicros: Pauses;
+  /** Of the collects that moved something. */
+  pausesOfMovesMicros: Pauses;
+  /** When the first recording had been replayed to its end, before the rest was freed. */
+  recordingEnd: Sample | undefined;
+}
+
+export interface Pauses {
+  median: number;
+  p99: number;
+  max: number;
+}
+
+export function summarize(replay: Replay, workload: string, seed: number, interrupted: boolean): Summary {
+  const { checker, created, freed, timeline } = replay;
+  const { peak, pauses, pausesOfMoves } = timeline;
+  return {
+    workload,
+    seed,
+    seconds: rounded(replay.elapsedSeconds, 3),
+    threads: 1,
+    rounds: replay.round,
+    interrupted,
+    liveBytesPeak: peak.live,
+    committedBytesPeak: timeline.committedPeak,
+    committedBytesAtPeak: peak.committed,
+    pagePerExecutorBytesPeak: peak.pages4k,
+    pagePerExecutor16kBytesPeak: peak.pages16k,
+    ratioPeak: rounded(peak.committed / peak.live, 4),
+    ratioMax: rounded(timeline.ratioMax, 4),
+    ratioAfterCollectMax: rounded(timeline.ratioAfterCollectMax, 4),
+    created,
+    freed,
+    moved: timeline.moved,
+    movedBytes: timeline.movedBytes,
+    relocsRewritten: timeline.relocsRewritten,
+    collects: pauses.length,
+    collectsThatMoved: pausesOfMoves.length,
+    callsChecked: checker.callsChecked,
+    callsCheckedPerExecutor: rounded(checker.callsChecked / created, 1),
+    verifications: checker.verifications,
+    failures: checker.failures,
+    failureReports: checker.reports,
+    pausesMicros: percentiles(pauses),
+    pausesOfMovesMicros: percentiles(pausesOfMoves),
+    recordingEnd: timeline.recordingEnd,
+  };
+}
+
+function percentiles(pauses: readonly number[]): Pauses {
+  const sorted = [...pauses].sort((a, b) => a - b);
+  const at = (share: number) => rounded(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0, 1);
+  return { median: at(0.5), p99: at(0.99), max: at(1) };
+}
+
+function rounded(value: number, digits: number): number {
+  return Number.isFinite(value) ? Number(value.toFixed(digits)) : 0;
+}

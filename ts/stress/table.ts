@@ -1,0 +1,60 @@
+// The figures at the end of a run, on the console.
+import { bytes, count, micros, plural, ratio } from './format';
+import type { Summary } from './summary';
+
+/** [what, figure, remark] */
+type Row = [string, string, string];
+
+export function table(summary: Summary): string {
+  const { created, failures, failureReports, interrupted, rounds, seconds, seed, workload } = summary;
+  const lines = [
+    `${workload}, contents from seed ${seed}: ${plural(rounds, 'round')} in ${seconds.toFixed(1)} s${interrupted ? ', interrupted' : ''}`,
+    '',
+  ];
+  if (created > 0) lines.push(...aligned(rows(summary)), '');
+  for (const report of failureReports) lines.push(`FAILURE: ${report}`);
+  if (failures > failureReports.length) lines.push(`and ${plural(failures - failureReports.length, 'more failure')}`);
+  return lines.join('\n');
+}
+
+function rows(summary: Summary): Row[] {
+  const { pausesMicros: pauses, pausesOfMovesMicros: ofMoves, liveBytesPeak: live, recordingEnd: end } = summary;
+  const moves = (value: number) => (value > 0 ? `${micros(value)} of those that moved something` : '');
+  const perLive = (value: number) => `${ratio(value / live)} × live`;
+  const rows: Row[] = [
+    ['live at the peak', bytes(live), ''],
+    ['committed at the peak', bytes(summary.committedBytesAtPeak), perLive(summary.committedBytesAtPeak)],
+    ['a page per executor, 4 KB', bytes(summary.pagePerExecutorBytesPeak), perLive(summary.pagePerExecutorBytesPeak)],
+    [
+      'a page per executor, 16 KB',
+      bytes(summary.pagePerExecutor16kBytesPeak),
+      perLive(summary.pagePerExecutor16kBytesPeak),
+    ],
+    ['most committed', bytes(summary.committedBytesPeak), ''],
+  ];
+  if (end && end.live > 0) {
+    rows.push(['live at the recording’s end', bytes(end.live), '']);
+    rows.push(['committed at its end', bytes(end.committed), `${ratio(end.committed / end.live)} × live`]);
+  }
+  rows.push(
+    ['executors created', count(summary.created), `${count(summary.freed)} freed`],
+    ['executors moved', count(summary.moved), bytes(summary.movedBytes)],
+    ['relocs rewritten', count(summary.relocsRewritten), ''],
+    ['collects', count(summary.collects), `${count(summary.collectsThatMoved)} moved something`],
+    ['pause, median', micros(pauses.median), moves(ofMoves.median)],
+    ['pause, p99', micros(pauses.p99), moves(ofMoves.p99)],
+    ['pause, longest', micros(pauses.max), ''],
+    ['calls checked', count(summary.callsChecked), `${summary.callsCheckedPerExecutor} per executor`],
+    ['verify() passes', count(summary.verifications), ''],
+    ['failures', count(summary.failures), ''],
+  );
+  return rows;
+}
+
+function aligned(rows: Row[]): string[] {
+  const width = (column: 0 | 1) => Math.max(...rows.map((row) => row[column].length));
+  const [first, second] = [width(0), width(1)];
+  return rows.map(([what, figure, remark]) =>
+    `  ${what.padEnd(first)}  ${figure.padStart(second)}  ${remark}`.trimEnd(),
+  );
+}
