@@ -18,17 +18,32 @@
 #endif
 
 #include "core/arena.cc"
+#include "core/arena_collect.cc"
+#include "core/arena_exits.cc"
+#include "core/arena_look.cc"
 #include "core/code_space.cc"
 #include "core/collector.cc"
 #include "core/executor_table.cc"
 #include "core/hole_bins.cc"
 #include "core/linker.cc"
+#include "core/linker_exits.cc"
+#include "core/linker_moves.cc"
+#include "core/linker_references.cc"
+#include "core/linker_verify.cc"
 #include "core/reclaimer.cc"
 #include "core/slab.cc"
+
+#include "object/object_file.cc"
+#include "object/object_units.cc"
+#if defined(__x86_64__)
+#include "object/x86_64_object.cc"
+#endif
 
 #include "node/addon.cc"
 #include "node/arena_functions.cc"
 #include "node/callbacks.cc"
 #include "node/calls.cc"
 #include "node/environment.cc"
+#include "node/exits.cc"
+#include "node/objects.cc"
 #include "node/results.cc"

@@ -63,6 +63,25 @@ inline constexpr size_t kExternalLinkBytes = 16;
 inline constexpr size_t kExternalLinkSlotOffset = 8;  // the 8-byte address, naturally aligned
 void WriteExternalLink(uint8_t* out, uint64_t address);
 
+// Exits (DESIGN §7). A trace leaves by loading an exit record's address into the exit register and jumping through the
+// record's first word: on x86-64 `lea r11, [rip + record]; jmp [r11]`, 10 bytes.
+inline constexpr size_t kExitRecordBytes = 16;
+inline constexpr size_t kExitRecordTemperatureOffset = 14;
+// The temperature counts down in its upper 12 bits; the lower four are the host side's, for backoff.
+inline constexpr int kTemperatureShift = 4;
+
+// The exit stub, where cold exits go: counts the record's temperature down and returns the record's address to the
+// call gate; when the count was used up, it jumps through the 8-byte `hot_slot` (within ±2 GiB) instead, with the
+// record in the exit register and every other register as the trace left it. `at` is the stub's executable address.
+size_t ExitStubBytes();
+void WriteExitStub(uint8_t* out, uint64_t at, uint64_t hot_slot);
+// What the hot slot holds unless the host has a stub of its own: returns the record's address + 1.
+size_t HotReturnBytes();
+void WriteHotReturn(uint8_t* out);
+// Where a trace jumps when it is done: returns 0.
+size_t DoneStubBytes();
+void WriteDoneStub(uint8_t* out);
+
 // Registers as the call gate and callback thunks exchange them with C++. All of the argument registers of the System
 // V psABI (§3.2.3): 6 integer, 8 floating; values in the low bytes. Further arguments would be on the stack and cannot
 // pass.

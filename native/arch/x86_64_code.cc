@@ -132,12 +132,50 @@ constexpr size_t kThunkContextOffset = 2;
 constexpr size_t kThunkJumpEnd = 15;
 static_assert(sizeof kCallbackThunk == kCallbackThunkBytes && kCallbackThunkBytes == kGranuleBytes);
 
+// The record is in r11. `sub` sets the carry flag when the upper 12 bits were 0: the exit is hot, and the count begins
+// again at its largest value, until the host says otherwise.
+constexpr uint8_t kExitStub[] = {
+    0x66, 0x41, 0x83, 0x6B, 0x0E, 0x10,  // sub word [r11 + 14], 16
+    0x72, 0x04,                          // jc hot
+    0x4C, 0x89, 0xD8,                    // mov rax, r11
+    0xC3,                                // ret, into the call gate
+    0xFF, 0x25, 0x00, 0x00, 0x00, 0x00,  // hot: jmp [rip + hot_slot]
+};
+static_assert(kExitStub[4] == kExitRecordTemperatureOffset && kExitStub[5] == 1 << kTemperatureShift);
+
+constexpr uint8_t kHotReturn[] = {
+    0x49, 0x8D, 0x43, 0x01,  // lea rax, [r11 + 1]: records are aligned, so the lowest bit is free
+    0xC3,                    // ret
+};
+
+constexpr uint8_t kDoneStub[] = {
+    0x31, 0xC0,  // xor eax, eax
+    0xC3,        // ret, into the call gate
+};
+
 }  // namespace x86_64
 
 void WriteExternalLink(uint8_t* out, uint64_t address) {
   std::memcpy(out, x86_64::kExternalLink, sizeof x86_64::kExternalLink);
   StoreAs<uint64_t>(out + kExternalLinkSlotOffset, address);
 }
+
+size_t ExitStubBytes() { return sizeof x86_64::kExitStub; }
+
+void WriteExitStub(uint8_t* out, uint64_t at, uint64_t hot_slot) {
+  const int64_t distance = static_cast<int64_t>(hot_slot - (at + sizeof x86_64::kExitStub));
+  JIT_ARENA_CHECK(FitsIn<int32_t>(distance));
+  std::memcpy(out, x86_64::kExitStub, sizeof x86_64::kExitStub);
+  StoreAs<int32_t>(out + sizeof x86_64::kExitStub - sizeof(int32_t), static_cast<int32_t>(distance));
+}
+
+size_t HotReturnBytes() { return sizeof x86_64::kHotReturn; }
+
+void WriteHotReturn(uint8_t* out) { std::memcpy(out, x86_64::kHotReturn, sizeof x86_64::kHotReturn); }
+
+size_t DoneStubBytes() { return sizeof x86_64::kDoneStub; }
+
+void WriteDoneStub(uint8_t* out) { std::memcpy(out, x86_64::kDoneStub, sizeof x86_64::kDoneStub); }
 
 size_t CallGateBytes() { return sizeof x86_64::kCallGate; }
 

@@ -18,17 +18,9 @@ constexpr bool kDebug = true;
 constexpr bool kDebug = false;
 #endif
 
-unsigned long long Wide(uint64_t value) { return value; }
-
-Error WithExecutor(ErrorCode code, ExecutorId id, std::string message) {
-  Error error{code, std::move(message)};
-  error.executor = id;
-  return error;
-}
-
 // Names the position of the executor in the caller's list, where there is a list.
 Status WithIndex(Status failed, uint32_t position, uint32_t count) {
-  if (count > 1 && !failed.error().index) failed.error().index = position;
+  if (count > 1) failed.error().index = position;
   return failed;
 }
 
@@ -44,7 +36,8 @@ Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
       table_(static_cast<uint32_t>(AlignUp(options.max_bytes, kSlabBytes) / kGranuleBytes) + 1),
       linker_(space_, table_, static_cast<uint32_t>(AlignUp(options.max_bytes, kSlabBytes) / 4),
               options.full_records || kDebug),
-      collector_(space_, table_, linker_, reclaimer_) {}
+      collector_(space_, table_, linker_, reclaimer_),
+      max_chain_depth_(options.max_chain_depth) {}
 
 Arena::~Arena() {
   if (!CheckProcess().ok()) space_.Disown();
@@ -61,6 +54,9 @@ Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::u
   if (options.max_bytes == 0 || options.max_bytes > arch::kMaxArenaBytes)
     return Error{ErrorCode::kSize, Format("maxBytes is %llu; direct branches of %s reach at most %llu bytes",
                                           Wide(options.max_bytes), arch::kCpuName, Wide(arch::kMaxArenaBytes))};
+  if (options.exit_threshold < 1 || options.exit_threshold > 4096 || !(options.exit_growth >= 1))
+    return Error{ErrorCode::kSize, Format("the exit threshold is %u and its growth %g; 1 to 4096, and 1 or more",
+                                          options.exit_threshold, options.exit_growth)};
   if (memory == nullptr && options.writer) {
     Result<std::unique_ptr<os::Memory>> opened = os::OpenMemory(*options.writer);
     if (!opened.ok()) return std::move(opened.status());
@@ -86,7 +82,35 @@ Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::u
                                              [](uint8_t* bytes, uint64_t) { arch::WriteCallGate(bytes); });
   if (!gate.ok()) return std::move(gate.status());
   arena->call_gate_ = reinterpret_cast<arch::CallGate>(gate.value());
+  if (Status failed = arena->AddStubs(options)) return failed;
   return arena;
+}
+
+// The stubs that traces leave through: made with the arena, immortal, gone with it.
+Status Arena::AddStubs(const ArenaOptions& options) {
+  Result<uint64_t> done = AddInternal(static_cast<uint32_t>(arch::DoneStubBytes()),
+                                      [](uint8_t* bytes, uint64_t) { arch::WriteDoneStub(bytes); });
+  if (!done.ok()) return std::move(done.status());
+  Result<uint64_t> hot = AddInternal(static_cast<uint32_t>(arch::HotReturnBytes()),
+                                     [](uint8_t* bytes, uint64_t) { arch::WriteHotReturn(bytes); });
+  if (!hot.ok()) return std::move(hot.status());
+  Result<SpanId> slot = space_.Allocate(Zone::kState, sizeof(uint64_t), kGranuleBytes, 0, Section::kState);
+  if (!slot.ok()) return std::move(slot.status());
+  space_.SetState(slot.value(), SpanState::kInternal);
+  internal_.push_back(slot.value());
+  hot_slot_ = slot.value();
+  hot_return_ = hot.value();
+  {
+    WriteScope scope(space_, "hot slot");
+    StoreAs<uint64_t>(scope.Fill(hot_slot_, 0, sizeof(uint64_t)), hot_return_);
+  }
+  uint64_t slot_address = space_.AddressOf(hot_slot_);
+  Result<uint64_t> exit = AddInternal(static_cast<uint32_t>(arch::ExitStubBytes()), [&](uint8_t* bytes, uint64_t at) {
+    arch::WriteExitStub(bytes, at, slot_address);
+  });
+  if (!exit.ok()) return std::move(exit.status());
+  linker_.SetStubs(exit.value(), done.value(), options.exit_threshold, options.exit_growth);
+  return Status::Ok();
 }
 
 // ---- Writable executors
@@ -95,22 +119,39 @@ Status Arena::CheckSpec(const ExecutorSpec& spec, ExecutorId id) const {
   uint64_t total = 0;
   for (int section = 0; section < kSections; section++) {
     if (!IsPowerOfTwo(spec.aligns[section]) || spec.aligns[section] > space_.page_bytes())
-      return WithExecutor(ErrorCode::kAlignment, id,
-                          Format("the alignment %u of %s is not a power of two up to a page (%u)", spec.aligns[section],
-                                 SectionName(static_cast<Section>(section)), space_.page_bytes()));
+      return ExecutorError(
+          ErrorCode::kAlignment, id,
+          Format("the alignment %u of %s is not a power of two up to a page (%u)", spec.aligns[section],
+                 SectionName(static_cast<Section>(section)), space_.page_bytes()));
     total += AlignUp(spec.sizes[section], std::max(spec.aligns[section], kGranuleBytes));
   }
-  if (spec.sizes[0] == 0) return WithExecutor(ErrorCode::kSize, id, "an executor has at least one byte of code");
+  total += uint64_t{spec.exit_count} * arch::kExitRecordBytes;
+  if (spec.exit_count > UINT16_MAX)
+    return ExecutorError(ErrorCode::kSize, id, Format("%u exits; an executor has at most 65535", spec.exit_count));
+  if (spec.sizes[0] == 0) return ExecutorError(ErrorCode::kSize, id, "an executor has at least one byte of code");
   if (total > space_.bytes())
-    return WithExecutor(
+    return ExecutorError(
         ErrorCode::kSize, id,
         Format("an executor of %llu bytes is larger than the arena's %llu", Wide(total), Wide(space_.bytes())));
   for (uint32_t i = 0; i < spec.entry_count; i++)
     if (spec.entries[i] >= spec.sizes[0])
-      return WithExecutor(
+      return ExecutorError(
           ErrorCode::kBounds, id,
           Format("entry %u at offset %u lies outside the %u bytes of code", i, spec.entries[i], spec.sizes[0]));
   return linker_.CheckShape(spec, id);
+}
+
+// What kind of executor the relocs make of it; looked at again when relocs are added.
+void Arena::TakeKind(Executor& executor, const ExecutorSpec& spec) {
+  bool done = false, warm = false, flags = false;
+  for (uint32_t i = 0; i < spec.reloc_count; i++) {
+    done |= spec.relocs[i].target_kind == TargetKind::kDone;
+    warm |= spec.relocs[i].target_kind == TargetKind::kWarm;
+    flags |= warm || spec.relocs[i].target_kind == TargetKind::kValid;
+  }
+  executor.trace = spec.exit_count != 0 || done;
+  executor.has_flags = flags;
+  executor.evictable = spec.evictable >= 0 ? spec.evictable != 0 : executor.trace || warm;
 }
 
 // A table record for a spec that has passed its checks.
@@ -125,7 +166,12 @@ Result<uint32_t> Arena::AddExecutor(const ExecutorSpec& spec) {
   executor.apart = apart_ && spec.sizes[1] != 0;
   executor.align_log2 = static_cast<uint8_t>(std::countr_zero(spec.aligns[0])) & 15;
   executor.data_align_log2 = static_cast<uint8_t>(std::countr_zero(spec.aligns[1])) & 15;
+  executor.exit_count = static_cast<uint16_t>(spec.exit_count);
+  executor.makes_progress = spec.makes_progress;
+  TakeKind(executor, spec);
   if (!spec.name.empty()) table_.NotesOf(index).name = spec.name;
+  if (spec.exit_tags != nullptr)
+    table_.NotesOf(index).exit_tags.assign(spec.exit_tags, spec.exit_tags + spec.exit_count);
   if (spec.entry_count != 0) table_.NotesOf(index).entries.assign(spec.entries, spec.entries + spec.entry_count);
   stats_.executors++;
   return index;
@@ -136,9 +182,9 @@ Result<Executor*> Arena::FindExecutor(ExecutorId id) {
   if (executor != nullptr) return executor;
   bool known = IndexOf(id) != 0 && IndexOf(id) < table_.size() && GenerationOf(id) != 0 &&
                GenerationOf(id) <= table_[IndexOf(id)].generation.load(std::memory_order_relaxed);
-  return WithExecutor(ErrorCode::kStaleExecutor, id,
-                      known ? Format("executor %llu is gone: it has been freed", Wide(id))
-                            : Format("executor %llu never existed in this arena", Wide(id)));
+  return ExecutorError(ErrorCode::kStaleExecutor, id,
+                       known ? Format("executor %llu is gone: it has been freed", Wide(id))
+                             : Format("executor %llu never existed in this arena", Wide(id)));
 }
 
 ExecutorSpec Arena::Staged::Spec() const {
@@ -151,6 +197,8 @@ ExecutorSpec Arena::Staged::Spec() const {
   spec.relocs = relocs.data();
   spec.reloc_count = static_cast<uint32_t>(relocs.size());
   spec.movable = movable;
+  spec.exit_count = exit_count;
+  spec.evictable = evictable;
   return spec;
 }
 
@@ -172,6 +220,8 @@ Result<ExecutorId> Arena::Allocate(const ExecutorSpec& spec) {
   }
   staged.relocs.assign(spec.relocs, spec.relocs + spec.reloc_count);
   staged.movable = spec.movable;
+  staged.exit_count = spec.exit_count;
+  staged.evictable = spec.evictable;
   AfterCall();
   return table_.IdOf(index.value());
 }
@@ -185,7 +235,7 @@ Status Arena::Write(ExecutorId id, Section section, uint32_t offset, const uint8
   uint32_t sizes[kSections] = {executor.code_bytes, executor.data_bytes, executor.state_bytes};
   uint32_t size = sizes[static_cast<int>(section)];
   auto failed = [&](ErrorCode code, std::string message) {
-    Error error = WithExecutor(code, id, std::move(message));
+    Error error = ExecutorError(code, id, std::move(message));
     error.section = section;
     error.offset = offset;
     return Status(std::move(error));
@@ -214,7 +264,7 @@ Status Arena::AddRelocs(ExecutorId id, const RelocSpec* relocs, uint32_t count) 
   Result<Executor*> found = FindExecutor(id);
   if (!found.ok()) return std::move(found.status());
   if (found.value()->State() != ExecutorState::kWritable)
-    return WithExecutor(ErrorCode::kNotWritable, id, Format("executor %llu is frozen: relocs come before", Wide(id)));
+    return ExecutorError(ErrorCode::kNotWritable, id, Format("executor %llu is frozen: relocs come before", Wide(id)));
   Staged& staged = staged_[IndexOf(id)];
   size_t before = staged.relocs.size();
   staged.relocs.insert(staged.relocs.end(), relocs, relocs + count);
@@ -225,6 +275,7 @@ Status Arena::AddRelocs(ExecutorId id, const RelocSpec* relocs, uint32_t count) 
     if (index && *index >= before) *index -= before;
     return failed;
   }
+  TakeKind(*found.value(), staged.Spec());
   return Status::Ok();
 }
 
@@ -255,8 +306,9 @@ Status Arena::Place(uint32_t index, const ExecutorSpec& spec) {
     if (Status failed = allocate(spec.movable ? Zone::kData : Zone::kFixedData, spec.sizes[1], spec.aligns[1],
                                  Section::kData, &executor.data_span))
       return failed;
-  if (spec.sizes[2] != 0)
-    if (Status failed = allocate(Zone::kState, spec.sizes[2], spec.aligns[2], Section::kState, &executor.state_span))
+  if (executor.StateSpanBytes() != 0)
+    if (Status failed =
+            allocate(Zone::kState, executor.StateSpanBytes(), spec.aligns[2], Section::kState, &executor.state_span))
       return failed;
   return Status::Ok();
 }
@@ -272,8 +324,12 @@ void Arena::Unplace(uint32_t index) {
 void Arena::Count(const Executor& executor, int sign) {
   uint64_t step = static_cast<uint64_t>(int64_t{sign});
   uint64_t code_and_data = uint64_t{executor.code_bytes} + executor.data_bytes;
-  stats_.live_bytes += step * (code_and_data + executor.state_bytes);
+  stats_.live_bytes += step * executor.LiveBytes();
   stats_.page_per_executor_bytes += step * AlignUp(code_and_data, space_.page_bytes());
+  SizeClass& size_class = SizeClassOf(executor);
+  size_class.count += step;
+  size_class.bytes += step * code_and_data;
+  size_class.exits += step * executor.exit_count;
 }
 
 Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
@@ -296,7 +352,7 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
     if (check.ok())
       checks_[checked] = check.value();
     else
-      failed = std::move(check.status());
+      failed = WithIndex(std::move(check.status()), checked, count);
   }
   for (uint32_t index : batch_) table_[index].marked = 0;
 
@@ -331,9 +387,11 @@ Status Arena::Freeze(const ExecutorId* ids, uint32_t count, const PinSlot* self)
   if (Status failed = CheckProcess()) return failed;
   Reclaim(self);
   if (reclaimer_.retired_bytes() >= max_retired_bytes_)
-    return Error{ErrorCode::kRetiredLimit,
-                 Format("%llu retired bytes wait for a thread to leave machine code; the limit is %llu",
-                        Wide(reclaimer_.retired_bytes()), Wide(max_retired_bytes_))};
+    return Error{
+        ErrorCode::kRetiredLimit,
+        Format("%llu retired bytes wait for a thread to leave machine code; the limit is %llu: let "
+               "the call or pinned() that is under way return, or make the arena with a larger maxRetiredBytes",
+               Wide(reclaimer_.retired_bytes()), Wide(max_retired_bytes_))};
   batch_.clear();
   std::vector<ExecutorSpec> specs;
   Status failed;
@@ -342,10 +400,10 @@ Status Arena::Freeze(const ExecutorId* ids, uint32_t count, const PinSlot* self)
     if (!found.ok())
       failed = std::move(found.status());
     else if (found.value()->State() != ExecutorState::kWritable)
-      failed = WithExecutor(ErrorCode::kNotWritable, ids[i], Format("executor %llu is frozen already", Wide(ids[i])));
+      failed = ExecutorError(ErrorCode::kNotWritable, ids[i], Format("executor %llu is frozen already", Wide(ids[i])));
     else if (found.value()->marked)
       failed =
-          WithExecutor(ErrorCode::kDuplicateExecutor, ids[i], Format("executor %llu is named twice", Wide(ids[i])));
+          ExecutorError(ErrorCode::kDuplicateExecutor, ids[i], Format("executor %llu is named twice", Wide(ids[i])));
     if (!failed.ok()) {
       failed = WithIndex(std::move(failed), i, count);
       break;
@@ -367,9 +425,11 @@ Status Arena::Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids
   if (Status failed = CheckProcess()) return failed;
   Reclaim(self);
   if (reclaimer_.retired_bytes() >= max_retired_bytes_)
-    return Error{ErrorCode::kRetiredLimit,
-                 Format("%llu retired bytes wait for a thread to leave machine code; the limit is %llu",
-                        Wide(reclaimer_.retired_bytes()), Wide(max_retired_bytes_))};
+    return Error{
+        ErrorCode::kRetiredLimit,
+        Format("%llu retired bytes wait for a thread to leave machine code; the limit is %llu: let "
+               "the call or pinned() that is under way return, or make the arena with a larger maxRetiredBytes",
+               Wide(reclaimer_.retired_bytes()), Wide(max_retired_bytes_))};
   batch_.clear();
   Status failed;
   for (uint32_t i = 0; i < count && failed.ok(); i++) {
@@ -424,6 +484,13 @@ void Arena::Synchronise(const PinSlot* self) {
 Status Arena::Free(const ExecutorId* ids, uint32_t count, const PinSlot* self) {
   std::lock_guard guard(lock_);
   if (Status failed = CheckProcess()) return failed;
+  if (Status failed = Retire(ids, count)) return failed;
+  Reclaim(self);
+  AfterCall();
+  return Status::Ok();
+}
+
+Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
   Status failed;
   uint32_t marked = 0;
   for (; marked < count; marked++) {
@@ -431,8 +498,12 @@ Status Arena::Free(const ExecutorId* ids, uint32_t count, const PinSlot* self) {
     if (!found.ok())
       failed = std::move(found.status());
     else if (found.value()->marked)
-      failed = WithExecutor(ErrorCode::kDuplicateExecutor, ids[marked],
-                            Format("executor %llu is named twice", Wide(ids[marked])));
+      failed = ExecutorError(ErrorCode::kDuplicateExecutor, ids[marked],
+                             Format("executor %llu is named twice", Wide(ids[marked])));
+    else if (found.value()->immortal)
+      failed = ExecutorError(
+          ErrorCode::kImmortal, ids[marked],
+          Format("executor %llu is or was the hot stub and lives as long as the arena", Wide(ids[marked])));
     if (!failed.ok()) break;
     found.value()->marked = 1;
   }
@@ -441,9 +512,9 @@ Status Arena::Free(const ExecutorId* ids, uint32_t count, const PinSlot* self) {
     uint32_t source = linker_.FindUnmarkedSource(IndexOf(ids[i]));
     if (source == 0) continue;
     failed =
-        WithExecutor(ErrorCode::kReferenced, ids[i],
-                     Format("executor %llu is the target of a direct reloc of executor %llu: free both in one call",
-                            Wide(ids[i]), Wide(table_.IdOf(source))));
+        ExecutorError(ErrorCode::kReferenced, ids[i],
+                      Format("executor %llu is the target of a direct reloc of executor %llu: free both in one call",
+                             Wide(ids[i]), Wide(table_.IdOf(source))));
     position = i;
   }
   for (uint32_t i = 0; i < marked; i++) table_[IndexOf(ids[i])].marked = 0;
@@ -451,7 +522,13 @@ Status Arena::Free(const ExecutorId* ids, uint32_t count, const PinSlot* self) {
 
   std::vector<SpanId> links;
   // Entries first: no later pin finds one. Then the references, then the memory.
-  for (uint32_t i = 0; i < count; i++) table_[IndexOf(ids[i])].entry.store(0, std::memory_order_release);
+  for (uint32_t i = 0; i < count; i++) {
+    Executor& executor = table_[IndexOf(ids[i])];
+    executor.entry.store(0, std::memory_order_release);
+    if (executor.State() != ExecutorState::kFrozen) continue;
+    // Traces that are entered through a jump they made before look here.
+    if (std::atomic<uint8_t>* valid = linker_.ValidByte(IndexOf(ids[i]))) valid->store(0, std::memory_order_release);
+  }
   for (uint32_t i = 0; i < count; i++)
     if (table_[IndexOf(ids[i])].State() == ExecutorState::kFrozen) linker_.Forget(IndexOf(ids[i]), &links);
   for (uint32_t i = 0; i < count; i++) {
@@ -479,8 +556,6 @@ Status Arena::Free(const ExecutorId* ids, uint32_t count, const PinSlot* self) {
     space_.SetState(link, SpanState::kRetired);
     reclaimer_.Retire({{link, 0, 0}, 0, 0}, arch::kExternalLinkBytes);
   }
-  Reclaim(self);
-  AfterCall();
   return Status::Ok();
 }
 
@@ -502,245 +577,6 @@ Result<uint64_t> Arena::EnsureCallbackCommon(arch::CallbackHandler handler) {
                                         [&](uint8_t* bytes, uint64_t) { arch::WriteCallbackCommon(bytes, handler); });
   if (common.ok()) callback_common_ = common.value();
   return common;
-}
-
-// ---- Looking
-
-Status Arena::Read(ExecutorId id, Section section, uint32_t offset, uint8_t* bytes, uint32_t count) {
-  std::lock_guard guard(lock_);
-  if (Status failed = CheckProcess()) return failed;
-  Result<Executor*> found = FindExecutor(id);
-  if (!found.ok()) return std::move(found.status());
-  const Executor& executor = *found.value();
-  uint32_t sizes[kSections] = {executor.code_bytes, executor.data_bytes, executor.state_bytes};
-  uint32_t size = sizes[static_cast<int>(section)];
-  if (offset > size || count > size - offset) {
-    Error error = WithExecutor(
-        ErrorCode::kBounds, id,
-        Format("%u bytes at %s + %u do not lie within its %u bytes", count, SectionName(section), offset, size));
-    error.section = section;
-    error.offset = offset;
-    return error;
-  }
-  if (count == 0) return Status::Ok();
-  if (executor.State() == ExecutorState::kWritable) {
-    const std::vector<uint8_t>& staged = staged_[IndexOf(id)].bytes[static_cast<int>(section)];
-    if (staged.empty())
-      std::memset(bytes, 0, count);
-    else
-      std::memcpy(bytes, staged.data() + offset, count);
-    return Status::Ok();
-  }
-  Placement at = linker_.PlacementOf(executor);
-  uint64_t from = section == Section::kCode ? at.code : section == Section::kData ? at.data : at.state;
-  std::memcpy(bytes, reinterpret_cast<const uint8_t*>(from) + offset, count);
-  return Status::Ok();
-}
-
-Result<ExecutorInfo> Arena::Describe(ExecutorId id) {
-  std::lock_guard guard(lock_);
-  if (Status failed = CheckProcess()) return failed;
-  Result<Executor*> found = FindExecutor(id);
-  if (!found.ok()) return std::move(found.status());
-  const Executor& executor = *found.value();
-  const Notes* notes = table_.FindNotes(IndexOf(id));
-  return ExecutorInfo{executor.State(),
-                      {executor.code_bytes, executor.data_bytes, executor.state_bytes},
-                      executor.movable != 0,
-                      notes != nullptr ? std::string_view(notes->name) : std::string_view(),
-                      executor.entry.load(std::memory_order_relaxed)};
-}
-
-Result<uint32_t> Arena::EntryOffset(ExecutorId id, uint32_t entry) {
-  std::lock_guard guard(lock_);
-  if (Status failed = CheckProcess()) return failed;
-  Result<Executor*> found = FindExecutor(id);
-  if (!found.ok()) return std::move(found.status());
-  if (found.value()->State() != ExecutorState::kFrozen)
-    return WithExecutor(ErrorCode::kNotFrozen, id,
-                        Format("executor %llu is still writable: freeze it first", Wide(id)));
-  const Notes* notes = table_.FindNotes(IndexOf(id));
-  size_t count = notes != nullptr ? notes->entries.size() : 0;
-  if (count == 0 && entry == 0) return uint32_t{0};
-  if (entry >= count)
-    return WithExecutor(
-        ErrorCode::kBounds, id,
-        Format("executor %llu has %zu entries and no entry %u", Wide(id), std::max<size_t>(count, 1), entry));
-  return notes->entries[entry];
-}
-
-std::vector<ExecutorId> Arena::Executors() {
-  std::lock_guard guard(lock_);
-  std::vector<ExecutorId> ids;
-  for (uint32_t index = 1; index < table_.size(); index++) {
-    ExecutorState state = table_[index].State();
-    if (state == ExecutorState::kWritable || state == ExecutorState::kFrozen) ids.push_back(table_.IdOf(index));
-  }
-  return ids;
-}
-
-std::optional<FoundAddress> Arena::Find(uint64_t address) {
-  std::lock_guard guard(lock_);
-  if (!CheckProcess().ok()) return std::nullopt;
-  SpanId span = space_.FindSpan(address);
-  if (span == 0 || space_[span].owner_index == 0) return std::nullopt;
-  const SpanNode& node = space_[span];
-  if (node.State() == SpanState::kReserved) return std::nullopt;
-  const Executor& executor = table_[node.owner_index];
-  FoundAddress found{table_.IdOf(node.owner_index), static_cast<Section>(node.section),
-                     static_cast<uint32_t>(address - space_.AddressOf(span)), node.State() == SpanState::kRetired};
-  if (found.section == Section::kCode && found.offset >= executor.code_bytes) {
-    // Behind the code lie its padding and, unless apart, the data.
-    if (executor.apart || executor.data_bytes == 0 || found.offset < executor.DataOffset()) return std::nullopt;
-    found.section = Section::kData;
-    found.offset -= executor.DataOffset();
-  }
-  uint32_t sizes[kSections] = {executor.code_bytes, executor.data_bytes, executor.state_bytes};
-  if (found.offset >= sizes[static_cast<int>(found.section)]) return std::nullopt;
-  return found;
-}
-
-// ---- Collecting
-
-CompactionPlan Arena::PlanCompaction() {
-  std::lock_guard guard(lock_);
-  return collector_.Plan();
-}
-
-CollectResult Arena::Collect(const CollectOptions& options, const PinSlot* self) {
-  std::lock_guard guard(lock_);
-  if (!CheckProcess().ok()) return {};
-  FlipGate gate(*this, self);
-  if (!gate.closed()) {
-    CollectResult busy;
-    busy.done = false;
-    busy.retired_bytes = reclaimer_.retired_bytes();
-    return busy;
-  }
-  CollectResult result = collector_.Collect(
-      options, max_retired_bytes_, [&] { Reclaim(self); }, [&] { Synchronise(self); });
-  stats_.moves += result.moved;
-  stats_.moved_bytes += result.moved_bytes;
-  stats_.relocs_rewritten += result.relocs_rewritten;
-  stats_.pauses.count++;
-  stats_.pauses.total_nanos += result.pause_nanos;
-  stats_.pauses.max_nanos = std::max(stats_.pauses.max_nanos, result.pause_nanos);
-  AfterCall();
-  return result;
-}
-
-ArenaStats Arena::Stats() {
-  std::lock_guard guard(lock_);
-  ArenaStats stats = stats_;
-  stats.committed_bytes = space_.CommittedBytes();
-  stats.reserved_bytes = space_.bytes();
-  stats.retired_bytes = reclaimer_.retired_bytes();
-  space_.ForEachSlab([&](const Slab& slab) { stats.span_bytes += uint64_t{slab.live_granules()} * kGranuleBytes; });
-  size_t staged = 0;
-  for (const auto& [index, executor] : staged_) {
-    staged += sizeof executor + executor.relocs.capacity() * sizeof(RelocSpec);
-    for (const auto& bytes : executor.bytes) staged += bytes.capacity();
-  }
-  stats.metadata_bytes = sizeof *this + space_.MetadataBytes() + table_.MetadataBytes() + linker_.MetadataBytes() +
-                         reclaimer_.MetadataBytes() + staged;
-  stats.slabs = space_.slab_count();
-  stats.kept_relocs = linker_.kept_relocs();
-  stats.external_links = linker_.external_links();
-  return stats;
-}
-
-std::vector<SlabMap> Arena::Slabs() {
-  std::lock_guard guard(lock_);
-  std::vector<SlabMap> maps;
-  uint32_t page_granules = space_.page_bytes() / kGranuleBytes;
-  space_.ForEachSlab([&](const Slab& slab) {
-    SlabMap map{slab.zone(),
-                space_.Address(slab.first()),
-                uint64_t{slab.granules()} * kGranuleBytes,
-                uint64_t{slab.live_granules()} * kGranuleBytes,
-                uint64_t{slab.retired_granules()} * kGranuleBytes,
-                std::vector<uint32_t>(slab.pages()),
-                std::vector<bool>(slab.pages())};
-    for (uint32_t page = 0; page < slab.pages(); page++) map.backed[page] = slab.PageBacked(page);
-    slab.ForEachSpan([&](SpanId span) {
-      if (space_[span].State() == SpanState::kRetired) return;
-      for (uint32_t granule = space_[span].start; granule < space_[span].End();) {
-        uint32_t page = (granule - slab.first()) / page_granules;
-        uint32_t end = std::min(space_[span].End(), slab.first() + (page + 1) * page_granules);
-        map.live_bytes_per_page[page] += (end - granule) * kGranuleBytes;
-        granule = end;
-      }
-    });
-    maps.push_back(std::move(map));
-  });
-  std::sort(maps.begin(), maps.end(), [](const SlabMap& a, const SlabMap& b) { return a.address < b.address; });
-  return maps;
-}
-
-std::vector<Problem> Arena::Verify() {
-  std::lock_guard guard(lock_);
-  std::vector<Problem> problems;
-  if (!CheckProcess().ok()) return problems;
-  for (uint32_t index = 1; index < table_.size(); index++)
-    if (table_[index].State() == ExecutorState::kFrozen) linker_.Verify(index, &problems);
-  linker_.VerifyLinks(&problems);
-  return problems;
-}
-
-std::string Arena::CheckInvariants() {
-  std::vector<Problem> problems = Verify();
-  if (problems.empty()) return FindBrokenRule();
-  return Format("executor %llu, %s + %lld: expected %#llx, found %#llx (%s)", Wide(problems[0].executor),
-                SectionName(problems[0].section), static_cast<long long>(problems[0].offset),
-                Wide(problems[0].expected), Wide(problems[0].found), problems[0].what.c_str());
-}
-
-std::string Arena::FindBrokenRule() {
-  std::lock_guard guard(lock_);
-  if (!CheckProcess().ok()) return {};
-  if (std::string broken = space_.FindBrokenRule(); !broken.empty()) return broken;
-  if (std::string broken = linker_.FindBrokenRule(); !broken.empty()) return broken;
-
-  // Every granule has one owner: spans and executors agree.
-  uint64_t owned = 0, internal = 0, retired_bytes = 0, live_bytes = 0, executors = 0;
-  std::string broken;
-  space_.ForEachSlab([&](const Slab& slab) {
-    slab.ForEachSpan([&](SpanId id) {
-      const SpanNode& node = space_[id];
-      if (node.State() == SpanState::kRetired) retired_bytes += uint64_t{node.granules} * kGranuleBytes;
-      if (node.State() == SpanState::kReserved) broken = "a span is left reserved";
-      if (node.State() == SpanState::kInternal) internal++;
-      if (node.State() != SpanState::kLive) return;
-      const Executor& owner = table_[node.owner_index];
-      SpanId listed = node.section == 0 ? owner.code_span : node.section == 1 ? owner.data_span : owner.state_span;
-      if (owner.State() != ExecutorState::kFrozen || listed != id) broken = "a live span is not its owner's";
-      owned++;
-    });
-  });
-  if (!broken.empty()) return broken;
-  for (uint32_t index = 1; index < table_.size(); index++) {
-    const Executor& executor = table_[index];
-    if (executor.marked) return "an executor is left marked";
-    if (executor.State() == ExecutorState::kWritable) {
-      executors++;
-      if (executor.entry.load() != 0 || executor.code_span != 0) return "a writable executor has an address";
-      if (staged_.find(index) == staged_.end()) return "a writable executor has no staged bytes";
-    }
-    if (executor.State() != ExecutorState::kFrozen) continue;
-    executors++;
-    live_bytes += uint64_t{executor.code_bytes} + executor.data_bytes + executor.state_bytes;
-    owned -= uint64_t{1} + (executor.data_span != 0) + (executor.state_span != 0);
-  }
-  if (owned != 0) return "live spans and frozen executors differ in number";
-  if (internal != internal_.size() + linker_.external_links()) return "internal spans are not accounted for";
-  if (retired_bytes != reclaimer_.retired_bytes()) return "retired spans and retired bytes differ";
-  if (live_bytes != stats_.live_bytes || executors != stats_.executors) return "the figures are wrong";
-  size_t writable_executable = 0;
-  if (os::CountWritableExecutable(reinterpret_cast<const uint8_t*>(space_.base()), space_.bytes(),
-                                  &writable_executable) &&
-      writable_executable != 0)
-    return "a mapping is writable and executable";
-  return {};
 }
 
 // In debug builds every change is followed by all the checks.

@@ -23,10 +23,13 @@ namespace jit_arena {
 
 struct ArenaOptions {
   uint64_t max_bytes = 64 * kMiB;
-  std::optional<os::WriterKind> writer{};  // none: the first that works
-  bool apart = false;                      // data in read-only, non-executable slabs of its own
-  uint64_t max_retired_bytes = 0;          // 0: a quarter of max_bytes
-  bool full_records = false;               // keep every reloc, so that Verify can name a wrong field
+  std::optional<os::WriterKind> writer{};       // none: the first that works
+  bool apart = false;                           // data in read-only, non-executable slabs of its own
+  uint64_t max_retired_bytes = 0;               // 0: a quarter of max_bytes
+  uint32_t exit_threshold = 1024;               // crossings of a cold exit until it is hot, 1 to 4096
+  double exit_growth = 2;                       // factor for each time it has been hot, 1 or more
+  uint32_t max_chain_depth = Linker::kEndless;  // links that would pass it are refused
+  bool full_records = false;                    // keep every reloc, so that Verify can name a wrong field
   std::string name{};
 };
 
@@ -34,6 +37,9 @@ struct ExecutorInfo {
   ExecutorState state;
   uint32_t sizes[kSections];
   bool movable;
+  bool evictable;
+  bool makes_progress;
+  uint32_t exits;
   std::string_view name;  // until the executor is freed
   uint64_t address;       // of the code; 0 while writable. Until any thread collects, unless pinned
 };
@@ -43,6 +49,24 @@ struct FoundAddress {
   Section section;
   uint32_t offset;
   bool retired;
+};
+
+// An exit that a run has taken.
+struct ExitTaken {
+  ExecutorId executor;  // 0: the trace was done
+  uint32_t exit;
+  bool hot;  // its count was used up: time to compile what follows
+};
+
+// Executors by code + data bytes.
+struct SizeClass {
+  uint64_t up_to;      // bytes
+  uint64_t count = 0;  // live
+  uint64_t bytes = 0;
+  uint64_t exits = 0;
+  uint64_t loops = 0;            // of count: part of a cycle of links
+  uint64_t died_cold = 0;        // evicted since the arena was made
+  uint64_t died_cold_loops = 0;  // of died_cold
 };
 
 struct PauseStats {
@@ -66,7 +90,9 @@ struct ArenaStats {
   uint64_t relocs_rewritten = 0;
   uint64_t kept_relocs = 0;
   uint64_t external_links = 0;
+  uint64_t evicted = 0;
   PauseStats pauses;
+  std::vector<SizeClass> size_classes;
 };
 
 struct SlabMap {
@@ -100,6 +126,37 @@ class Arena {
   Status Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids, const PinSlot* self);
   // All or none. A target of a direct reference is freed only together with its sources: ERR_ARENA_REFERENCED.
   Status Free(const ExecutorId* ids, uint32_t count, const PinSlot* self);
+
+  // Exits and links: DESIGN §7. Errors name the executor; ERR_ARENA_EXIT for an exit number out of range.
+
+  // The exit jumps straight to an entry of the target. ERR_ARENA_NOT_FROZEN, _TRACE_ABI, _CHAIN_DEPTH.
+  Status Link(ExecutorId source, uint32_t exit, ExecutorId target, uint32_t entry);
+  // Back to the exit stub; nothing when it is there.
+  Status Unlink(ExecutorId source, uint32_t exit);
+  // Every exit of the arena; loops that never leave do so at their next exit.
+  Status UnlinkAll();
+  // The target's id and entry number, or 0.
+  struct LinkedTo {
+    ExecutorId target;
+    uint32_t entry;
+  };
+  Result<LinkedTo> LinkOf(ExecutorId source, uint32_t exit);
+  // Links from the last executor that makes progress, or that nothing links to; Linker::kEndless for a cycle without.
+  Result<uint32_t> ChainDepth(ExecutorId id);
+  // Moves all inbound links; leaves the old executor alive. Nothing when both are the same.
+  Status Replace(ExecutorId old_id, ExecutorId new_id);
+  // Free, for an executor whose assumptions no longer hold: traces test its valid byte, which Free clears as well.
+  Status Invalidate(ExecutorId id, const PinSlot* self) { return Free(&id, 1, self); }
+  // An immovable trace of the host's that hot exits jump to, with the exit record in the exit register; it is immortal
+  // from then on. 0: hot exits return to the dispatcher again. ERR_ARENA_NOT_FROZEN, _MOVABLE.
+  Status SetHotStub(ExecutorId id);
+  Result<uint32_t> ExitTag(ExecutorId id, uint32_t exit);
+  // Whether `func` must refuse it: the trace ABI is not a C calling convention.
+  bool IsTrace(ExecutorId id);
+
+  // What the call gate returned from a run, still under its pin: the exit record, or 0. Sets the count of a hot exit
+  // again, for longer. Without the lock.
+  ExitTaken ResolveExit(uint64_t returned) const;
 
   Status Read(ExecutorId id, Section section, uint32_t offset, uint8_t* bytes, uint32_t count);
   Result<ExecutorInfo> Describe(ExecutorId id);
@@ -144,17 +201,22 @@ class Arena {
   Status CheckProcess() const;
 
  private:
+  // The copy of a spec that a writable executor is; what never changes is in its record and notes.
   struct Staged {
     std::vector<uint8_t> bytes[kSections];  // empty: the section is zero
     uint32_t sizes[kSections];
     uint32_t aligns[kSections];
     std::vector<RelocSpec> relocs;
     bool movable;
+    uint32_t exit_count;
+    int8_t evictable;
     ExecutorSpec Spec() const;
   };
 
   Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory);
 
+  Status AddStubs(const ArenaOptions& options);
+  static void TakeKind(Executor& executor, const ExecutorSpec& spec);
   Status CheckSpec(const ExecutorSpec& spec, ExecutorId id) const;
   Result<uint32_t> AddExecutor(const ExecutorSpec& spec);
   Result<Executor*> FindExecutor(ExecutorId id);
@@ -163,6 +225,15 @@ class Arena {
   Status Place(uint32_t index, const ExecutorSpec& spec);
   void Unplace(uint32_t index);
   void Count(const Executor& executor, int sign);
+  // The frozen executor with this id; with an exit of this number.
+  Result<uint32_t> FindFrozen(ExecutorId id);
+  Result<uint32_t> FindExit(ExecutorId id, uint32_t exit);
+  Result<uint32_t> EntryOffsetOf(uint32_t index, uint32_t entry) const;
+  uint32_t EntryAt(uint32_t index, uint32_t offset) const;
+  Status Retire(const ExecutorId* ids, uint32_t count);
+  // One pass of the clock: cold executors die, warm ones are looked at again the next time.
+  std::vector<ExecutorId> EvictCold();
+  SizeClass& SizeClassOf(const Executor& executor);
   void Reclaim(const PinSlot* self);
   void Synchronise(const PinSlot* self);
   // Keeps other threads out while the flip writer takes execution away from slabs; nothing with other writers.
@@ -193,6 +264,9 @@ class Arena {
   std::vector<SpanId> internal_;
   arch::CallGate call_gate_ = nullptr;
   uint64_t callback_common_ = 0;
+  SpanId hot_slot_ = 0;  // state of the arena's own: where hot exits go
+  uint64_t hot_return_ = 0;
+  uint32_t max_chain_depth_;
   ArenaStats stats_;         // what is counted as it happens
   uint32_t flip_gates_ = 0;  // nested FlipGates
 

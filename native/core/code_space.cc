@@ -192,21 +192,20 @@ Status CodeSpace::Restore(Slab& slab) {
   return Status::Ok();
 }
 
-void CodeSpace::Poison(SpanId span) {
+bool CodeSpace::Poison(SpanId span) {
   WriteScope scope(*this, "poison");
-  JIT_ARENA_CHECK(scope.Open(span).ok());
+  if (!scope.Open(span).ok()) return false;
   uint32_t bytes = spans_[span].granules * kGranuleBytes;
   std::memset(scope.Fill(span, 0, bytes), arch::kPoisonByte, bytes);
+  return true;
 }
 
 void CodeSpace::Free(SpanId span) {
   Slab& slab = SlabOf(span);
   if (AccessOf(slab.zone()) == os::Access::kCode) {
-    // A slab under evacuation is about to go or to be filled again: poison what is left of it once, in Trim.
-    if (slab.evacuating())
-      slab.needs_poison = true;
-    else
-      Poison(span);
+    // A slab under evacuation is about to go or to be filled again: poison what is left of it once, in Trim. What the
+    // system does not let us write now waits for Trim as well, since a free cannot fail.
+    if (slab.evacuating() || !Poison(span)) slab.needs_poison = true;
   }
   Abandon(span);
 }
@@ -237,10 +236,7 @@ uint32_t CodeSpace::Trim() {
       DecommitSlab(slab.get());
       continue;
     }
-    if (slab->needs_poison) {
-      slab->needs_poison = false;
-      PoisonHoles(*slab);
-    }
+    if (slab->needs_poison) slab->needs_poison = !PoisonHoles(*slab);
     punched += slab->punched();
   }
   if (!memory_->CanPunch()) return pages;
@@ -265,24 +261,28 @@ uint32_t CodeSpace::Trim() {
   return pages;
 }
 
-void CodeSpace::PoisonHoles(Slab& slab) {
-  if (AccessOf(slab.zone()) != os::Access::kCode) return;
+bool CodeSpace::PoisonHoles(Slab& slab) {
   WriteScope scope(*this, "poison what moved spans left");
-  if (!scope.Open(slab.head()).ok()) return;
+  bool all = true;
   auto poison = [&](SpanId before) {
     // Only pages that have memory, one at a time: a hole may reach into memory that was never used.
     uint64_t from = uint64_t{spans_[before].End() - slab.first()} * kGranuleBytes;
     uint64_t to = from + uint64_t{spans_[before].hole_granules} * kGranuleBytes;
     while (from < to) {
       uint64_t end = std::min(to, AlignDown(from, page_bytes_) + page_bytes_);
-      if (slab.PageBacked(static_cast<uint32_t>(from / page_bytes_)))
-        std::memset(scope.FillAt(Address(slab.first()) + from, static_cast<uint32_t>(end - from)), arch::kPoisonByte,
-                    end - from);
+      if (slab.PageBacked(static_cast<uint32_t>(from / page_bytes_))) {
+        uint64_t at = Address(slab.first()) + from;
+        if (scope.OpenAt(at).ok())
+          std::memset(scope.FillAt(at, static_cast<uint32_t>(end - from)), arch::kPoisonByte, end - from);
+        else
+          all = false;
+      }
       from = end;
     }
   };
   poison(slab.head());
   slab.ForEachSpan(poison);
+  return all;
 }
 
 SpanId CodeSpace::FindSpan(uint64_t address) const {
@@ -336,21 +336,29 @@ WriteScope::WriteScope(CodeSpace& space, const char* reason) : space_(space) {
 
 WriteScope::~WriteScope() {
   Flush();
-  for (Slab* slab : opened_)
-    space_.memory_->CloseWindow(CodeSpace::AccessOf(slab->zone()),
-                                reinterpret_cast<uint8_t*>(space_.Address(slab->first())),
-                                uint64_t{slab->granules()} * kGranuleBytes);
+  for (const Window& window : opened_)
+    space_.memory_->CloseWindow(window.access, reinterpret_cast<uint8_t*>(window.at), window.bytes);
   space_.writing_ = nullptr;
 }
 
-Status WriteScope::Open(SpanId span) {
-  Slab& slab = space_.SlabOf(span);
-  if (slab.view() != nullptr || space_.memory_->writer() != os::WriterKind::kFlip) return Status::Ok();
-  if (std::find(opened_.begin(), opened_.end(), &slab) != opened_.end()) return Status::Ok();
-  Status opened = space_.memory_->OpenWindow(CodeSpace::AccessOf(slab.zone()),
-                                             reinterpret_cast<uint8_t*>(space_.Address(slab.first())),
-                                             uint64_t{slab.granules()} * kGranuleBytes);
-  if (opened.ok()) opened_.push_back(&slab);
+Status WriteScope::OpenAt(uint64_t at) {
+  const Slab& slab = *space_.units_[(at - space_.base_) / space_.slab_bytes_];
+  if (slab.view() != nullptr) return Status::Ok();
+  // The slab up to its punched pages or from behind them: a window over what is punched would give it access.
+  uint64_t begin = space_.Address(slab.first());
+  uint64_t end = space_.Address(slab.end());
+  if (slab.punched()) {
+    uint64_t punched = begin + uint64_t{slab.punch_first()} * space_.page_bytes_;
+    if (at < punched)
+      end = punched;
+    else
+      begin = punched + uint64_t{slab.punch_pages()} * space_.page_bytes_;
+  }
+  for (const Window& window : opened_)
+    if (window.at == begin) return Status::Ok();
+  os::Access access = CodeSpace::AccessOf(slab.zone());
+  Status opened = space_.memory_->OpenWindow(access, reinterpret_cast<uint8_t*>(begin), end - begin);
+  if (opened.ok()) opened_.push_back({begin, end - begin, access});
   return opened;
 }
 

@@ -95,8 +95,9 @@ class CodeSpace {
   friend class WriteScope;
 
   Status Restore(Slab& slab);
-  void Poison(SpanId span);
-  void PoisonHoles(Slab& slab);
+  // Both: false when the system refuses the write window.
+  bool Poison(SpanId span);
+  bool PoisonHoles(Slab& slab);
   void DecommitSlab(Slab* slab);
   void OnEmpty(Slab* slab);
   static os::Access AccessOf(Zone zone);
@@ -133,7 +134,8 @@ class WriteScope {
   WriteScope& operator=(const WriteScope&) = delete;
 
   // Makes the slab of a span writable, for writers that must; call for every span before the first byte is written.
-  Status Open(SpanId span);
+  Status Open(SpanId span) { return OpenAt(space_.AddressOf(span)); }
+  Status OpenAt(uint64_t address);
 
   // Where to write the whole of `bytes` bytes at `offset` of a span; every byte must be written. Valid until the next
   // call of the scope.
@@ -148,12 +150,17 @@ class WriteScope {
   void Patch(SpanId span, uint32_t offset, const uint8_t* bytes, uint32_t count);
 
  private:
+  struct Window {
+    uint64_t at;
+    uint64_t bytes;
+    os::Access access;
+  };
   void Flush();
 
   CodeSpace& space_;
-  std::vector<Slab*> opened_;  // flip: slabs that are writable and not executable just now
-  bool staged_ = false;        // procmem: the last fill's bytes stand in the staging buffer
-  uint64_t filled_at_ = 0;     // the last fill, whose bytes instruction fetch has not been told of
+  std::vector<Window> opened_;  // without a view: what may be written (with flip, and not executed) just now
+  bool staged_ = false;         // procmem: the last fill's bytes stand in the staging buffer
+  uint64_t filled_at_ = 0;      // the last fill, whose bytes instruction fetch has not been told of
   uint32_t filled_bytes_ = 0;
 };
 

@@ -27,6 +27,7 @@ struct CompactionPlan {
 
 struct CollectOptions {
   bool compact = true;
+  bool evict_cold = false;
   uint64_t max_pause_nanos = 0;  // 0: no limit; otherwise one slice of about this length
 };
 
@@ -38,6 +39,7 @@ struct CollectResult {
   uint64_t pages_freed = 0;    // pages that have no memory any more
   uint64_t retired_bytes = 0;  // waiting for pins when the call returned
   uint64_t pause_nanos = 0;
+  std::vector<ExecutorId> evicted;  // cold executors that died
 };
 
 class Collector {

@@ -53,7 +53,8 @@ void ExecutorTable::SetKept(Executor& executor, const std::vector<uint8_t>& pack
     std::free(executor.kept_heap);
     kept_heap_bytes_ -= executor.kept_bytes;
   }
-  executor.kept_bytes = static_cast<uint32_t>(packed.size());
+  JIT_ARENA_CHECK(packed.size() < 1u << 24);
+  executor.kept_bytes = static_cast<uint32_t>(packed.size()) & 0xffffff;
   uint8_t* to = executor.kept_inline;
   if (packed.size() > sizeof executor.kept_inline) {
     to = executor.kept_heap = static_cast<uint8_t*>(std::malloc(packed.size()));

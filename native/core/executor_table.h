@@ -51,12 +51,19 @@ struct Executor {
   uint32_t inbound = 0;   // first reference whose target this is (core/linker.h)
   uint32_t outbound = 0;  // first reference whose source this is
   uint32_t checksum = 0;  // of code and data in normal form
-  uint32_t kept_bytes = 0;
+  uint32_t kept_bytes : 24 = 0;
+  uint32_t trace : 1 = 0;           // follows the trace ABI: has exits, or jumps to the done stub
+  uint32_t has_flags : 1 = 0;       // has a valid and a warm byte in its state span
+  uint32_t makes_progress : 1 = 0;  // a chain of links through it gets somewhere
+  uint32_t immortal : 1 = 0;        // the host's hot stub: not freed before the arena
+  uint16_t exit_count = 0;
   uint8_t state : 2 = 0;
   uint8_t movable : 1 = 0;
-  uint8_t apart : 1 = 0;       // data has a span of its own
-  uint8_t marked : 1 = 0;      // scratch of one operation under the lock: member of the set at hand
-  uint8_t has_notes : 1 = 0;   // there are Notes for it
+  uint8_t apart : 1 = 0;      // data has a span of its own
+  uint8_t marked : 1 = 0;     // scratch of one operation under the lock: member of the set at hand
+  uint8_t has_notes : 1 = 0;  // there are Notes for it
+  uint8_t evictable : 1 = 0;
+  uint8_t loops : 1 = 0;       // a link has made it part of a cycle
   uint8_t align_log2 : 4 = 0;  // of code
   uint8_t data_align_log2 : 4 = 0;
 
@@ -69,6 +76,14 @@ struct Executor {
     uint32_t align = 1u << data_align_log2;
     return (code_bytes + align - 1) & ~(align - 1);
   }
+  // The state span: state, the two flags, exit records.
+  uint32_t ValidOffset() const { return state_bytes; }
+  uint32_t WarmOffset() const { return state_bytes + 1; }
+  uint32_t RecordsOffset() const { return (state_bytes + 2 * has_flags + 15) & ~15u; }
+  uint32_t StateSpanBytes() const {
+    return exit_count != 0 ? RecordsOffset() + 16 * exit_count : state_bytes + 2 * has_flags;
+  }
+  uint64_t LiveBytes() const { return uint64_t{code_bytes} + data_bytes + state_bytes + 16u * exit_count; }
   const uint8_t* kept() const { return kept_bytes > sizeof kept_inline ? kept_heap : kept_inline; }
 };
 static_assert(sizeof(Executor) == 64, "one cache line per executor");
@@ -76,7 +91,8 @@ static_assert(sizeof(Executor) == 64, "one cache line per executor");
 // What only some executors have.
 struct Notes {
   std::string name;
-  std::vector<uint32_t> entries;  // offsets of further entries; entry 0 is offset 0
+  std::vector<uint32_t> entries;    // offsets of its entries; none: one, at offset 0
+  std::vector<uint32_t> exit_tags;  // the host's number for each exit
 };
 
 class ExecutorTable {

@@ -24,26 +24,6 @@ Section SectionOf(TargetKind kind) {
                                         : Section::kState;
 }
 
-uint64_t AddressIn(const Placement& at, Section section) {
-  return section == Section::kCode ? at.code : section == Section::kData ? at.data : at.state;
-}
-
-uint64_t AddressOfAnchor(const Placement& at, Anchor anchor) {
-  switch (anchor) {
-    case Anchor::kCode:
-      return at.code;
-    case Anchor::kData:
-      return at.data;
-    case Anchor::kState:
-      return at.state;
-    case Anchor::kFixed:
-      break;
-  }
-  return 0;
-}
-
-unsigned long long Hex(uint64_t value) { return value; }
-
 }  // namespace
 
 Linker::Linker(CodeSpace& space, ExecutorTable& table, uint32_t max_references, bool full_records)
@@ -91,8 +71,11 @@ Status Linker::CheckShape(const ExecutorSpec& spec, ExecutorId id) const {
       // One past the end is an address that compilers take; an absent section has none.
       if (reloc.target > target_size || target_size == 0)
         return failed(ErrorCode::kRelocTarget, Format("target offset %llu lies outside the executor's %u bytes of %s",
-                                                      Hex(reloc.target), target_size, SectionName(section)));
+                                                      Wide(reloc.target), target_size, SectionName(section)));
     }
+    if (reloc.target_kind == TargetKind::kExit && reloc.target >= spec.exit_count)
+      return failed(ErrorCode::kRelocTarget,
+                    Format("the executor has %u exits and no exit %llu", spec.exit_count, Wide(reloc.target)));
     previous = &reloc;
     previous_end = reloc.offset + info->field_bytes;
   }
@@ -162,31 +145,55 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
           return failed(ErrorCode::kRelocTarget,
                         Format("the address %#llx lies among this arena's executors: name the executor as the target, "
                                "so that the reloc can follow it",
-                               Hex(symbol)));
+                               Wide(symbol)));
       }
       break;
     case TargetKind::kExecutor:
       if (table_.Find(reloc.target) == nullptr)
-        return failed(ErrorCode::kRelocTarget, Format("the target executor %llu is gone", Hex(reloc.target)));
+        return failed(ErrorCode::kRelocTarget, Format("the target executor %llu is gone", Wide(reloc.target)));
       other = IndexOf(reloc.target);
       break;
     case TargetKind::kBatchMember:
       if (reloc.target >= batch.size())
-        return failed(ErrorCode::kRelocTarget, Format("the list has no executor %llu", Hex(reloc.target)));
+        return failed(ErrorCode::kRelocTarget, Format("the list has no executor %llu", Wide(reloc.target)));
       other = batch[reloc.target];
       break;
+    case TargetKind::kExit:
+      symbol = at.state + executor.RecordsOffset() + arch::kExitRecordBytes * reloc.target;
+      anchor = Anchor::kState;
+      break;
+    case TargetKind::kDone:
+      symbol = done_stub_;
+      break;
+    case TargetKind::kValid:
+      symbol = at.state + executor.ValidOffset();
+      anchor = Anchor::kState;
+      break;
+    case TargetKind::kWarm:
+      symbol = at.state + executor.WarmOffset();
+      anchor = Anchor::kState;
+      break;
+  }
+  if (other != 0) {
+    const Executor& target = table_[other];
+    uint32_t sizes[kSections] = {target.code_bytes, target.data_bytes, target.state_bytes};
+    uint32_t size = sizes[static_cast<int>(reloc.target_section)];
+    if (reloc.target_offset > size || size == 0)
+      return failed(ErrorCode::kRelocTarget,
+                    Format("target offset %u lies outside the %u bytes of %s of executor %llu", reloc.target_offset,
+                           size, SectionName(reloc.target_section), Wide(table_.IdOf(other))));
   }
   if (other == index) {
     other = 0;
-    symbol = at.code;
-    anchor = Anchor::kCode;
+    symbol = AddressIn(at, reloc.target_section) + reloc.target_offset;
+    anchor = static_cast<Anchor>(reloc.target_section);
   }
   if (other != 0) {
     if (table_[other].State() != ExecutorState::kFrozen && !table_[other].marked)
       return failed(ErrorCode::kRelocTarget,
                     Format("the target executor %llu is still writable: freeze it before, or in the same freeze",
-                           Hex(table_.IdOf(other))));
-    symbol = CodeAddress(other);
+                           Wide(table_.IdOf(other))));
+    symbol = SectionAddress(other, reloc.target_section) + reloc.target_offset;
   }
 
   bool symbol_moves =
@@ -213,15 +220,15 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
       return failed(ErrorCode::kRelocRange,
                     Format("%s cannot reach %#llx from every place in the arena (%#llx to %#llx): use "
                            "R_X86_64_GOTPCREL for data, R_X86_64_PLT32 for a branch, or R_X86_64_64",
-                           info.name, Hex(symbol), Hex(space_.base()), Hex(space_.end())));
+                           info.name, Wide(symbol), Wide(space_.base()), Wide(space_.end())));
     use_veneer = !reached;
   }
   if (use_slot || use_veneer) {
     bool own = anchor != Anchor::kFixed;
-    if (own && (anchor != Anchor::kCode || reloc.target_kind == TargetKind::kOwnState))
+    if ((own && anchor != Anchor::kCode) || (other != 0 && reloc.target_section != Section::kCode))
       return failed(ErrorCode::kRelocTarget,
-                    "a GOT slot can hold an external address or one of code; refer to own data "
-                    "and state with R_X86_64_PC32");
+                    "a GOT slot can hold an external address or one of code; refer to data and state of executors with "
+                    "R_X86_64_PC32");
     uint32_t owner = other != 0 ? other : own ? index : 0;
     // A veneer stands for the place that the branch goes to, a slot for the symbol.
     if (use_veneer) symbol += static_cast<uint64_t>(reloc.addend) + info.branch_bias;
@@ -241,8 +248,8 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
   bool value_fits = arch::Check(info, value);
   // An absolute field narrower than an address holds nothing that moves, even where it happens to fit now.
   if (!value_fits || (!relative && symbol_moves && info.field_bytes < 8))
-    return failed(ErrorCode::kRelocRange, Format("the value %#llx for %s at %s + %u does not fit the field", Hex(value),
-                                                 info.name, SectionName(reloc.section), reloc.offset));
+    return failed(ErrorCode::kRelocRange, Format("the value %#llx for %s at %s + %u does not fit the field",
+                                                 Wide(value), info.name, SectionName(reloc.section), reloc.offset));
 
   Checked checked{&info, value, reloc.offset, reloc.section, anchor, false};
   uint32_t sites_before = reloc.section == Section::kData ? executor.code_bytes : 0;
@@ -252,10 +259,13 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
     reference.target = other;
     reference.site = sites_before + reloc.offset;
     reference.relative = relative;
-    reference.field_bytes = reloc.section == Section::kState ? 0 : info.field_bytes;
+    reference.kind = reloc.section == Section::kState ? ReferenceKind::kHold : ReferenceKind::kReloc;
+    reference.field_bytes = info.field_bytes;
+    reference.target_section = reloc.target_section;
     if (Status status = AddReference(reference)) return failed(status.error().code, status.error().message);
-    if (reference.field_bytes != 0)
-      checked.value = value - CodeAddress(other) + (relative ? AddressIn(at, reloc.section) : 0);
+    if (reference.has_field())
+      checked.value =
+          value - SectionAddress(other, reloc.target_section) + (relative ? AddressIn(at, reloc.section) : 0);
     return checked;
   }
   if (reloc.section == Section::kState) return checked;
@@ -302,7 +312,7 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
     std::memset(from, arch::kPoisonByte, static_cast<size_t>(to - from));
   };
   Placement at = PlacementOf(executor);
-  auto address_of = [&](uint32_t other) { return CodeAddress(other); };
+  auto address_of = [&](uint32_t other, Section section) { return SectionAddress(other, section); };
 
   Span span = space_.Describe(executor.code_span);
   bool code_zero = span.view != nullptr && space_.KnownZero(executor.code_span);
@@ -337,34 +347,14 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
 
   if (executor.state_span != 0) {
     bool state_zero = space_.KnownZero(executor.state_span);
-    uint8_t* state = scope.Fill(executor.state_span, 0, executor.state_bytes);
+    uint8_t* state = scope.Fill(executor.state_span, 0, executor.StateSpanBytes());
     write(Section::kState, state, 0, state_zero);
+    InitialiseExits(index, state);
   }
 }
 
-template <class TargetDelta>
-uint64_t Linker::Rebase(const Executor& executor, uint8_t* code, uint8_t* data, const Placement& from,
-                        const Placement& to, TargetDelta target_delta) const {
-  uint64_t fields = 0;
-  auto shift = [&](uint32_t site, uint8_t field_bytes, bool relative, uint64_t target_moved) {
-    bool in_code = site < executor.code_bytes;
-    uint8_t* field = in_code ? code : data;
-    if (field == nullptr) return;
-    field += in_code ? site : site - executor.code_bytes;
-    uint64_t site_moved = in_code ? to.code - from.code : to.data - from.data;
-    arch::Shift(field_bytes, field, target_moved - (relative ? site_moved : 0));
-    fields++;
-  };
-  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc& kept) {
-    shift(kept.site, kept.field_bytes, kept.relative,
-          AddressOfAnchor(to, kept.anchor) - AddressOfAnchor(from, kept.anchor));
-  });
-  for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound) {
-    const Reference& reference = references_[id];
-    if (reference.field_bytes != 0)
-      shift(reference.site, reference.field_bytes, reference.relative, target_delta(reference.target));
-  }
-  return fields;
+uint64_t Linker::SectionAddress(uint32_t index, Section section) const {
+  return section == Section::kCode ? CodeAddress(index) : AddressIn(PlacementOf(table_[index]), section);
 }
 
 Placement Linker::PlacementOf(const Executor& executor) const {
@@ -373,348 +363,6 @@ Placement Linker::PlacementOf(const Executor& executor) const {
   at.data = executor.data_span != 0 ? space_.AddressOf(executor.data_span) : at.code + executor.DataOffset();
   if (executor.state_span != 0) at.state = space_.AddressOf(executor.state_span);
   return at;
-}
-
-// ---- References
-
-Status Linker::AddReference(const Reference& reference) {
-  uint32_t id = free_reference_;
-  if (id != 0)
-    free_reference_ = references_[id].next_outbound;
-  else if (id = references_.Add(); id == 0)
-    return Error{ErrorCode::kNoMemory, "no memory for the arena's tables"};
-  Reference& added = references_[id] = reference;
-  uint32_t& outbound = added.source_is_link ? links_[added.source].outbound : table_[added.source].outbound;
-  uint32_t& inbound = added.target_is_link ? links_[added.target].inbound : table_[added.target].inbound;
-  added.next_outbound = outbound;
-  added.next_inbound = inbound;
-  added.previous_inbound = 0;
-  if (inbound != 0) references_[inbound].previous_inbound = id;
-  outbound = inbound = id;
-  return Status::Ok();
-}
-
-void Linker::RemoveInbound(uint32_t id) {
-  Reference& reference = references_[id];
-  uint32_t& inbound = reference.target_is_link ? links_[reference.target].inbound : table_[reference.target].inbound;
-  if (reference.next_inbound != 0) references_[reference.next_inbound].previous_inbound = reference.previous_inbound;
-  if (reference.previous_inbound != 0)
-    references_[reference.previous_inbound].next_inbound = reference.next_inbound;
-  else
-    inbound = reference.next_inbound;
-  reference = Reference{};
-  reference.next_outbound = free_reference_;
-  free_reference_ = id;
-}
-
-Result<uint32_t> Linker::AcquireLink(uint32_t user, uint32_t owner, uint64_t target) {
-  uint32_t link = 0;
-  auto found = link_of_.find(LinkKey{target, owner});
-  if (found != link_of_.end()) {
-    link = found->second;
-    if (links_[link].last_user == user) return link;
-  } else {
-    link = free_link_;
-    if (link != 0)
-      free_link_ = links_[link].inbound;
-    else if (link = links_.Add(); link == 0)
-      return Error{ErrorCode::kNoMemory, "no memory for the arena's tables"};
-    links_[link] = ExternalLink{};
-    auto give_up = [&](Status failed) {
-      links_[link].inbound = free_link_;
-      free_link_ = link;
-      return failed;
-    };
-    Result<SpanId> span = space_.Allocate(Zone::kFixedCode, arch::kExternalLinkBytes, 16, 0, Section::kCode);
-    if (!span.ok()) return give_up(std::move(span.status()));
-    {
-      // Nobody knows of the link yet: its bytes may be written before the freeze is certain.
-      WriteScope scope(space_, "external link");
-      if (Status failed = scope.Open(span.value())) {
-        space_.Abandon(span.value());
-        return give_up(std::move(failed));
-      }
-      arch::WriteExternalLink(scope.Fill(span.value(), 0, arch::kExternalLinkBytes),
-                              owner != 0 ? CodeAddress(owner) + target : target);
-    }
-    space_.SetState(span.value(), SpanState::kInternal);
-    links_[link].span = span.value();
-    links_[link].target = target;
-    links_[link].owner = owner;
-    link_of_[LinkKey{target, owner}] = link;
-    if (owner != 0) {
-      Reference reference;
-      reference.source = link;
-      reference.source_is_link = true;
-      reference.target = owner;
-      reference.site = arch::kExternalLinkSlotOffset;
-      reference.field_bytes = 8;
-      if (Status failed = AddReference(reference)) {
-        std::vector<SpanId> unused;
-        ReleaseLink(link, &unused);
-        space_.Abandon(span.value());
-        return failed;
-      }
-    }
-  }
-  Reference use;
-  use.source = user;
-  use.target = link;
-  use.target_is_link = true;
-  if (Status failed = AddReference(use)) {
-    if (links_[link].inbound == 0) {
-      std::vector<SpanId> spans;
-      ReleaseLink(link, &spans);
-      space_.Free(spans[0]);
-    }
-    return failed;
-  }
-  links_[link].last_user = user;
-  return link;
-}
-
-void Linker::ReleaseLink(uint32_t link, std::vector<SpanId>* spans) {
-  ExternalLink& released = links_[link];
-  if (released.outbound != 0) RemoveInbound(released.outbound);
-  link_of_.erase(LinkKey{released.target, released.owner});
-  spans->push_back(released.span);
-  released = ExternalLink{};
-  released.inbound = free_link_;
-  free_link_ = link;
-}
-
-void Linker::Forget(uint32_t index, std::vector<SpanId>* links) {
-  Executor& executor = table_[index];
-  for (uint32_t id = executor.outbound; id != 0;) {
-    Reference reference = references_[id];
-    RemoveInbound(id);
-    if (reference.target_is_link) {
-      ExternalLink& link = links_[reference.target];
-      if (link.last_user == index) link.last_user = 0;
-      if (link.inbound == 0) ReleaseLink(reference.target, links);
-    }
-    id = reference.next_outbound;
-  }
-  executor.outbound = 0;
-  uint32_t kept = 0;
-  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept++; });
-  kept_count_ -= kept;
-  table_.SetKept(executor, {});
-  if (full_records_) records_.erase(index);
-}
-
-uint32_t Linker::FindUnmarkedSource(uint32_t index) const {
-  for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
-    const Reference& reference = references_[id];
-    if (!reference.source_is_link) {
-      if (!table_[reference.source].marked) return reference.source;
-      continue;
-    }
-    for (uint32_t use = links_[reference.source].inbound; use != 0; use = references_[use].next_inbound)
-      if (!table_[references_[use].source].marked) return references_[use].source;
-  }
-  return 0;
-}
-
-// ---- Moves
-
-uint64_t Linker::MoveDelta(uint32_t index) const {
-  auto found = moving_.find(index);
-  if (found == moving_.end()) return 0;
-  return space_.AddressOf(found->second->code_to) - space_.AddressOf(found->second->code_from);
-}
-
-Status Linker::OpenForMove(WriteScope& scope, const std::vector<Move>& batch) {
-  moving_.clear();
-  for (const Move& move : batch) {
-    if (Status failed = scope.Open(move.code_to)) return failed;
-    if (move.data_to != 0)
-      if (Status failed = scope.Open(move.data_to)) return failed;
-    const Executor& executor = table_[move.executor];
-    if (executor.inbound != 0 || executor.outbound != 0) moving_[move.executor] = &move;
-  }
-  for (const auto& [index, move] : moving_) {
-    for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
-      const Reference& reference = references_[id];
-      SpanId written = reference.source_is_link                               ? links_[reference.source].span
-                       : reference.site < table_[reference.source].code_bytes ? table_[reference.source].code_span
-                       : table_[reference.source].data_span != 0              ? table_[reference.source].data_span
-                                                                              : table_[reference.source].code_span;
-      if (reference.field_bytes == 0) continue;
-      if (Status failed = scope.Open(written)) return failed;
-    }
-  }
-  return Status::Ok();
-}
-
-uint64_t Linker::Copy(WriteScope& scope, const std::vector<Move>& batch) {
-  uint64_t fields = 0;
-  auto delta = [&](uint32_t other) { return moving_.empty() ? 0 : MoveDelta(other); };
-  for (const Move& move : batch) {
-    const Executor& executor = table_[move.executor];
-    Placement from = PlacementOf(executor);
-    Placement to = from;
-    to.code = space_.AddressOf(move.code_to);
-    to.data = move.data_to != 0 ? space_.AddressOf(move.data_to) : to.code + executor.DataOffset();
-    uint32_t bytes = space_[move.code_to].granules * kGranuleBytes;
-    uint8_t* code = scope.Fill(move.code_to, 0, bytes);
-    std::memcpy(code, reinterpret_cast<const uint8_t*>(from.code), bytes);
-    uint8_t* data = move.data_to == 0 ? code + executor.DataOffset() : nullptr;
-    fields += Rebase(executor, code, data, from, to, delta);
-    if (move.data_to == 0) continue;
-    bytes = space_[move.data_to].granules * kGranuleBytes;
-    data = scope.Fill(move.data_to, 0, bytes);
-    std::memcpy(data, reinterpret_cast<const uint8_t*>(from.data), bytes);
-    fields += Rebase(executor, nullptr, data, from, to, delta);
-  }
-  return fields;
-}
-
-uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
-  uint64_t fields = 0;
-  for (const Move& move : batch) {
-    Executor& executor = table_[move.executor];
-    executor.code_span = move.code_to;
-    executor.data_span = move.data_to;
-    // Release: a thread that loads the entry finds the bytes that Copy wrote.
-    executor.entry.store(space_.AddressOf(move.code_to), std::memory_order_release);
-  }
-  for (const auto& [index, move] : moving_) {
-    for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
-      const Reference& reference = references_[id];
-      // Sources in the batch were fixed up as they were copied.
-      if (reference.field_bytes == 0 || (!reference.source_is_link && moving_.count(reference.source) != 0)) continue;
-      SpanId span;
-      uint32_t offset = reference.site;
-      if (reference.source_is_link) {
-        span = links_[reference.source].span;
-      } else {
-        const Executor& source = table_[reference.source];
-        bool in_code = reference.site < source.code_bytes;
-        span = in_code || source.data_span == 0 ? source.code_span : source.data_span;
-        if (!in_code) offset += (source.data_span == 0 ? source.DataOffset() : 0) - source.code_bytes;
-      }
-      uint8_t field[8];
-      std::memcpy(field, reinterpret_cast<const uint8_t*>(space_.AddressOf(span) + offset), reference.field_bytes);
-      arch::Shift(reference.field_bytes, field, MoveDelta(index));
-      scope.Patch(span, offset, field, reference.field_bytes);
-      fields++;
-    }
-  }
-  moving_.clear();
-  return fields;
-}
-
-uint64_t Linker::CountRewrites(uint32_t index) const {
-  const Executor& executor = table_[index];
-  uint64_t fields = 0;
-  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { fields++; });
-  for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound)
-    fields += references_[id].field_bytes != 0;
-  for (uint32_t id = executor.inbound; id != 0; id = references_[id].next_inbound)
-    fields += references_[id].field_bytes != 0;
-  return fields;
-}
-
-// ---- Verification
-
-void Linker::Verify(uint32_t index, std::vector<Problem>* problems) const {
-  const Executor& executor = table_[index];
-  Placement at = PlacementOf(executor);
-  if (executor.entry.load(std::memory_order_relaxed) != at.code)
-    problems->push_back({table_.IdOf(index), Section::kCode, 0, at.code, executor.entry.load(std::memory_order_relaxed),
-                         "the entry is not the address of the code"});
-  std::vector<uint8_t> bytes(uint64_t{executor.code_bytes} + executor.data_bytes);
-  uint8_t* code = bytes.data();
-  uint8_t* data = code + executor.code_bytes;
-  std::memcpy(code, reinterpret_cast<const uint8_t*>(at.code), executor.code_bytes);
-  if (executor.data_bytes != 0) std::memcpy(data, reinterpret_cast<const uint8_t*>(at.data), executor.data_bytes);
-  Rebase(executor, code, data, at, Placement{}, [&](uint32_t other) { return -CodeAddress(other); });
-  uint64_t sum = Checksum(Checksum(0, code, executor.code_bytes), data, executor.data_bytes);
-  if (static_cast<uint32_t>(sum) == executor.checksum) return;
-
-  // Something differs. With full records the field can be named.
-  size_t before = problems->size();
-  auto records = records_.find(index);
-  if (records != records_.end()) {
-    for (const RelocSpec& reloc : records->second) {
-      if (reloc.section == Section::kState) continue;
-      const arch::KindInfo& info = *arch::FindKind(reloc.kind);
-      uint64_t symbol = reloc.target;
-      if (reloc.target_kind <= TargetKind::kOwnState) symbol += AddressIn(at, SectionOf(reloc.target_kind));
-      if (reloc.target_kind == TargetKind::kExecutor) symbol = CodeAddress(IndexOf(reloc.target));
-      if (info.shape == arch::Shape::kGot) continue;  // the slot is checked by VerifyLinks
-      uint64_t site = AddressIn(at, reloc.section) + reloc.offset;
-      uint64_t expected =
-          symbol + static_cast<uint64_t>(reloc.addend) - (info.shape == arch::Shape::kAbsolute ? 0 : site);
-      if (info.is_branch && !arch::Check(info, expected)) continue;  // through a veneer
-      uint64_t found = arch::Read(info, reinterpret_cast<const uint8_t*>(site));
-      if (found != expected)
-        problems->push_back({table_.IdOf(index), reloc.section, reloc.offset, expected, found, info.name});
-    }
-  }
-  if (problems->size() == before)
-    problems->push_back({table_.IdOf(index), Section::kCode, -1, executor.checksum, static_cast<uint32_t>(sum),
-                         "the checksum of code and data"});
-}
-
-void Linker::VerifyLinks(std::vector<Problem>* problems) const {
-  for (const auto& [key, link] : link_of_) {
-    uint64_t expected = key.owner != 0 ? CodeAddress(key.owner) + key.target : key.target;
-    uint64_t found = LoadAs<uint64_t>(reinterpret_cast<const uint8_t*>(SlotAddress(link)));
-    if (found != expected)
-      problems->push_back({key.owner != 0 ? table_.IdOf(key.owner) : 0, Section::kCode, -1, expected, found,
-                           "the slot of an external link"});
-  }
-}
-
-std::string Linker::FindBrokenRule() const {
-  std::string broken;
-  uint64_t kept = 0, outbound = 0, inbound = 0;
-  auto walk_inbound = [&](uint32_t first, uint32_t target, bool is_link) {
-    uint32_t previous = 0;
-    for (uint32_t id = first; id != 0; previous = id, id = references_[id].next_inbound) {
-      const Reference& reference = references_[id];
-      inbound++;
-      if (reference.target != target || reference.target_is_link != is_link || reference.previous_inbound != previous)
-        broken = "an inbound list is not the list of its target";
-    }
-  };
-  auto walk_outbound = [&](uint32_t first, uint32_t source, bool is_link) {
-    for (uint32_t id = first; id != 0; id = references_[id].next_outbound) {
-      const Reference& reference = references_[id];
-      outbound++;
-      if (reference.source != source || reference.source_is_link != is_link)
-        broken = "an outbound list is not the list of its source";
-      if (!reference.target_is_link && table_[reference.target].State() != ExecutorState::kFrozen)
-        broken = "a reference to an executor that is not frozen";
-    }
-  };
-  for (uint32_t index = 1; index < table_.size(); index++) {
-    const Executor& executor = table_[index];
-    if (executor.State() != ExecutorState::kFrozen) {
-      if (executor.inbound != 0 || executor.outbound != 0) broken = "references of an executor that is not frozen";
-      continue;
-    }
-    ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept++; });
-    walk_outbound(executor.outbound, index, false);
-    walk_inbound(executor.inbound, index, false);
-  }
-  for (const auto& [key, link] : link_of_) {
-    walk_outbound(links_[link].outbound, link, true);
-    walk_inbound(links_[link].inbound, link, true);
-    if (links_[link].inbound == 0) broken = "an external link that nobody uses";
-  }
-  if (inbound != outbound) broken = "inbound and outbound references differ in number";
-  if (kept != kept_count_) broken = "the count of kept relocs is wrong";
-  return broken;
-}
-
-size_t Linker::MetadataBytes() const {
-  size_t records = 0;
-  for (const auto& [index, relocs] : records_) records += relocs.capacity() * sizeof(RelocSpec);
-  return sizeof *this + references_.MetadataBytes() + links_.MetadataBytes() + records +
-         link_of_.size() * (sizeof(LinkKey) + 3 * sizeof(void*));
 }
 
 }  // namespace jit_arena

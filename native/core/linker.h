@@ -9,6 +9,7 @@
 // sources are found without a search, and a target cannot be freed under them.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <unordered_map>
 #include <vector>
@@ -28,19 +29,50 @@ struct Placement {
   uint64_t state = 0;
 };
 
-// A reloc of one executor that names another, or its use of an external link.
+inline uint64_t AddressIn(const Placement& at, Section section) {
+  return section == Section::kCode ? at.code : section == Section::kData ? at.data : at.state;
+}
+
+inline uint64_t AddressOfAnchor(const Placement& at, Anchor anchor) {
+  return anchor == Anchor::kFixed ? 0 : AddressIn(at, static_cast<Section>(anchor));
+}
+
+// Why one thing refers to another.
+enum class ReferenceKind : uint8_t {
+  kReloc,    // executor → executor: a field that a move of either rewrites
+  kHold,     // executor → executor: a reloc that no move changes; it only keeps the target
+  kLinkUse,  // executor → external link
+  kSlot,     // external link → executor: the slot holds an address in the target
+  kExit,     // executor → executor: an exit is linked
+};
+
+// One reference, in the lists of its source and of its target.
 struct Reference {
-  uint32_t source = 0;  // executor, or external link when source_is_link
-  uint32_t target = 0;  // executor, or external link when target_is_link
-  uint32_t site = 0;    // as in KeptReloc; in a link it is the slot
+  uint32_t source = 0;  // executor; for kSlot an external link
+  uint32_t target = 0;  // executor; for kLinkUse an external link
+  uint32_t site = 0;    // kReloc: as in KeptReloc; kExit: the exit's number
   uint32_t next_outbound = 0;
   uint32_t next_inbound = 0;
   uint32_t previous_inbound = 0;
-  uint8_t field_bytes = 0;  // 0: nothing to rewrite, the reference only keeps the target
-  bool relative = false;
-  bool source_is_link = false;
-  bool target_is_link = false;
+  uint32_t entry_offset = 0;  // kExit: where in the target's code
+  ReferenceKind kind = ReferenceKind::kReloc;
+  uint8_t field_bytes = 0;                  // kReloc
+  bool relative = false;                    // kReloc
+  Section target_section = Section::kCode;  // kReloc: what the field moves with
+
+  bool source_is_link() const { return kind == ReferenceKind::kSlot; }
+  bool target_is_link() const { return kind == ReferenceKind::kLinkUse; }
+  bool has_field() const { return kind == ReferenceKind::kReloc; }
 };
+
+// An exit record as machine code sees it (DESIGN §7).
+struct ExitRecord {
+  std::atomic<uint64_t> entry;  // where the exit goes: the exit stub, or a linked executor
+  uint32_t executor;            // index
+  uint16_t exit;
+  uint16_t temperature;  // counted down by the exit stub, without atomicity: counts may be lost between threads
+};
+static_assert(sizeof(ExitRecord) == arch::kExitRecordBytes);
 
 // One difference between what memory holds and what it should hold.
 struct Problem {
@@ -85,6 +117,38 @@ class Linker {
   void Forget(uint32_t index, std::vector<SpanId>* links);
   // The first executor that refers to `index` and is not `marked`, or 0.
   uint32_t FindUnmarkedSource(uint32_t index) const;
+
+  // Exits and links. `exit` is below the executor's exit count, and both executors are frozen.
+
+  // Where cold exits and done jumps go, and how often an exit is taken before it is hot for the first time (1 to 4096).
+  void SetStubs(uint64_t exit_stub, uint64_t done_stub, uint32_t exit_threshold, double exit_growth);
+  // One aligned store; no code is written. Replaces an earlier link. ERR_ARENA_NO_MEMORY.
+  Status Link(uint32_t source, uint32_t exit, uint32_t target, uint32_t entry_offset);
+  // Back to the exit stub, with the temperature of a new exit.
+  void Unlink(uint32_t source, uint32_t exit);
+  void UnlinkAll();
+  // Every exit that is linked to an executor goes back to the stub.
+  void UnlinkInbound(uint32_t target);
+  // Calls visit(source, exit, entry_offset) for every exit linked to an executor; visit may relink it.
+  template <class Visit>
+  void ForEachLinkTo(uint32_t target, Visit visit) const;
+  struct LinkedTo {
+    uint32_t target;  // 0: not linked
+    uint32_t entry_offset;
+  };
+  LinkedTo FindLink(uint32_t source, uint32_t exit) const;
+  // True when links lead from one executor to another.
+  bool Reaches(uint32_t from, uint32_t to) const;
+  // Links from the last executor that makes progress, or that nothing links to; kEndless for a cycle without progress.
+  static constexpr uint32_t kEndless = ~0u;
+  uint32_t ChainDepth(uint32_t index) const;
+  // A hot exit was reported: the next time takes longer.
+  void Backoff(ExitRecord& record) const;
+
+  ExitRecord& RecordOf(uint32_t index, uint32_t exit) const;
+  // The executor's flags, or null.
+  std::atomic<uint8_t>* ValidByte(uint32_t index) const;
+  std::atomic<uint8_t>* WarmByte(uint32_t index) const;
 
   // Moves, for a batch whose executors are distinct: Copy writes new copies, fixed up against the final addresses of
   // the whole batch; Publish switches entries and rewrites references from outside the batch. Returns rewritten
@@ -147,12 +211,22 @@ class Linker {
   void RemoveInbound(uint32_t reference);
 
   // Shifts the fields that lie in code (at `code`) and in data (at `data`), where not null, from the addresses `from`
-  // to the addresses `to`. `target_delta(index)` says how far another executor moves. Returns the number of fields.
+  // to the addresses `to`. `target_delta(index, section)` says how far a section of another executor moves. Returns
+  // the number of fields.
   template <class TargetDelta>
   uint64_t Rebase(const Executor& executor, uint8_t* code, uint8_t* data, const Placement& from, const Placement& to,
                   TargetDelta target_delta) const;
-  // How far the batch at hand moves an executor.
-  uint64_t MoveDelta(uint32_t index) const;
+  // How far the batch at hand moves a section of an executor.
+  uint64_t MoveDelta(uint32_t index, Section section) const;
+  // The span and the offset in it of a field of an executor.
+  SpanId SpanOfSite(const Executor& executor, uint32_t site, uint32_t* offset) const;
+  void InitialiseExits(uint32_t index, uint8_t* state);
+  void MakeCold(ExitRecord& record) const;
+  void VerifyExits(uint32_t index, std::vector<Problem>* problems) const;
+  uint16_t FirstTemperature() const;
+  uint32_t FindExitReference(uint32_t source, uint32_t exit) const;
+  void RemoveReference(uint32_t reference);
+  uint64_t SectionAddress(uint32_t index, Section section) const;
   uint64_t CodeAddress(uint32_t index) const { return space_.AddressOf(table_[index].code_span); }
   uint64_t SlotAddress(uint32_t link) const {
     return space_.AddressOf(links_[link].span) + arch::kExternalLinkSlotOffset;
@@ -168,6 +242,11 @@ class Linker {
   std::unordered_map<LinkKey, uint32_t, LinkKeyHash> link_of_;
   uint64_t kept_count_ = 0;
 
+  uint64_t exit_stub_ = 0;
+  uint64_t done_stub_ = 0;
+  uint32_t exit_threshold_ = 1;
+  double exit_growth_ = 2;
+
   bool full_records_;  // debug: every reloc is kept as the host gave it
   std::unordered_map<uint32_t, std::vector<RelocSpec>> records_;
 
@@ -177,5 +256,40 @@ class Linker {
   KeptRelocWriter kept_writer_;
   std::unordered_map<uint32_t, const Move*> moving_;  // executors of the batch that have references
 };
+
+template <class TargetDelta>
+uint64_t Linker::Rebase(const Executor& executor, uint8_t* code, uint8_t* data, const Placement& from,
+                        const Placement& to, TargetDelta target_delta) const {
+  uint64_t fields = 0;
+  auto shift = [&](uint32_t site, uint8_t field_bytes, bool relative, uint64_t target_moved) {
+    bool in_code = site < executor.code_bytes;
+    uint8_t* field = in_code ? code : data;
+    if (field == nullptr) return;
+    field += in_code ? site : site - executor.code_bytes;
+    uint64_t site_moved = in_code ? to.code - from.code : to.data - from.data;
+    arch::Shift(field_bytes, field, target_moved - (relative ? site_moved : 0));
+    fields++;
+  };
+  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc& kept) {
+    shift(kept.site, kept.field_bytes, kept.relative,
+          AddressOfAnchor(to, kept.anchor) - AddressOfAnchor(from, kept.anchor));
+  });
+  for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound) {
+    const Reference& reference = references_[id];
+    if (reference.has_field())
+      shift(reference.site, reference.field_bytes, reference.relative,
+            target_delta(reference.target, reference.target_section));
+  }
+  return fields;
+}
+
+template <class Visit>
+void Linker::ForEachLinkTo(uint32_t target, Visit visit) const {
+  for (uint32_t id = table_[target].inbound; id != 0;) {
+    const Reference reference = references_[id];
+    id = reference.next_inbound;
+    if (reference.kind == ReferenceKind::kExit) visit(reference.source, reference.site, reference.entry_offset);
+  }
+}
 
 }  // namespace jit_arena

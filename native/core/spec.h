@@ -16,10 +16,14 @@ enum class TargetKind : uint8_t {
   kOwnData,
   kOwnState,
   kAddress,      // `target` is an absolute address outside the arena's executors
-  kExecutor,     // `target` is an id; the address is that of its first code byte
-  kBatchMember,  // `target` is a position in the list that is being installed
+  kExecutor,     // `target` is an id; the address is `target_offset` bytes into its `target_section`
+  kBatchMember,  // the same, but `target` is a position in the list that is being installed
+  kExit,         // `target` is an exit number; the address is that of its exit record
+  kDone,         // the stub that ends a run
+  kValid,        // the byte that is 1 until the executor is invalidated
+  kWarm,         // the byte that a trace sets at its start, for cold eviction
 };
-inline constexpr int kTargetKinds = 6;
+inline constexpr int kTargetKinds = 10;
 
 // {section, offset, kind, target, addend} of DESIGN §2. The field at `offset` is the site.
 struct RelocSpec {
@@ -29,6 +33,8 @@ struct RelocSpec {
   uint32_t offset;  // bytes from the start of the section
   uint64_t target;
   int64_t addend;
+  Section target_section = Section::kCode;  // of another executor
+  uint32_t target_offset = 0;
 };
 
 // Sizes and alignments by Section. Bytes may be null: the section is then zero.
@@ -38,7 +44,11 @@ struct ExecutorSpec {
   uint32_t aligns[kSections] = {16, 8, 16};
   const RelocSpec* relocs = nullptr;
   uint32_t reloc_count = 0;
+  uint32_t exit_count = 0;
+  const uint32_t* exit_tags = nullptr;  // a number of the host's for each exit, or null
   bool movable = true;
+  int8_t evictable = -1;  // 0 or 1; -1: as the executor's kind says (exits, or a warm or done reloc)
+  bool makes_progress = false;
   std::string_view name{};
   const uint32_t* entries = nullptr;  // offsets in code
   uint32_t entry_count = 0;

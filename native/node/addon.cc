@@ -74,6 +74,7 @@ Napi::Object Layout(Napi::Env env) {
   layout.Set("call", Napi::Number::New(env, offsetof(Mailbox, call)));
   layout.Set("callback", Napi::Number::New(env, offsetof(Mailbox, callback)));
   layout.Set("numbers", Napi::Number::New(env, offsetof(Mailbox, numbers)));
+  layout.Set("frameBytes", Napi::Number::New(env, sizeof(arch::CallFrame)));
   layout.Set("frameIntegers", Napi::Number::New(env, offsetof(arch::CallFrame, integers)));
   layout.Set("frameFloats", Napi::Number::New(env, offsetof(arch::CallFrame, floats)));
   layout.Set("frameIntegerResult", Napi::Number::New(env, offsetof(arch::CallFrame, integer_result)));

@@ -1,5 +1,6 @@
 // The arena's native functions, bound to one arena each. TypeScript (ts/arena.ts) checks types and is the only caller;
 // a result of 0 is success, any other number an error to be fetched with lastError().
+#include <algorithm>
 #include <cstring>
 
 #include "node/arena_handle.h"
@@ -18,6 +19,9 @@ enum Number : int {
   kDataAlign = 5,
   kStateAlign = 6,
   kMovable = 7,
+  kEvictable = 9,  // 0, 1, or -1: as the executor's kind says
+  kMakesProgress = 10,
+  kExits = 11,
   kRelocs = 8,  // how many stand in the reloc buffer
 };
 
@@ -50,28 +54,38 @@ Napi::Value Done(const Napi::CallbackInfo& info, Environment* environment, Statu
   return status.ok() ? Napi::Number::New(info.Env(), 0).As<Napi::Value>() : environment->Fail(std::move(status));
 }
 
-// arguments: code, data, state (Uint8Array or undefined: zero), name (string or undefined), entries (Uint32Array or
-// undefined); the rest is in numbers[] and the reloc buffer.
+// arguments: code, data, state (Uint8Array, or undefined: zero, of the size in numbers[]), name (string or undefined),
+// entries (Uint32Array or undefined); the rest is in numbers[] and the reloc buffer.
 struct SpecArguments {
   explicit SpecArguments(const Napi::CallbackInfo& info, const Environment& environment) {
     const double* numbers = environment.mailbox->numbers;
     for (int section = 0; section < kSections; section++) {
-      Bytes bytes = BytesOf(info[section]);
-      spec.bytes[section] = bytes.size != 0 ? bytes.data : nullptr;
-      spec.sizes[section] = static_cast<uint32_t>(numbers[kCodeBytes + section]);
+      if (info[section].IsTypedArray()) {
+        Bytes bytes = BytesOf(info[section]);
+        spec.bytes[section] = bytes.size != 0 ? bytes.data : nullptr;
+        spec.sizes[section] = static_cast<uint32_t>(std::min<size_t>(bytes.size, UINT32_MAX));
+      } else {
+        spec.sizes[section] = static_cast<uint32_t>(numbers[kCodeBytes + section]);
+      }
       spec.aligns[section] = static_cast<uint32_t>(numbers[kCodeAlign + section]);
-      // TypeScript took the size from the same array; an array that shrank in between is read as far as it goes.
-      if (bytes.size < spec.sizes[section]) spec.bytes[section] = nullptr;
     }
     spec.movable = numbers[kMovable] != 0;
+    spec.evictable = static_cast<int8_t>(numbers[kEvictable]);
+    spec.makes_progress = numbers[kMakesProgress] != 0;
+    spec.exit_count = static_cast<uint32_t>(numbers[kExits]);
     spec.relocs = environment.relocs;
     spec.reloc_count = static_cast<uint32_t>(numbers[kRelocs]);
+    JIT_ARENA_CHECK(spec.reloc_count <= environment.reloc_capacity);
     if (info[3].IsString()) name = info[3].As<Napi::String>().Utf8Value();
     spec.name = name;
     if (info[4].IsTypedArray()) {
       Napi::Uint32Array array = info[4].As<Napi::Uint32Array>();
       spec.entries = array.Data();
       spec.entry_count = static_cast<uint32_t>(array.ElementLength());
+    }
+    if (info[5].IsTypedArray()) {
+      Napi::Uint32Array array = info[5].As<Napi::Uint32Array>();
+      if (array.ElementLength() >= spec.exit_count) spec.exit_tags = array.Data();
     }
   }
   ExecutorSpec spec;
@@ -103,7 +117,7 @@ Napi::Value Install(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), 0);
 }
 
-// installBatch(code, codeOffsets, data, dataOffsets, stateBytes, relocsOfEach, ids): offsets have one entry more than
+// installBatch(code, codeOffsets, data, dataOffsets, relocsOfEach, ids): offsets have one entry more than
 // there are executors; relocsOfEach counts each executor's relocs, which stand in the reloc buffer one after the other.
 Napi::Value InstallBatch(const Napi::CallbackInfo& info) {
   Napi::Value failed;
@@ -119,6 +133,7 @@ Napi::Value InstallBatch(const Napi::CallbackInfo& info) {
   uint32_t count = static_cast<uint32_t>(ids.ElementLength());
   std::vector<ExecutorSpec> specs(count);
   const RelocSpec* relocs = environment.relocs;
+  JIT_ARENA_CHECK(environment.mailbox->numbers[kRelocs] <= static_cast<double>(environment.reloc_capacity));
   for (uint32_t i = 0; i < count; i++) {
     ExecutorSpec& spec = specs[i];
     spec.bytes[0] = code.Data() + static_cast<size_t>(code_offsets[i]);
@@ -249,7 +264,7 @@ Napi::Value PlanCompaction(const Napi::CallbackInfo& info) {
   return ToJs(info.Env(), handle->arena->PlanCompaction());
 }
 
-// collect(compact, maxPauseMicros)
+// collect(compact, maxPauseMicros, evictCold)
 Napi::Value Collect(const Napi::CallbackInfo& info) {
   Napi::Value failed;
   ArenaHandle* handle = HandleOf(info, &failed);
@@ -258,6 +273,7 @@ Napi::Value Collect(const Napi::CallbackInfo& info) {
   CollectOptions options;
   options.compact = info[0].As<Napi::Boolean>().Value();
   options.max_pause_nanos = static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue() * 1000);
+  options.evict_cold = info[2].ToBoolean();
   return ToJs(info.Env(), handle->arena->Collect(options, handle->pin));
 }
 
@@ -288,7 +304,7 @@ Napi::Value Dispose(const Napi::CallbackInfo& info) {
   if (handle->arena == nullptr) return Napi::Number::New(info.Env(), 0);
   if (handle->pinned())
     return handle->environment->Fail(Error{ErrorCode::kBusy,
-                                           "machine code of the arena is still on the stack: dispose "
+                                           "machine code of the arena is on the stack, or pinned() is: dispose "
                                            "after the call has returned"});
   for (auto& callback : handle->callbacks) callback->function.Reset();
   handle->arena.reset();
@@ -322,6 +338,15 @@ constexpr struct {
     {"bind", Bind},
     {"addCallback", AddCallback},
     {"disposeCallback", DisposeCallback},
+    {"link", Link},
+    {"unlink", Unlink},
+    {"unlinkAll", UnlinkAll},
+    {"linkOf", LinkOf},
+    {"chainDepth", ChainDepth},
+    {"replace", Replace},
+    {"invalidate", Invalidate},
+    {"setHotStub", SetHotStub},
+    {"exitTag", ExitTag},
 };
 
 }  // namespace
@@ -335,6 +360,11 @@ Napi::Value CreateArena(const Napi::CallbackInfo& info) {
   if (writer >= 0) options.writer = static_cast<os::WriterKind>(writer);
   options.apart = given.Get("apart").ToBoolean();
   options.max_retired_bytes = static_cast<uint64_t>(given.Get("maxRetiredBytes").ToNumber().DoubleValue());
+  if (given.Has("exitThreshold")) {
+    options.exit_threshold = given.Get("exitThreshold").ToNumber().Uint32Value();
+    options.exit_growth = given.Get("exitGrowth").ToNumber().DoubleValue();
+    options.max_chain_depth = given.Get("maxChainDepth").ToNumber().Uint32Value();
+  }
   options.full_records = given.Get("fullRecords").ToBoolean();
   options.name = given.Get("name").ToString().Utf8Value();
   Result<std::unique_ptr<Arena>> arena = Arena::Create(options);
@@ -346,6 +376,11 @@ Napi::Value CreateArena(const Napi::CallbackInfo& info) {
   Napi::Object functions = Napi::Object::New(info.Env());
   for (const auto& entry : kFunctions)
     functions.Set(entry.name, Napi::Function::New(info.Env(), entry.function, entry.name, handle));
+  functions.Set("run", Napi::Value(info.Env(), [&] {
+                  napi_value run = nullptr;
+                  napi_create_function(info.Env(), "run", NAPI_AUTO_LENGTH, Run, handle, &run);
+                  return run;
+                }()));
   functions.Set("writer", os::WriterName(handle->arena->writer()));
   functions.AddFinalizer(
       [](Napi::Env, ArenaHandle* collected) {

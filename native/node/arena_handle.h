@@ -47,6 +47,24 @@ Napi::Value Bind(const Napi::CallbackInfo& info);
 Napi::Value AddCallback(const Napi::CallbackInfo& info);
 Napi::Value DisposeCallback(const Napi::CallbackInfo& info);
 
+// node/exits.cc. Positions in the mailbox's numbers[] for run and its kin; ts/native.ts names the same ones.
+enum RunNumber : int { kRunId = 0, kRunEntry = 1, kRunExit = 1, kRunHot = 2 };
+napi_value Run(napi_env env, napi_callback_info info);
+Napi::Value Link(const Napi::CallbackInfo& info);
+Napi::Value Unlink(const Napi::CallbackInfo& info);
+Napi::Value UnlinkAll(const Napi::CallbackInfo& info);
+Napi::Value LinkOf(const Napi::CallbackInfo& info);
+Napi::Value ChainDepth(const Napi::CallbackInfo& info);
+Napi::Value Replace(const Napi::CallbackInfo& info);
+Napi::Value Invalidate(const Napi::CallbackInfo& info);
+Napi::Value SetHotStub(const Napi::CallbackInfo& info);
+Napi::Value ExitTag(const Napi::CallbackInfo& info);
+
+// Why an executor without an entry cannot be entered.
+Status CannotEnter(Arena& arena, ExecutorId id);
+// Null, or the error that a callback ran on a foreign thread during a call that has just returned.
+napi_value TakeWrongThread(ArenaHandle& handle);
+
 // The handle a bound function belongs to, or null with the error remembered and `*failed` set.
 inline ArenaHandle* HandleOf(const Napi::CallbackInfo& info, Napi::Value* failed) {
   auto* handle = static_cast<ArenaHandle*>(info.Data());

@@ -15,7 +15,7 @@ void HandleCallback(void* context, arch::CallFrame* frame) {
     environment.wrong_thread.store(true, std::memory_order_relaxed);
     return;
   }
-  if (environment.terminating || callback.disposed) return;
+  if (callback.disposed) return;
   napi_env env = environment.env;
   Napi::HandleScope scope(env);
   environment.mailbox->callback = *frame;
@@ -24,11 +24,10 @@ void HandleCallback(void* context, arch::CallFrame* frame) {
   napi_value undefined = nullptr;
   napi_value result = nullptr;
   napi_get_undefined(env, &undefined);
-  if (napi_call_function(env, undefined, callback.function.Value(), 0, nullptr, &result) != napi_ok) {
-    // The wrapper lets nothing through, so JavaScript is being torn down (process.exit, a terminated worker).
-    environment.terminating = true;
-    return;
-  }
+  // The wrapper lets no exception through. It fails before it begins when the stack is full, and then the exception
+  // stays pending in the environment: later callbacks fail at once, and the call that entered the machine code throws
+  // it on return. Or no JavaScript can run any more (a terminated worker), and so it goes on.
+  if (napi_call_function(env, undefined, callback.function.Value(), 0, nullptr, &result) != napi_ok) return;
   // The wrapper wrote the result last, so no inner callback has overwritten it.
   frame->integer_result = environment.mailbox->callback.integer_result;
   frame->float_result = environment.mailbox->callback.float_result;

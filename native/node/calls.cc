@@ -11,17 +11,6 @@ struct CallTarget {
   uint32_t entry_offset;
 };
 
-Status CannotEnter(const CallTarget& target) {
-  Arena& arena = *target.handle->arena;
-  if (Status failed = arena.CheckProcess()) return failed;
-  Result<ExecutorInfo> described = arena.Describe(target.executor);
-  if (!described.ok()) return std::move(described.status());
-  Error error{ErrorCode::kNotFrozen, Format("executor %llu is still writable: freeze it before it is called",
-                                            static_cast<unsigned long long>(target.executor))};
-  error.executor = target.executor;
-  return error;
-}
-
 // Returns undefined when the call was made (a null napi_value costs nothing), otherwise the error's number.
 napi_value Call(napi_env env, napi_callback_info info) {
   void* data = nullptr;
@@ -38,23 +27,38 @@ napi_value Call(napi_env env, napi_callback_info info) {
   if (entry != 0)
     arena->call_gate()(reinterpret_cast<const void*>(entry + target.entry_offset), &environment.mailbox->call);
   reclaimer.Leave(*handle.pin);
-  if (entry == 0) return environment.Fail(CannotEnter(target));
+  if (entry == 0) return environment.Fail(CannotEnter(*arena, target.executor));
 
-  if (environment.wrong_thread.load(std::memory_order_relaxed) && handle.pin->depth == 0) {
-    environment.wrong_thread.store(false, std::memory_order_relaxed);
-    return environment.Fail(
-        Error{ErrorCode::kWrongThread, "machine code called a callback on another thread than the one that made it"});
-  }
-  return nullptr;
+  return TakeWrongThread(handle);
 }
 
 }  // namespace
+
+Status CannotEnter(Arena& arena, ExecutorId id) {
+  if (Status failed = arena.CheckProcess()) return failed;
+  Result<ExecutorInfo> described = arena.Describe(id);
+  if (!described.ok()) return std::move(described.status());
+  return ExecutorError(ErrorCode::kNotFrozen, id,
+                       Format("executor %llu is still writable: freeze it before it is called", Wide(id)));
+}
+
+napi_value TakeWrongThread(ArenaHandle& handle) {
+  Environment& environment = *handle.environment;
+  if (handle.pin->depth != 0 || !environment.wrong_thread.load(std::memory_order_relaxed)) return nullptr;
+  environment.wrong_thread.store(false, std::memory_order_relaxed);
+  return environment.Fail(
+      Error{ErrorCode::kWrongThread, "machine code called a callback on another thread than the one that made it"});
+}
 
 Napi::Value Bind(const Napi::CallbackInfo& info) {
   Napi::Value failed;
   ArenaHandle* handle = HandleOf(info, &failed);
   if (handle == nullptr) return failed;
   ExecutorId id = static_cast<ExecutorId>(info[0].As<Napi::Number>().Int64Value());
+  if (handle->arena->IsTrace(id))
+    return handle->environment->Fail(ExecutorError(
+        ErrorCode::kTraceAbi, id,
+        Format("executor %llu has exits or a done target and follows the trace ABI: run it with a runner", Wide(id))));
   Result<uint32_t> offset = handle->arena->EntryOffset(id, info[1].As<Napi::Number>().Uint32Value());
   if (!offset.ok()) return handle->environment->Fail(std::move(offset.status()));
   auto* target = new CallTarget{handle, id, offset.value()};

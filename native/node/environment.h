@@ -47,8 +47,6 @@ struct Environment {
   std::unique_ptr<Error> last_error;
   // A callback was called on another thread than this environment's; reported by the next call that returns.
   std::atomic<bool> wrong_thread{false};
-  // JavaScript can run no more: callbacks return 0 at once.
-  bool terminating = false;
 };
 
 }  // namespace jit_arena::node

@@ -29,6 +29,9 @@ Napi::Object ToJs(Napi::Env env, const ExecutorInfo& info) {
   object.Set("dataBytes", ToNumber(env, info.sizes[1]));
   object.Set("stateBytes", ToNumber(env, info.sizes[2]));
   object.Set("movable", info.movable);
+  object.Set("evictable", info.evictable);
+  object.Set("makesProgress", info.makes_progress);
+  object.Set("exits", ToNumber(env, info.exits));
   object.Set("name", std::string(info.name));
   object.Set("address", Napi::BigInt::New(env, info.address));
   return object;
@@ -64,6 +67,10 @@ Napi::Object ToJs(Napi::Env env, const CollectResult& result) {
   object.Set("pagesFreed", ToNumber(env, result.pages_freed));
   object.Set("retiredBytes", ToNumber(env, result.retired_bytes));
   object.Set("pauseMicros", Napi::Number::New(env, Micros(result.pause_nanos)));
+  Napi::Array evicted = Napi::Array::New(env, result.evicted.size());
+  for (uint32_t i = 0; i < result.evicted.size(); i++) evicted.Set(i, ToNumber(env, result.evicted[i]));
+  object.Set("evicted", ToNumber(env, result.evicted.size()));
+  object.Set("evictedIds", evicted);
   return object;
 }
 
@@ -83,6 +90,21 @@ Napi::Object ToJs(Napi::Env env, const ArenaStats& stats) {
   object.Set("relocsRewritten", ToNumber(env, stats.relocs_rewritten));
   object.Set("keptRelocs", ToNumber(env, stats.kept_relocs));
   object.Set("externalLinks", ToNumber(env, stats.external_links));
+  object.Set("evicted", ToNumber(env, stats.evicted));
+  Napi::Array classes = Napi::Array::New(env, stats.size_classes.size());
+  for (uint32_t i = 0; i < stats.size_classes.size(); i++) {
+    const SizeClass& size_class = stats.size_classes[i];
+    Napi::Object entry = Napi::Object::New(env);
+    entry.Set("upTo", ToNumber(env, size_class.up_to));
+    entry.Set("count", ToNumber(env, size_class.count));
+    entry.Set("bytes", ToNumber(env, size_class.bytes));
+    entry.Set("exits", ToNumber(env, size_class.exits));
+    entry.Set("loops", ToNumber(env, size_class.loops));
+    entry.Set("diedCold", ToNumber(env, size_class.died_cold));
+    entry.Set("diedColdLoops", ToNumber(env, size_class.died_cold_loops));
+    classes.Set(i, entry);
+  }
+  object.Set("sizeClasses", classes);
   Napi::Object pauses = Napi::Object::New(env);
   pauses.Set("count", ToNumber(env, stats.pauses.count));
   pauses.Set("totalMicros", Napi::Number::New(env, Micros(stats.pauses.total_nanos)));

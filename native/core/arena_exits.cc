@@ -1,0 +1,171 @@
+// Exits, links and the hot stub: checks and order of calls; the linker does the stores.
+#include "core/arena.h"
+
+namespace jit_arena {
+
+Result<uint32_t> Arena::FindFrozen(ExecutorId id) {
+  if (Status failed = CheckProcess()) return failed;
+  Result<Executor*> found = FindExecutor(id);
+  if (!found.ok()) return std::move(found.status());
+  if (found.value()->State() == ExecutorState::kFrozen) return IndexOf(id);
+  return ExecutorError(ErrorCode::kNotFrozen, id, Format("executor %llu is still writable: freeze it first", Wide(id)));
+}
+
+Result<uint32_t> Arena::FindExit(ExecutorId id, uint32_t exit) {
+  Result<uint32_t> index = FindFrozen(id);
+  if (!index.ok()) return index;
+  uint32_t count = table_[index.value()].exit_count;
+  if (exit < count) return index;
+  Error error =
+      ExecutorError(ErrorCode::kExit, id, Format("executor %llu has %u exits and no exit %u", Wide(id), count, exit));
+  error.index = exit;
+  return error;
+}
+
+Status Arena::Link(ExecutorId source_id, uint32_t exit, ExecutorId target_id, uint32_t entry) {
+  std::lock_guard guard(lock_);
+  Result<uint32_t> source = FindExit(source_id, exit);
+  if (!source.ok()) return std::move(source.status());
+  Result<uint32_t> target = FindFrozen(target_id);
+  if (!target.ok()) return std::move(target.status());
+  if (!table_[target.value()].trace)
+    return ExecutorError(
+        ErrorCode::kTraceAbi, target_id,
+        Format("executor %llu has neither exits nor a done target: an exit cannot lead to a C function",
+               Wide(target_id)));
+  Result<uint32_t> offset = EntryOffsetOf(target.value(), entry);
+  if (!offset.ok()) return std::move(offset.status());
+  Linker::LinkedTo before = linker_.FindLink(source.value(), exit);
+  if (Status failed = linker_.Link(source.value(), exit, target.value(), offset.value())) return failed;
+  if (max_chain_depth_ != Linker::kEndless) {
+    uint32_t depth = linker_.ChainDepth(target.value());
+    if (depth > max_chain_depth_) {
+      if (before.target != 0)
+        JIT_ARENA_CHECK(linker_.Link(source.value(), exit, before.target, before.entry_offset).ok());
+      else
+        linker_.Unlink(source.value(), exit);
+      return ExecutorError(
+          ErrorCode::kChainDepth, target_id,
+          depth == Linker::kEndless
+              ? Format("linking to executor %llu would close a cycle that makes no progress", Wide(target_id))
+              : Format("executor %llu would be %u links away from progress; the limit is %u", Wide(target_id), depth,
+                       max_chain_depth_));
+    }
+  }
+  AfterCall();
+  return Status::Ok();
+}
+
+Status Arena::Unlink(ExecutorId source_id, uint32_t exit) {
+  std::lock_guard guard(lock_);
+  Result<uint32_t> source = FindExit(source_id, exit);
+  if (!source.ok()) return std::move(source.status());
+  linker_.Unlink(source.value(), exit);
+  AfterCall();
+  return Status::Ok();
+}
+
+Status Arena::UnlinkAll() {
+  std::lock_guard guard(lock_);
+  if (Status failed = CheckProcess()) return failed;
+  linker_.UnlinkAll();
+  AfterCall();
+  return Status::Ok();
+}
+
+Result<Arena::LinkedTo> Arena::LinkOf(ExecutorId source_id, uint32_t exit) {
+  std::lock_guard guard(lock_);
+  Result<uint32_t> source = FindExit(source_id, exit);
+  if (!source.ok()) return std::move(source.status());
+  Linker::LinkedTo linked = linker_.FindLink(source.value(), exit);
+  if (linked.target == 0) return LinkedTo{0, 0};
+  return LinkedTo{table_.IdOf(linked.target), EntryAt(linked.target, linked.entry_offset)};
+}
+
+Result<uint32_t> Arena::ChainDepth(ExecutorId id) {
+  std::lock_guard guard(lock_);
+  Result<uint32_t> index = FindFrozen(id);
+  if (!index.ok()) return index;
+  return linker_.ChainDepth(index.value());
+}
+
+// The number of the entry at an offset; the offset is that of one.
+uint32_t Arena::EntryAt(uint32_t index, uint32_t offset) const {
+  const Notes* notes = table_.FindNotes(index);
+  if (notes != nullptr)
+    for (uint32_t entry = 0; entry < notes->entries.size(); entry++)
+      if (notes->entries[entry] == offset) return entry;
+  return 0;
+}
+
+Status Arena::Replace(ExecutorId old_id, ExecutorId new_id) {
+  std::lock_guard guard(lock_);
+  Result<uint32_t> from = FindFrozen(old_id);
+  if (!from.ok()) return std::move(from.status());
+  Result<uint32_t> to = FindFrozen(new_id);
+  if (!to.ok()) return std::move(to.status());
+  if (from.value() == to.value()) return Status::Ok();
+  if (!table_[to.value()].trace)
+    return ExecutorError(
+        ErrorCode::kTraceAbi, new_id,
+        Format("executor %llu has neither exits nor a done target: exits cannot lead to it", Wide(new_id)));
+  // Check: every entry that is linked to must be there.
+  Status failed;
+  linker_.ForEachLinkTo(from.value(), [&](uint32_t, uint32_t, uint32_t entry_offset) {
+    Result<uint32_t> offset = EntryOffsetOf(to.value(), EntryAt(from.value(), entry_offset));
+    if (!offset.ok() && failed.ok()) failed = std::move(offset.status());
+  });
+  if (!failed.ok()) return failed;
+  linker_.ForEachLinkTo(from.value(), [&](uint32_t source, uint32_t exit, uint32_t entry_offset) {
+    uint32_t offset = EntryOffsetOf(to.value(), EntryAt(from.value(), entry_offset)).value();
+    if (failed.ok()) failed = linker_.Link(source, exit, to.value(), offset);
+  });
+  AfterCall();
+  return failed;
+}
+
+Status Arena::SetHotStub(ExecutorId id) {
+  std::lock_guard guard(lock_);
+  if (Status failed = CheckProcess()) return failed;
+  auto* slot = reinterpret_cast<std::atomic<uint64_t>*>(space_.AddressOf(hot_slot_));
+  if (id == 0) {
+    slot->store(hot_return_, std::memory_order_release);
+    return Status::Ok();
+  }
+  Result<uint32_t> index = FindFrozen(id);
+  if (!index.ok()) return std::move(index.status());
+  Executor& executor = table_[index.value()];
+  if (executor.movable)
+    return ExecutorError(ErrorCode::kMovable, id,
+                         Format("executor %llu is movable, and a hot stub stays where it is: allocate it with "
+                                "movable: false",
+                                Wide(id)));
+  executor.immortal = 1;
+  slot->store(space_.AddressOf(executor.code_span), std::memory_order_release);
+  return Status::Ok();
+}
+
+Result<uint32_t> Arena::ExitTag(ExecutorId id, uint32_t exit) {
+  std::lock_guard guard(lock_);
+  Result<uint32_t> index = FindExit(id, exit);
+  if (!index.ok()) return index;
+  const Notes* notes = table_.FindNotes(index.value());
+  return notes != nullptr && exit < notes->exit_tags.size() ? notes->exit_tags[exit] : exit;
+}
+
+bool Arena::IsTrace(ExecutorId id) {
+  std::lock_guard guard(lock_);
+  Executor* executor = table_.Find(id);
+  return executor != nullptr && executor->trace;
+}
+
+ExitTaken Arena::ResolveExit(uint64_t returned) const {
+  if (returned == 0) return {0, 0, false};
+  bool hot = returned & 1;
+  auto& record = *reinterpret_cast<ExitRecord*>(returned & ~uint64_t{1});
+  if (hot) linker_.Backoff(record);
+  // Under the pin neither the record nor the index is used again, also when the executor has been freed meanwhile.
+  return {table_.IdOf(record.executor), record.exit, hot};
+}
+
+}  // namespace jit_arena

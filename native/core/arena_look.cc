@@ -1,0 +1,234 @@
+// What an arena says of itself: executors, addresses, figures, maps, and whether its rules hold.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "base/bits.h"
+#include "core/arena.h"
+
+namespace jit_arena {
+
+Status Arena::Read(ExecutorId id, Section section, uint32_t offset, uint8_t* bytes, uint32_t count) {
+  std::lock_guard guard(lock_);
+  if (Status failed = CheckProcess()) return failed;
+  Result<Executor*> found = FindExecutor(id);
+  if (!found.ok()) return std::move(found.status());
+  const Executor& executor = *found.value();
+  uint32_t sizes[kSections] = {executor.code_bytes, executor.data_bytes, executor.state_bytes};
+  uint32_t size = sizes[static_cast<int>(section)];
+  if (offset > size || count > size - offset) {
+    Error error = ExecutorError(
+        ErrorCode::kBounds, id,
+        Format("%u bytes at %s + %u do not lie within its %u bytes", count, SectionName(section), offset, size));
+    error.section = section;
+    error.offset = offset;
+    return error;
+  }
+  if (count == 0) return Status::Ok();
+  if (executor.State() == ExecutorState::kWritable) {
+    const std::vector<uint8_t>& staged = staged_[IndexOf(id)].bytes[static_cast<int>(section)];
+    if (staged.empty())
+      std::memset(bytes, 0, count);
+    else
+      std::memcpy(bytes, staged.data() + offset, count);
+    return Status::Ok();
+  }
+  Placement at = linker_.PlacementOf(executor);
+  uint64_t from = section == Section::kCode ? at.code : section == Section::kData ? at.data : at.state;
+  std::memcpy(bytes, reinterpret_cast<const uint8_t*>(from) + offset, count);
+  return Status::Ok();
+}
+
+Result<ExecutorInfo> Arena::Describe(ExecutorId id) {
+  std::lock_guard guard(lock_);
+  if (Status failed = CheckProcess()) return failed;
+  Result<Executor*> found = FindExecutor(id);
+  if (!found.ok()) return std::move(found.status());
+  const Executor& executor = *found.value();
+  const Notes* notes = table_.FindNotes(IndexOf(id));
+  ExecutorInfo info{};
+  info.state = executor.State();
+  info.sizes[0] = executor.code_bytes;
+  info.sizes[1] = executor.data_bytes;
+  info.sizes[2] = executor.state_bytes;
+  info.movable = executor.movable;
+  info.evictable = executor.evictable;
+  info.makes_progress = executor.makes_progress;
+  info.exits = executor.exit_count;
+  if (notes != nullptr) info.name = notes->name;
+  info.address = executor.entry.load(std::memory_order_relaxed);
+  return info;
+}
+
+Result<uint32_t> Arena::EntryOffset(ExecutorId id, uint32_t entry) {
+  std::lock_guard guard(lock_);
+  Result<uint32_t> index = FindFrozen(id);
+  if (!index.ok()) return std::move(index.status());
+  return EntryOffsetOf(index.value(), entry);
+}
+
+Result<uint32_t> Arena::EntryOffsetOf(uint32_t index, uint32_t entry) const {
+  const Notes* notes = table_.FindNotes(index);
+  size_t count = notes != nullptr ? notes->entries.size() : 0;
+  if (count == 0 && entry == 0) return uint32_t{0};
+  if (entry < count) return notes->entries[entry];
+  return ExecutorError(ErrorCode::kBounds, table_.IdOf(index),
+                       Format("executor %llu has %zu entries and no entry %u", Wide(table_.IdOf(index)),
+                              std::max<size_t>(count, 1), entry));
+}
+
+std::vector<ExecutorId> Arena::Executors() {
+  std::lock_guard guard(lock_);
+  std::vector<ExecutorId> ids;
+  for (uint32_t index = 1; index < table_.size(); index++) {
+    ExecutorState state = table_[index].State();
+    if (state == ExecutorState::kWritable || state == ExecutorState::kFrozen) ids.push_back(table_.IdOf(index));
+  }
+  return ids;
+}
+
+std::optional<FoundAddress> Arena::Find(uint64_t address) {
+  std::lock_guard guard(lock_);
+  if (!CheckProcess().ok()) return std::nullopt;
+  SpanId span = space_.FindSpan(address);
+  if (span == 0 || space_[span].owner_index == 0) return std::nullopt;
+  const SpanNode& node = space_[span];
+  if (node.State() == SpanState::kReserved) return std::nullopt;
+  const Executor& executor = table_[node.owner_index];
+  FoundAddress found{table_.IdOf(node.owner_index), static_cast<Section>(node.section),
+                     static_cast<uint32_t>(address - space_.AddressOf(span)), node.State() == SpanState::kRetired};
+  if (found.section == Section::kCode && found.offset >= executor.code_bytes) {
+    // Behind the code lie its padding and, unless apart, the data.
+    if (executor.apart || executor.data_bytes == 0 || found.offset < executor.DataOffset()) return std::nullopt;
+    found.section = Section::kData;
+    found.offset -= executor.DataOffset();
+  }
+  uint32_t sizes[kSections] = {executor.code_bytes, executor.data_bytes, executor.state_bytes};
+  if (found.offset >= sizes[static_cast<int>(found.section)]) return std::nullopt;
+  return found;
+}
+
+ArenaStats Arena::Stats() {
+  std::lock_guard guard(lock_);
+  ArenaStats stats = stats_;
+  stats.committed_bytes = space_.CommittedBytes();
+  stats.reserved_bytes = space_.bytes();
+  stats.retired_bytes = reclaimer_.retired_bytes();
+  space_.ForEachSlab([&](const Slab& slab) { stats.span_bytes += uint64_t{slab.live_granules()} * kGranuleBytes; });
+  size_t staged = 0;
+  for (const auto& [index, executor] : staged_) {
+    staged += sizeof executor + executor.relocs.capacity() * sizeof(RelocSpec);
+    for (const auto& bytes : executor.bytes) staged += bytes.capacity();
+  }
+  stats.metadata_bytes = sizeof *this + space_.MetadataBytes() + table_.MetadataBytes() + linker_.MetadataBytes() +
+                         reclaimer_.MetadataBytes() + staged;
+  for (uint32_t index = 1; index < table_.size(); index++) {
+    const Executor& executor = table_[index];
+    if (executor.State() != ExecutorState::kFrozen || !executor.loops) continue;
+    for (SizeClass& size_class : stats.size_classes) {
+      if (uint64_t{executor.code_bytes} + executor.data_bytes > size_class.up_to) continue;
+      size_class.loops++;
+      break;
+    }
+  }
+  stats.slabs = space_.slab_count();
+  stats.kept_relocs = linker_.kept_relocs();
+  stats.external_links = linker_.external_links();
+  return stats;
+}
+
+std::vector<SlabMap> Arena::Slabs() {
+  std::lock_guard guard(lock_);
+  std::vector<SlabMap> maps;
+  uint32_t page_granules = space_.page_bytes() / kGranuleBytes;
+  space_.ForEachSlab([&](const Slab& slab) {
+    SlabMap map{slab.zone(),
+                space_.Address(slab.first()),
+                uint64_t{slab.granules()} * kGranuleBytes,
+                uint64_t{slab.live_granules()} * kGranuleBytes,
+                uint64_t{slab.retired_granules()} * kGranuleBytes,
+                std::vector<uint32_t>(slab.pages()),
+                std::vector<bool>(slab.pages())};
+    for (uint32_t page = 0; page < slab.pages(); page++) map.backed[page] = slab.PageBacked(page);
+    slab.ForEachSpan([&](SpanId span) {
+      if (space_[span].State() == SpanState::kRetired) return;
+      for (uint32_t granule = space_[span].start; granule < space_[span].End();) {
+        uint32_t page = (granule - slab.first()) / page_granules;
+        uint32_t end = std::min(space_[span].End(), slab.first() + (page + 1) * page_granules);
+        map.live_bytes_per_page[page] += (end - granule) * kGranuleBytes;
+        granule = end;
+      }
+    });
+    maps.push_back(std::move(map));
+  });
+  std::sort(maps.begin(), maps.end(), [](const SlabMap& a, const SlabMap& b) { return a.address < b.address; });
+  return maps;
+}
+
+std::vector<Problem> Arena::Verify() {
+  std::lock_guard guard(lock_);
+  std::vector<Problem> problems;
+  if (!CheckProcess().ok()) return problems;
+  for (uint32_t index = 1; index < table_.size(); index++)
+    if (table_[index].State() == ExecutorState::kFrozen) linker_.Verify(index, &problems);
+  linker_.VerifyLinks(&problems);
+  return problems;
+}
+
+std::string Arena::CheckInvariants() {
+  std::vector<Problem> problems = Verify();
+  if (problems.empty()) return FindBrokenRule();
+  return Format("executor %llu, %s + %lld: expected %#llx, found %#llx (%s)", Wide(problems[0].executor),
+                SectionName(problems[0].section), static_cast<long long>(problems[0].offset),
+                Wide(problems[0].expected), Wide(problems[0].found), problems[0].what.c_str());
+}
+
+std::string Arena::FindBrokenRule() {
+  std::lock_guard guard(lock_);
+  if (!CheckProcess().ok()) return {};
+  if (std::string broken = space_.FindBrokenRule(); !broken.empty()) return broken;
+  if (std::string broken = linker_.FindBrokenRule(); !broken.empty()) return broken;
+
+  // Every granule has one owner: spans and executors agree.
+  uint64_t owned = 0, internal = 0, retired_bytes = 0, live_bytes = 0, executors = 0;
+  std::string broken;
+  space_.ForEachSlab([&](const Slab& slab) {
+    slab.ForEachSpan([&](SpanId id) {
+      const SpanNode& node = space_[id];
+      if (node.State() == SpanState::kRetired) retired_bytes += uint64_t{node.granules} * kGranuleBytes;
+      if (node.State() == SpanState::kReserved) broken = "a span is left reserved";
+      if (node.State() == SpanState::kInternal) internal++;
+      if (node.State() != SpanState::kLive) return;
+      const Executor& owner = table_[node.owner_index];
+      SpanId listed = node.section == 0 ? owner.code_span : node.section == 1 ? owner.data_span : owner.state_span;
+      if (owner.State() != ExecutorState::kFrozen || listed != id) broken = "a live span is not its owner's";
+      owned++;
+    });
+  });
+  if (!broken.empty()) return broken;
+  for (uint32_t index = 1; index < table_.size(); index++) {
+    const Executor& executor = table_[index];
+    if (executor.marked) return "an executor is left marked";
+    if (executor.State() == ExecutorState::kWritable) {
+      executors++;
+      if (executor.entry.load() != 0 || executor.code_span != 0) return "a writable executor has an address";
+      if (staged_.find(index) == staged_.end()) return "a writable executor has no staged bytes";
+    }
+    if (executor.State() != ExecutorState::kFrozen) continue;
+    executors++;
+    live_bytes += executor.LiveBytes();
+    owned -= uint64_t{1} + (executor.data_span != 0) + (executor.state_span != 0);
+  }
+  if (owned != 0) return "live spans and frozen executors differ in number";
+  if (internal != internal_.size() + linker_.external_links()) return "internal spans are not accounted for";
+  if (retired_bytes != reclaimer_.retired_bytes()) return "retired spans and retired bytes differ";
+  if (live_bytes != stats_.live_bytes || executors != stats_.executors) return "the figures are wrong";
+  size_t writable_executable = 0;
+  if (os::CountWritableExecutable(reinterpret_cast<const uint8_t*>(space_.base()), space_.bytes(),
+                                  &writable_executable) &&
+      writable_executable != 0)
+    return "a mapping is writable and executable";
+  return {};
+}
+
+}  // namespace jit_arena

@@ -1,0 +1,197 @@
+// Exits and links (DESIGN §7): where each exit goes, and how often it went there cold.
+//
+// A link is one aligned store into the record of the exit; no code is written. So linking, unlinking and the moves of
+// a target need no write scope and reach threads that are executing at their next exit.
+#include <algorithm>
+#include <cmath>
+
+#include "core/linker.h"
+
+namespace jit_arena {
+namespace {
+
+// The temperature's count has 12 bits and is hot when it runs below 0.
+constexpr uint32_t kLargestCount = 0xfff;
+constexpr uint32_t kLargestBackoff = 0xf;
+
+uint16_t Temperature(double crossings, uint32_t backoff) {
+  double count = std::clamp(crossings - 1, 0.0, double{kLargestCount});
+  return static_cast<uint16_t>(static_cast<uint32_t>(count) << arch::kTemperatureShift | backoff);
+}
+
+}  // namespace
+
+void Linker::SetStubs(uint64_t exit_stub, uint64_t done_stub, uint32_t exit_threshold, double exit_growth) {
+  exit_stub_ = exit_stub;
+  done_stub_ = done_stub;
+  exit_threshold_ = exit_threshold;
+  exit_growth_ = exit_growth;
+}
+
+uint16_t Linker::FirstTemperature() const { return Temperature(exit_threshold_, 0); }
+
+void Linker::MakeCold(ExitRecord& record) const {
+  record.temperature = FirstTemperature();
+  // Release: a thread that takes the exit from now on reaches the stub; who has taken it is under its pin.
+  record.entry.store(exit_stub_, std::memory_order_release);
+}
+
+void Linker::Backoff(ExitRecord& record) const {
+  uint32_t backoff = std::min<uint32_t>((record.temperature & kLargestBackoff) + 1u, kLargestBackoff);
+  record.temperature = Temperature(exit_threshold_ * std::pow(exit_growth_, backoff), backoff);
+}
+
+// Fills what stands behind the state in its span.
+void Linker::InitialiseExits(uint32_t index, uint8_t* state) {
+  const Executor& executor = table_[index];
+  if (executor.has_flags) {
+    state[executor.ValidOffset()] = 1;
+    state[executor.WarmOffset()] = 1;  // one that is new is not cold
+  }
+  for (uint32_t exit = 0; exit < executor.exit_count; exit++) {
+    auto* record = reinterpret_cast<ExitRecord*>(state + executor.RecordsOffset()) + exit;
+    record->executor = index;
+    record->exit = static_cast<uint16_t>(exit);
+    MakeCold(*record);
+  }
+}
+
+ExitRecord& Linker::RecordOf(uint32_t index, uint32_t exit) const {
+  const Executor& executor = table_[index];
+  return reinterpret_cast<ExitRecord*>(space_.AddressOf(executor.state_span) + executor.RecordsOffset())[exit];
+}
+
+std::atomic<uint8_t>* Linker::ValidByte(uint32_t index) const {
+  const Executor& executor = table_[index];
+  if (!executor.has_flags) return nullptr;
+  return reinterpret_cast<std::atomic<uint8_t>*>(space_.AddressOf(executor.state_span) + executor.ValidOffset());
+}
+
+std::atomic<uint8_t>* Linker::WarmByte(uint32_t index) const {
+  const Executor& executor = table_[index];
+  if (!executor.has_flags) return nullptr;
+  return reinterpret_cast<std::atomic<uint8_t>*>(space_.AddressOf(executor.state_span) + executor.WarmOffset());
+}
+
+uint32_t Linker::FindExitReference(uint32_t source, uint32_t exit) const {
+  for (uint32_t id = table_[source].outbound; id != 0; id = references_[id].next_outbound)
+    if (references_[id].kind == ReferenceKind::kExit && references_[id].site == exit) return id;
+  return 0;
+}
+
+Linker::LinkedTo Linker::FindLink(uint32_t source, uint32_t exit) const {
+  uint32_t id = FindExitReference(source, exit);
+  if (id == 0) return {0, 0};
+  return {references_[id].target, references_[id].entry_offset};
+}
+
+Status Linker::Link(uint32_t source, uint32_t exit, uint32_t target, uint32_t entry_offset) {
+  uint32_t earlier = FindExitReference(source, exit);
+  Reference reference;
+  reference.kind = ReferenceKind::kExit;
+  reference.source = source;
+  reference.target = target;
+  reference.site = exit;
+  reference.entry_offset = entry_offset;
+  if (Status failed = AddReference(reference)) return failed;
+  if (earlier != 0) RemoveReference(earlier);
+  if (source == target || Reaches(target, source)) table_[source].loops = table_[target].loops = 1;
+  // Release: whoever follows the exit finds the target's bytes.
+  RecordOf(source, exit).entry.store(CodeAddress(target) + entry_offset, std::memory_order_release);
+  return Status::Ok();
+}
+
+void Linker::Unlink(uint32_t source, uint32_t exit) {
+  uint32_t id = FindExitReference(source, exit);
+  if (id == 0) return;
+  RemoveReference(id);
+  MakeCold(RecordOf(source, exit));
+}
+
+void Linker::UnlinkAll() {
+  for (uint32_t index = 1; index < table_.size(); index++)
+    if (table_[index].State() == ExecutorState::kFrozen) UnlinkInbound(index);
+}
+
+void Linker::UnlinkInbound(uint32_t target) {
+  for (uint32_t id = table_[target].inbound; id != 0;) {
+    Reference reference = references_[id];
+    if (reference.kind == ReferenceKind::kExit) {
+      RemoveReference(id);
+      MakeCold(RecordOf(reference.source, reference.site));
+    }
+    id = reference.next_inbound;
+  }
+}
+
+bool Linker::Reaches(uint32_t from, uint32_t to) const {
+  std::vector<uint32_t> found = {from};
+  std::unordered_map<uint32_t, bool> seen = {{from, true}};
+  while (!found.empty()) {
+    uint32_t index = found.back();
+    found.pop_back();
+    for (uint32_t id = table_[index].outbound; id != 0; id = references_[id].next_outbound) {
+      const Reference& reference = references_[id];
+      if (reference.kind != ReferenceKind::kExit) continue;
+      if (reference.target == to) return true;
+      if (seen.emplace(reference.target, true).second) found.push_back(reference.target);
+    }
+  }
+  return false;
+}
+
+uint32_t Linker::ChainDepth(uint32_t index) const {
+  // Longest path backwards through executors that make no progress, without recursion: chains may be long.
+  // A frame is an executor and the reference at which its walk stands.
+  struct Frame {
+    uint32_t index;
+    uint32_t next;
+    uint32_t depth;
+  };
+  std::unordered_map<uint32_t, uint32_t> known;  // kEndless - 1: on the path just now
+  constexpr uint32_t kOnPath = kEndless - 1;
+  std::vector<Frame> path;
+  auto enter = [&](uint32_t at) {
+    known[at] = kOnPath;
+    path.push_back({at, table_[at].makes_progress ? 0 : table_[at].inbound, 0});
+  };
+  enter(index);
+  for (;;) {
+    Frame& frame = path.back();
+    if (frame.next == 0) {
+      uint32_t depth = frame.depth;
+      known[frame.index] = depth;
+      path.pop_back();
+      if (path.empty()) return depth;
+      path.back().depth = std::max(path.back().depth, depth + 1);
+      continue;
+    }
+    const Reference& reference = references_[frame.next];
+    frame.next = reference.next_inbound;
+    if (reference.kind != ReferenceKind::kExit) continue;
+    auto seen = known.find(reference.source);
+    if (seen == known.end())
+      enter(reference.source);  // `frame` is not valid from here on
+    else if (seen->second == kOnPath)
+      return kEndless;
+    else
+      frame.depth = std::max(frame.depth, seen->second + 1);
+  }
+}
+
+void Linker::VerifyExits(uint32_t index, std::vector<Problem>* problems) const {
+  const Executor& executor = table_[index];
+  for (uint32_t exit = 0; exit < executor.exit_count; exit++) {
+    const ExitRecord& record = RecordOf(index, exit);
+    LinkedTo linked = FindLink(index, exit);
+    uint64_t expected = linked.target != 0 ? CodeAddress(linked.target) + linked.entry_offset : exit_stub_;
+    uint64_t found = record.entry.load(std::memory_order_relaxed);
+    int64_t offset = static_cast<int64_t>(executor.RecordsOffset() + arch::kExitRecordBytes * exit);
+    if (found != expected)
+      problems->push_back({table_.IdOf(index), Section::kState, offset, expected, found, "an exit record's entry"});
+    if (record.executor != index || record.exit != exit)
+      problems->push_back({table_.IdOf(index), Section::kState, offset + 8, index, record.executor, "an exit record"});
+  }
+}
+
+}  // namespace jit_arena

@@ -1,0 +1,126 @@
+// The linker's part of a move: new copies, and everything that refers to them.
+#include <cstring>
+
+#include "base/bits.h"
+#include "core/linker.h"
+
+namespace jit_arena {
+
+uint64_t Linker::MoveDelta(uint32_t index, Section section) const {
+  auto found = moving_.find(index);
+  if (found == moving_.end() || section == Section::kState) return 0;
+  const Move& move = *found->second;
+  bool with_data = section == Section::kData && move.data_to != 0;
+  return with_data ? space_.AddressOf(move.data_to) - space_.AddressOf(move.data_from)
+                   : space_.AddressOf(move.code_to) - space_.AddressOf(move.code_from);
+}
+
+SpanId Linker::SpanOfSite(const Executor& executor, uint32_t site, uint32_t* offset) const {
+  *offset = site;
+  if (site < executor.code_bytes) return executor.code_span;
+  *offset -= executor.code_bytes;
+  if (executor.data_span != 0) return executor.data_span;
+  *offset += executor.DataOffset();
+  return executor.code_span;
+}
+
+Status Linker::OpenForMove(WriteScope& scope, const std::vector<Move>& batch) {
+  moving_.clear();
+  for (const Move& move : batch) {
+    if (Status failed = scope.Open(move.code_to)) return failed;
+    if (move.data_to != 0)
+      if (Status failed = scope.Open(move.data_to)) return failed;
+    const Executor& executor = table_[move.executor];
+    if (executor.inbound != 0 || executor.outbound != 0) moving_[move.executor] = &move;
+  }
+  for (const auto& [index, move] : moving_) {
+    for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
+      const Reference& reference = references_[id];
+      uint32_t offset;
+      SpanId written = 0;
+      if (reference.kind == ReferenceKind::kSlot) written = links_[reference.source].span;
+      if (reference.has_field()) written = SpanOfSite(table_[reference.source], reference.site, &offset);
+      if (written == 0) continue;
+      if (Status failed = scope.Open(written)) return failed;
+    }
+  }
+  return Status::Ok();
+}
+
+uint64_t Linker::Copy(WriteScope& scope, const std::vector<Move>& batch) {
+  uint64_t fields = 0;
+  auto delta = [&](uint32_t other, Section section) { return moving_.empty() ? 0 : MoveDelta(other, section); };
+  for (const Move& move : batch) {
+    const Executor& executor = table_[move.executor];
+    Placement from = PlacementOf(executor);
+    Placement to = from;
+    to.code = space_.AddressOf(move.code_to);
+    to.data = move.data_to != 0 ? space_.AddressOf(move.data_to) : to.code + executor.DataOffset();
+    uint32_t bytes = space_[move.code_to].granules * kGranuleBytes;
+    uint8_t* code = scope.Fill(move.code_to, 0, bytes);
+    std::memcpy(code, reinterpret_cast<const uint8_t*>(from.code), bytes);
+    uint8_t* data = move.data_to == 0 ? code + executor.DataOffset() : nullptr;
+    fields += Rebase(executor, code, data, from, to, delta);
+    if (move.data_to == 0) continue;
+    bytes = space_[move.data_to].granules * kGranuleBytes;
+    data = scope.Fill(move.data_to, 0, bytes);
+    std::memcpy(data, reinterpret_cast<const uint8_t*>(from.data), bytes);
+    fields += Rebase(executor, nullptr, data, from, to, delta);
+  }
+  return fields;
+}
+
+uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
+  uint64_t fields = 0;
+  for (const Move& move : batch) {
+    Executor& executor = table_[move.executor];
+    executor.code_span = move.code_to;
+    executor.data_span = move.data_to;
+    // Release: a thread that loads the entry finds the bytes that Copy wrote.
+    executor.entry.store(space_.AddressOf(move.code_to), std::memory_order_release);
+  }
+  for (const auto& [index, move] : moving_) {
+    for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
+      const Reference& reference = references_[id];
+      if (reference.kind == ReferenceKind::kExit) {
+        // Release: whoever follows the exit finds the bytes.
+        RecordOf(reference.source, reference.site)
+            .entry.store(CodeAddress(index) + reference.entry_offset, std::memory_order_release);
+        fields++;
+        continue;
+      }
+      uint32_t offset = arch::kExternalLinkSlotOffset;
+      uint32_t count = 8;
+      SpanId span = 0;
+      if (reference.kind == ReferenceKind::kSlot) {
+        span = links_[reference.source].span;
+      } else if (reference.has_field() && moving_.count(reference.source) == 0) {
+        // Sources in the batch were fixed up as they were copied.
+        span = SpanOfSite(table_[reference.source], reference.site, &offset);
+        count = reference.field_bytes;
+      }
+      if (span == 0) continue;
+      uint8_t field[8];
+      std::memcpy(field, reinterpret_cast<const uint8_t*>(space_.AddressOf(span) + offset), count);
+      arch::Shift(static_cast<uint8_t>(count), field, MoveDelta(index, reference.target_section));
+      scope.Patch(span, offset, field, count);
+      fields++;
+    }
+  }
+  moving_.clear();
+  return fields;
+}
+
+uint64_t Linker::CountRewrites(uint32_t index) const {
+  const Executor& executor = table_[index];
+  uint64_t fields = 0;
+  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { fields++; });
+  for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound)
+    fields += references_[id].has_field();
+  for (uint32_t id = executor.inbound; id != 0; id = references_[id].next_inbound)
+    fields += references_[id].has_field() || references_[id].kind == ReferenceKind::kSlot ||
+              references_[id].kind == ReferenceKind::kExit;
+  return fields;
+}
+
+}  // namespace jit_arena

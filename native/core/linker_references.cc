@@ -1,0 +1,155 @@
+// The linker's references: who refers to whom, and external links for targets out of reach.
+#include "core/linker.h"
+
+namespace jit_arena {
+
+Status Linker::AddReference(const Reference& reference) {
+  uint32_t id = free_reference_;
+  if (id != 0)
+    free_reference_ = references_[id].next_outbound;
+  else if (id = references_.Add(); id == 0)
+    return Error{ErrorCode::kNoMemory, "no memory for the arena's tables"};
+  Reference& added = references_[id] = reference;
+  uint32_t& outbound = added.source_is_link() ? links_[added.source].outbound : table_[added.source].outbound;
+  uint32_t& inbound = added.target_is_link() ? links_[added.target].inbound : table_[added.target].inbound;
+  added.next_outbound = outbound;
+  added.next_inbound = inbound;
+  added.previous_inbound = 0;
+  if (inbound != 0) references_[inbound].previous_inbound = id;
+  outbound = inbound = id;
+  return Status::Ok();
+}
+
+void Linker::RemoveInbound(uint32_t id) {
+  Reference& reference = references_[id];
+  uint32_t& inbound = reference.target_is_link() ? links_[reference.target].inbound : table_[reference.target].inbound;
+  if (reference.next_inbound != 0) references_[reference.next_inbound].previous_inbound = reference.previous_inbound;
+  if (reference.previous_inbound != 0)
+    references_[reference.previous_inbound].next_inbound = reference.next_inbound;
+  else
+    inbound = reference.next_inbound;
+  reference = Reference{};
+  reference.next_outbound = free_reference_;
+  free_reference_ = id;
+}
+
+Result<uint32_t> Linker::AcquireLink(uint32_t user, uint32_t owner, uint64_t target) {
+  uint32_t link = 0;
+  auto found = link_of_.find(LinkKey{target, owner});
+  if (found != link_of_.end()) {
+    link = found->second;
+    if (links_[link].last_user == user) return link;
+  } else {
+    link = free_link_;
+    if (link != 0)
+      free_link_ = links_[link].inbound;
+    else if (link = links_.Add(); link == 0)
+      return Error{ErrorCode::kNoMemory, "no memory for the arena's tables"};
+    links_[link] = ExternalLink{};
+    auto give_up = [&](Status failed) {
+      links_[link].inbound = free_link_;
+      free_link_ = link;
+      return failed;
+    };
+    Result<SpanId> span = space_.Allocate(Zone::kFixedCode, arch::kExternalLinkBytes, 16, 0, Section::kCode);
+    if (!span.ok()) return give_up(std::move(span.status()));
+    {
+      // Nobody knows of the link yet: its bytes may be written before the freeze is certain.
+      WriteScope scope(space_, "external link");
+      if (Status failed = scope.Open(span.value())) {
+        space_.Abandon(span.value());
+        return give_up(std::move(failed));
+      }
+      arch::WriteExternalLink(scope.Fill(span.value(), 0, arch::kExternalLinkBytes),
+                              owner != 0 ? CodeAddress(owner) + target : target);
+    }
+    space_.SetState(span.value(), SpanState::kInternal);
+    links_[link].span = span.value();
+    links_[link].target = target;
+    links_[link].owner = owner;
+    link_of_[LinkKey{target, owner}] = link;
+    if (owner != 0) {
+      Reference reference;
+      reference.source = link;
+      reference.kind = ReferenceKind::kSlot;
+      reference.target = owner;
+      if (Status failed = AddReference(reference)) {
+        std::vector<SpanId> unused;
+        ReleaseLink(link, &unused);
+        space_.Abandon(span.value());
+        return failed;
+      }
+    }
+  }
+  Reference use;
+  use.source = user;
+  use.target = link;
+  use.kind = ReferenceKind::kLinkUse;
+  if (Status failed = AddReference(use)) {
+    if (links_[link].inbound == 0) {
+      std::vector<SpanId> spans;
+      ReleaseLink(link, &spans);
+      space_.Free(spans[0]);
+    }
+    return failed;
+  }
+  links_[link].last_user = user;
+  return link;
+}
+
+void Linker::ReleaseLink(uint32_t link, std::vector<SpanId>* spans) {
+  ExternalLink& released = links_[link];
+  if (released.outbound != 0) RemoveInbound(released.outbound);
+  link_of_.erase(LinkKey{released.target, released.owner});
+  spans->push_back(released.span);
+  released = ExternalLink{};
+  released.inbound = free_link_;
+  free_link_ = link;
+}
+
+void Linker::Forget(uint32_t index, std::vector<SpanId>* links) {
+  Executor& executor = table_[index];
+  for (uint32_t id = executor.outbound; id != 0;) {
+    Reference reference = references_[id];
+    RemoveInbound(id);
+    // Who is still in the executor leaves it at its next exit.
+    if (reference.kind == ReferenceKind::kExit) MakeCold(RecordOf(index, reference.site));
+    if (reference.target_is_link()) {
+      ExternalLink& link = links_[reference.target];
+      if (link.last_user == index) link.last_user = 0;
+      if (link.inbound == 0) ReleaseLink(reference.target, links);
+    }
+    id = reference.next_outbound;
+  }
+  executor.outbound = 0;
+  UnlinkInbound(index);
+  uint32_t kept = 0;
+  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept++; });
+  kept_count_ -= kept;
+  table_.SetKept(executor, {});
+  if (full_records_) records_.erase(index);
+}
+
+uint32_t Linker::FindUnmarkedSource(uint32_t index) const {
+  for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
+    const Reference& reference = references_[id];
+    if (reference.kind == ReferenceKind::kExit) continue;
+    if (!reference.source_is_link()) {
+      if (!table_[reference.source].marked) return reference.source;
+      continue;
+    }
+    for (uint32_t use = links_[reference.source].inbound; use != 0; use = references_[use].next_inbound)
+      if (!table_[references_[use].source].marked) return references_[use].source;
+  }
+  return 0;
+}
+
+void Linker::RemoveReference(uint32_t id) {
+  const Reference& reference = references_[id];
+  uint32_t* from = reference.source_is_link() ? &links_[reference.source].outbound : &table_[reference.source].outbound;
+  while (*from != id) from = &references_[*from].next_outbound;
+  *from = reference.next_outbound;
+  RemoveInbound(id);
+}
+
+}  // namespace jit_arena

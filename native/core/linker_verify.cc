@@ -1,0 +1,115 @@
+// Whether everything still is as it was frozen, and the references are what the lists say.
+#include <cstring>
+
+#include "base/bits.h"
+#include "core/checksum.h"
+#include "core/linker.h"
+
+namespace jit_arena {
+
+void Linker::Verify(uint32_t index, std::vector<Problem>* problems) const {
+  const Executor& executor = table_[index];
+  Placement at = PlacementOf(executor);
+  if (executor.entry.load(std::memory_order_relaxed) != at.code)
+    problems->push_back({table_.IdOf(index), Section::kCode, 0, at.code, executor.entry.load(std::memory_order_relaxed),
+                         "the entry is not the address of the code"});
+  VerifyExits(index, problems);
+  std::vector<uint8_t> bytes(uint64_t{executor.code_bytes} + executor.data_bytes);
+  uint8_t* code = bytes.data();
+  uint8_t* data = code + executor.code_bytes;
+  std::memcpy(code, reinterpret_cast<const uint8_t*>(at.code), executor.code_bytes);
+  if (executor.data_bytes != 0) std::memcpy(data, reinterpret_cast<const uint8_t*>(at.data), executor.data_bytes);
+  Rebase(executor, code, data, at, Placement{},
+         [&](uint32_t other, Section section) { return -SectionAddress(other, section); });
+  uint64_t sum = Checksum(Checksum(0, code, executor.code_bytes), data, executor.data_bytes);
+  if (static_cast<uint32_t>(sum) == executor.checksum) return;
+
+  // Something differs. With full records the field can be named.
+  size_t before = problems->size();
+  auto records = records_.find(index);
+  if (records != records_.end()) {
+    for (const RelocSpec& reloc : records->second) {
+      if (reloc.section == Section::kState) continue;
+      const arch::KindInfo& info = *arch::FindKind(reloc.kind);
+      uint64_t symbol = reloc.target;
+      if (reloc.target_kind <= TargetKind::kOwnState)
+        symbol += AddressIn(at, static_cast<Section>(reloc.target_kind));
+      else if (reloc.target_kind == TargetKind::kExecutor)
+        symbol = SectionAddress(IndexOf(reloc.target), reloc.target_section) + reloc.target_offset;
+      else if (reloc.target_kind != TargetKind::kAddress)
+        continue;                                     // of the executor's own state span: the checksum has it
+      if (info.shape == arch::Shape::kGot) continue;  // the slot is checked by VerifyLinks
+      uint64_t site = AddressIn(at, reloc.section) + reloc.offset;
+      uint64_t expected =
+          symbol + static_cast<uint64_t>(reloc.addend) - (info.shape == arch::Shape::kAbsolute ? 0 : site);
+      if (info.is_branch && !arch::Check(info, expected)) continue;  // through a veneer
+      uint64_t found = arch::Read(info, reinterpret_cast<const uint8_t*>(site));
+      if (found != expected)
+        problems->push_back({table_.IdOf(index), reloc.section, reloc.offset, expected, found, info.name});
+    }
+  }
+  if (problems->size() == before)
+    problems->push_back({table_.IdOf(index), Section::kCode, -1, executor.checksum, static_cast<uint32_t>(sum),
+                         "the checksum of code and data"});
+}
+
+void Linker::VerifyLinks(std::vector<Problem>* problems) const {
+  for (const auto& [key, link] : link_of_) {
+    uint64_t expected = key.owner != 0 ? CodeAddress(key.owner) + key.target : key.target;
+    uint64_t found = LoadAs<uint64_t>(reinterpret_cast<const uint8_t*>(SlotAddress(link)));
+    if (found != expected)
+      problems->push_back({key.owner != 0 ? table_.IdOf(key.owner) : 0, Section::kCode, -1, expected, found,
+                           "the slot of an external link"});
+  }
+}
+
+std::string Linker::FindBrokenRule() const {
+  std::string broken;
+  uint64_t kept = 0, outbound = 0, inbound = 0;
+  auto walk_inbound = [&](uint32_t first, uint32_t target, bool is_link) {
+    uint32_t previous = 0;
+    for (uint32_t id = first; id != 0; previous = id, id = references_[id].next_inbound) {
+      const Reference& reference = references_[id];
+      inbound++;
+      if (reference.target != target || reference.target_is_link() != is_link || reference.previous_inbound != previous)
+        broken = "an inbound list is not the list of its target";
+    }
+  };
+  auto walk_outbound = [&](uint32_t first, uint32_t source, bool is_link) {
+    for (uint32_t id = first; id != 0; id = references_[id].next_outbound) {
+      const Reference& reference = references_[id];
+      outbound++;
+      if (reference.source != source || reference.source_is_link() != is_link)
+        broken = "an outbound list is not the list of its source";
+      if (!reference.target_is_link() && table_[reference.target].State() != ExecutorState::kFrozen)
+        broken = "a reference to an executor that is not frozen";
+    }
+  };
+  for (uint32_t index = 1; index < table_.size(); index++) {
+    const Executor& executor = table_[index];
+    if (executor.State() != ExecutorState::kFrozen) {
+      if (executor.inbound != 0 || executor.outbound != 0) broken = "references of an executor that is not frozen";
+      continue;
+    }
+    ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept++; });
+    walk_outbound(executor.outbound, index, false);
+    walk_inbound(executor.inbound, index, false);
+  }
+  for (const auto& [key, link] : link_of_) {
+    walk_outbound(links_[link].outbound, link, true);
+    walk_inbound(links_[link].inbound, link, true);
+    if (links_[link].inbound == 0) broken = "an external link that nobody uses";
+  }
+  if (inbound != outbound) broken = "inbound and outbound references differ in number";
+  if (kept != kept_count_) broken = "the count of kept relocs is wrong";
+  return broken;
+}
+
+size_t Linker::MetadataBytes() const {
+  size_t records = 0;
+  for (const auto& [index, relocs] : records_) records += relocs.capacity() * sizeof(RelocSpec);
+  return sizeof *this + references_.MetadataBytes() + links_.MetadataBytes() + records +
+         link_of_.size() * (sizeof(LinkKey) + 3 * sizeof(void*));
+}
+
+}  // namespace jit_arena

@@ -1,0 +1,418 @@
+// Reading ELF: System V gABI, chapter 4 (object files), and the psABI for x86-64.
+#include "object/object_file.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/bits.h"
+
+namespace jit_arena {
+namespace {
+
+// Section types, flags and indexes; symbol types and bindings: gABI figures 4-9 to 4-19.
+enum : uint32_t {
+  kElfNull = 0,
+  kElfProgBits = 1,
+  kElfSymTab = 2,
+  kElfRela = 4,
+  kElfNote = 7,
+  kElfNoBits = 8,
+  kElfRel = 9,
+  kElfInitArray = 14,
+  kElfFiniArray = 15,
+  kElfPreinitArray = 16,
+  kElfUnwind = 0x70000001,  // SHT_X86_64_UNWIND, clang's .eh_frame
+};
+enum : uint64_t {
+  kElfWrite = 1,
+  kElfAlloc = 2,
+  kElfExecute = 4,
+  kElfThreadLocal = 0x400,
+  kElfCompressed = 0x800,
+};
+enum : uint16_t {
+  kElfUndefined = 0,
+  kElfReserved = 0xFF00,
+  kElfLargeCommon = 0xFF02,  // SHN_X86_64_LCOMMON
+  kElfAbsolute = 0xFFF1,
+  kElfCommon = 0xFFF2,
+};
+enum : uint8_t { kElfLocal = 0, kElfGlobal = 1, kElfWeak = 2, kElfUnique = 10 };
+enum : uint8_t { kElfFunction = 2, kElfSectionSymbol = 3, kElfTls = 6, kElfIfunc = 10 };
+
+constexpr size_t kElfHeaderBytes = 64;
+constexpr size_t kElfSectionHeaderBytes = 64;
+constexpr size_t kElfSymbolBytes = 24;
+constexpr size_t kElfRelaBytes = 24;
+constexpr uint64_t kMaxObjectAlign = uint64_t{1} << 24;
+constexpr size_t kMaxObjectNameBytes = 4096;
+
+struct SectionHeader {
+  uint32_t name;
+  uint32_t type;
+  uint64_t flags;
+  uint64_t offset;
+  uint64_t size;
+  uint32_t link;
+  uint32_t info;
+  uint64_t align;
+  uint64_t entry_size;
+};
+
+bool StartsWith(std::string_view text, std::string_view start) { return text.substr(0, start.size()) == start; }
+
+// The section itself, or one of the -ffunction-sections kind: ".data" and ".data.x", not ".database".
+bool IsOrIsUnder(std::string_view name, std::string_view parent) {
+  return StartsWith(name, parent) && (name.size() == parent.size() || name[parent.size()] == '.');
+}
+
+class ObjectReader {
+ public:
+  ObjectReader(const uint8_t* bytes, size_t size) : bytes_(bytes), size_(size) {}
+
+  Status Read(ObjectFile* file) {
+    if (Status failed = ReadHeader()) return failed;
+    if (Status failed = ReadSections(file)) return failed;
+    if (Status failed = ReadSymbols(file)) return failed;
+    return ReadRelocs(file);
+  }
+
+ private:
+  static Status Malformed(std::string message) { return Error{ErrorCode::kObject, std::move(message)}; }
+  static Status Unsupported(std::string message) { return Error{ErrorCode::kObjectUnsupported, std::move(message)}; }
+
+  // True when `count` bytes from `offset` on are there.
+  bool Has(uint64_t offset, uint64_t count) const { return offset <= size_ && count <= size_ - offset; }
+
+  // For messages: `section 5 '.text'`. Names in hostile objects are long and not always text.
+  std::string Named(uint32_t index) const {
+    std::string_view name = index < names_.size() ? names_[index].substr(0, 80) : std::string_view();
+    return Format("section %u '%.*s'", index, static_cast<int>(name.size()), name.data());
+  }
+
+  Status ReadHeader() {
+    static constexpr uint8_t kMagic[] = {0x7F, 'E', 'L', 'F'};
+    if (!Has(0, sizeof kMagic) || std::memcmp(bytes_, kMagic, sizeof kMagic) != 0)
+      return Malformed("the bytes are not an ELF object: they do not begin with 7F 'ELF'");
+    if (!Has(0, kElfHeaderBytes))
+      return Malformed(Format("the object ends within its header: it has %zu bytes of %zu", size_, kElfHeaderBytes));
+    if (bytes_[4] != 2 || bytes_[5] != 1)
+      return Malformed("the object is not a 64-bit little-endian one (EI_CLASS, EI_DATA)");
+    uint16_t type = LoadAs<uint16_t>(bytes_ + 16);
+    uint16_t machine = LoadAs<uint16_t>(bytes_ + 18);
+    if (type != 1)
+      return Malformed(
+          Format("the object's type is %u, and not 1, relocatable: make it with -c, without linking", type));
+    if (machine != kObjectMachine)
+      return Malformed(
+          Format("the object is for machine %u, and this is %s, machine %u", machine, arch::kCpuName, kObjectMachine));
+
+    uint64_t table = LoadAs<uint64_t>(bytes_ + 40);
+    uint16_t entry_bytes = LoadAs<uint16_t>(bytes_ + 58);
+    uint16_t count = LoadAs<uint16_t>(bytes_ + 60);
+    uint16_t names = LoadAs<uint16_t>(bytes_ + 62);
+    if (count == 0)
+      return table == 0 ? Malformed("the object has no sections")
+                        : Unsupported("the object has 65 280 sections or more: compile with fewer in one object");
+    if (entry_bytes != kElfSectionHeaderBytes)
+      return Malformed(Format("section headers of %u bytes, and not %zu", entry_bytes, kElfSectionHeaderBytes));
+    if (!Has(table, uint64_t{count} * kElfSectionHeaderBytes))
+      return Malformed(Format("the %u section headers at %#llx do not lie within the object's %zu bytes", count,
+                              Wide(table), size_));
+    headers_.resize(count);
+    for (uint32_t i = 0; i < count; i++) {
+      const uint8_t* at = bytes_ + table + i * kElfSectionHeaderBytes;
+      headers_[i] = {LoadAs<uint32_t>(at),      LoadAs<uint32_t>(at + 4),  LoadAs<uint64_t>(at + 8),
+                     LoadAs<uint64_t>(at + 24), LoadAs<uint64_t>(at + 32), LoadAs<uint32_t>(at + 40),
+                     LoadAs<uint32_t>(at + 44), LoadAs<uint64_t>(at + 48), LoadAs<uint64_t>(at + 56)};
+    }
+    headers_[0] = {};  // the gABI reserves it
+    if (names >= count) return Malformed(Format("the section names are said to be in section %u of %u", names, count));
+    names_.resize(count);
+    for (uint32_t i = 1; i < count; i++)
+      if (Status failed = ReadString(names, headers_[i].name, &names_[i]))
+        return Malformed(Format("the name of section %u: %s", i, failed.error().message.c_str()));
+    return Status::Ok();
+  }
+
+  // The zero-terminated string at `offset` of a section.
+  Status ReadString(uint32_t section, uint32_t offset, std::string_view* out) const {
+    const SectionHeader& table = headers_[section];
+    if (table.type == kElfNoBits || !Has(table.offset, table.size))
+      return Malformed(Format("its string table, section %u, does not lie within the object", section));
+    if (offset >= table.size) {
+      if (offset != 0)
+        return Malformed(Format("offset %u lies outside its string table, section %u", offset, section));
+      *out = {};
+      return Status::Ok();
+    }
+    const char* from = reinterpret_cast<const char*>(bytes_ + table.offset + offset);
+    size_t most = std::min<uint64_t>(table.size - offset, kMaxObjectNameBytes + 1);
+    const void* end = std::memchr(from, 0, most);
+    if (end == nullptr)
+      return Malformed(Format("the string at offset %u of section %u does not end%s", offset, section,
+                              most > kMaxObjectNameBytes ? " within 4096 bytes" : ""));
+    *out = {from, static_cast<size_t>(static_cast<const char*>(end) - from)};
+    return Status::Ok();
+  }
+
+  static bool IsIgnoredName(std::string_view name) {
+    // Unwind tables: machine code is never unwound by exceptions here, and debuggers get theirs elsewhere.
+    return IsOrIsUnder(name, ".eh_frame") || IsOrIsUnder(name, ".gcc_except_table") || IsOrIsUnder(name, ".note") ||
+           IsOrIsUnder(name, ".comment") || IsOrIsUnder(name, ".stack_sizes") || StartsWith(name, ".debug_") ||
+           StartsWith(name, ".llvm");
+  }
+
+  Status RoleOf(uint32_t index, ObjectRole* role) const {
+    const SectionHeader& header = headers_[index];
+    std::string_view name = names_[index];
+    *role = ObjectRole::kIgnored;
+    if ((header.flags & kElfAlloc) == 0 || header.type == kElfNull || header.type == kElfNote ||
+        header.type == kElfUnwind || IsIgnoredName(name))
+      return Status::Ok();
+    if (header.size != 0 &&
+        (header.type == kElfInitArray || header.type == kElfFiniArray || header.type == kElfPreinitArray ||
+         IsOrIsUnder(name, ".init_array") || IsOrIsUnder(name, ".fini_array") || IsOrIsUnder(name, ".ctors") ||
+         IsOrIsUnder(name, ".dtors") || name == ".init" || name == ".fini"))
+      return Unsupported(Named(index) + " has constructors or destructors, which nobody would run: export a function "
+                                        "and call it");
+    if ((header.flags & kElfThreadLocal) != 0 && header.size != 0)
+      return Unsupported(Named(index) + " has thread-local variables: pass a pointer to the thread's data instead");
+    if (header.type != kElfProgBits && header.type != kElfNoBits)
+      return header.size == 0 ? Status::Ok()
+                              : Unsupported(Format("%s is to be loaded and has the unknown type %#x",
+                                                   Named(index).c_str(), header.type));
+    if ((header.flags & kElfCompressed) != 0)
+      return Unsupported(Named(index) + " is to be loaded and compressed");
+    bool executable = (header.flags & kElfExecute) != 0;
+    bool writable = (header.flags & kElfWrite) != 0;
+    if (executable && writable) return Unsupported(Named(index) + " is to be writable and executable");
+    if (executable && header.type == kElfNoBits) return Malformed(Named(index) + " is code without bytes");
+    // Written only while it is relocated, which here is before anything runs.
+    bool relocated_only = IsOrIsUnder(name, ".data.rel.ro") || IsOrIsUnder(name, ".ldata.rel.ro");
+    *role = executable                    ? ObjectRole::kCode
+            : writable && !relocated_only ? ObjectRole::kState
+                                          : ObjectRole::kData;
+    return Status::Ok();
+  }
+
+  Status ReadSections(ObjectFile* file) {
+    file->sections.resize(headers_.size());
+    uint64_t loaded = 0, from_file = 0;
+    for (uint32_t i = 1; i < headers_.size(); i++) {
+      const SectionHeader& header = headers_[i];
+      ObjectSection& section = file->sections[i];
+      section.name = names_[i];
+      if (Status failed = RoleOf(i, &section.role)) return failed;
+      if (section.role == ObjectRole::kIgnored) continue;
+      bool has_bytes = header.type != kElfNoBits;
+      if (has_bytes && !Has(header.offset, header.size))
+        return Malformed(Format("%s: its %llu bytes at %#llx do not lie within the object's %zu", Named(i).c_str(),
+                                Wide(header.size),
+                                Wide(header.offset), size_));
+      if (header.align > kMaxObjectAlign || (header.align != 0 && !IsPowerOfTwo(header.align)))
+        return Malformed(Format("%s: the alignment %llu is not a power of two up to %llu", Named(i).c_str(),
+                                Wide(header.align),
+                                Wide(kMaxObjectAlign)));
+      section.align = static_cast<uint32_t>(std::max<uint64_t>(header.align, 1));
+      if (header.size > kMaxObjectBytes)
+        return Malformed(Format("%s: %llu bytes are more than any arena holds", Named(i).c_str(),
+                                Wide(header.size)));
+      section.size = static_cast<uint32_t>(header.size);
+      if (has_bytes && section.size != 0) section.bytes = bytes_ + header.offset;
+      // Real sections do not share bytes. Lying ones could make a small file very large in memory.
+      if (has_bytes) from_file += header.size;
+      loaded += AlignUp(header.size, section.align);
+      if (from_file > size_) return Malformed("the sections are larger than the object: they share bytes");
+      if (loaded > kMaxObjectBytes) return Malformed("the sections are larger than any arena");
+    }
+    return Status::Ok();
+  }
+
+  Status ReadSymbols(ObjectFile* file) {
+    for (uint32_t i = 1; i < headers_.size(); i++) {
+      if (headers_[i].type != kElfSymTab) continue;
+      if (symbol_table_ != 0)
+        return Malformed(Format("the object has two symbol tables, sections %u and %u", symbol_table_, i));
+      symbol_table_ = i;
+    }
+    if (symbol_table_ == 0) return Status::Ok();
+    const SectionHeader& table = headers_[symbol_table_];
+    if (!Has(table.offset, table.size) || table.size % kElfSymbolBytes != 0)
+      return Malformed("the symbol table does not lie within the object, or ends within a symbol");
+    if (table.entry_size != kElfSymbolBytes)
+      return Malformed(Format("symbols of %llu bytes, and not %zu", Wide(table.entry_size),
+                              kElfSymbolBytes));
+    if (table.link == 0 || table.link >= headers_.size())
+      return Malformed(Format("the symbols' names are said to be in section %u of %zu", table.link, headers_.size()));
+
+    uint64_t count = table.size / kElfSymbolBytes;
+    file->symbols.resize(count);
+    // COMMON variables become one section more, .bss as a linker would make it.
+    ObjectSection common;
+    common.name = "COMMON";
+    common.role = ObjectRole::kState;
+    uint32_t common_index = static_cast<uint32_t>(file->sections.size());
+    uint64_t loaded = 0;
+    for (const ObjectSection& section : file->sections) loaded += AlignUp(section.size, section.align);
+    for (uint64_t i = 1; i < count; i++) {
+      const uint8_t* at = bytes_ + table.offset + i * kElfSymbolBytes;
+      ObjectSymbol& symbol = file->symbols[i];
+      uint8_t type = at[4] & 0xF;
+      uint8_t binding = at[4] >> 4;
+      uint16_t index = LoadAs<uint16_t>(at + 6);
+      symbol.value = LoadAs<uint64_t>(at + 8);
+      symbol.size = LoadAs<uint64_t>(at + 16);
+      symbol.weak = binding == kElfWeak;
+      symbol.global = binding == kElfGlobal || binding == kElfWeak || binding == kElfUnique;
+      symbol.is_section = type == kElfSectionSymbol;
+      auto named = [&] {
+        std::string_view name = symbol.name.substr(0, 80);
+        return Format("symbol %llu '%.*s'", Wide(i), static_cast<int>(name.size()),
+                      name.data());
+      };
+      if (Status failed = ReadString(table.link, LoadAs<uint32_t>(at), &symbol.name))
+        return Malformed(Format("the name of symbol %llu: %s", Wide(i),
+                                failed.error().message.c_str()));
+      if (binding != kElfLocal && !symbol.global)
+        return Malformed(Format("%s has the unknown binding %u", named().c_str(), binding));
+      if (type == kElfIfunc)
+        return Unsupported(named() + " is an IFUNC, whose resolver nobody would run: choose before loading");
+      if (type == kElfTls && (index != kElfUndefined || symbol.global))
+        return Unsupported(named() + " is thread-local: pass a pointer to the thread's data instead");
+      if (index == kElfUndefined) {
+        if (symbol.name.empty()) return Malformed(named() + " is undefined and has no name");
+        continue;
+      }
+      if (index == kElfCommon || index == kElfLargeCommon) {
+        // The value of such a symbol is its alignment.
+        if (symbol.value > kMaxObjectAlign || !IsPowerOfTwo(symbol.value))
+          return Malformed(Format("%s: the alignment %llu is not a power of two up to %llu", named().c_str(),
+                                  Wide(symbol.value),
+                                  Wide(kMaxObjectAlign)));
+        uint64_t offset = AlignUp(common.size, symbol.value);
+        if (symbol.size > kMaxObjectBytes || offset + symbol.size + loaded > kMaxObjectBytes)
+          return Malformed(named() + " makes the sections larger than any arena");
+        common.align = std::max(common.align, static_cast<uint32_t>(symbol.value));
+        common.size = static_cast<uint32_t>(offset + symbol.size);
+        symbol.value = offset;
+        symbol.place = ObjectSymbol::Place::kSection;
+        symbol.section = common_index;
+        continue;
+      }
+      if (index == kElfAbsolute) {
+        symbol.place = ObjectSymbol::Place::kAbsolute;
+        continue;
+      }
+      if (index >= kElfReserved || index >= headers_.size())
+        return Malformed(Format("%s is said to be in section %u of %zu", named().c_str(), index, headers_.size()));
+      symbol.place = ObjectSymbol::Place::kSection;
+      symbol.section = index;
+      if (symbol.is_section) symbol.name = names_[index];
+      const ObjectSection& section = file->sections[index];
+      if (section.role == ObjectRole::kIgnored) continue;
+      symbol.is_function = type == kElfFunction;
+      if (symbol.value > section.size)
+        return Malformed(Format("%s at offset %llu lies outside %s of %u bytes", named().c_str(),
+                                Wide(symbol.value), Named(index).c_str(), section.size));
+    }
+    if (common.align != 1 || common.size != 0) file->sections.push_back(common);
+    return Status::Ok();
+  }
+
+  Status ReadRelocs(ObjectFile* file) {
+    // Tables of one section come together, so that its relocs stand in one run.
+    std::vector<uint32_t> tables;
+    uint64_t total = 0;
+    for (uint32_t i = 1; i < headers_.size(); i++) {
+      const SectionHeader& header = headers_[i];
+      if (header.type != kElfRela && header.type != kElfRel) continue;
+      if (header.info >= headers_.size())
+        return Malformed(Format("%s has the relocs of section %u of %zu", Named(i).c_str(), header.info,
+                                headers_.size()));
+      if (file->sections[header.info].role == ObjectRole::kIgnored || header.size == 0) continue;
+      if (header.type == kElfRel) return Malformed(Named(i) + " has relocs without addends (SHT_REL)");
+      if (!Has(header.offset, header.size) || header.size % kElfRelaBytes != 0 || header.entry_size != kElfRelaBytes)
+        return Malformed(Named(i) + " does not lie within the object, or ends within a reloc");
+      if (header.link != symbol_table_ || symbol_table_ == 0)
+        return Malformed(Format("%s refers to the symbol table in section %u, which is none", Named(i).c_str(),
+                                header.link));
+      total += header.size / kElfRelaBytes;
+      if (total > size_ / kElfRelaBytes) return Malformed("the relocs are more than the object has room for");
+      tables.push_back(i);
+    }
+    std::stable_sort(tables.begin(), tables.end(),
+                     [&](uint32_t a, uint32_t b) { return headers_[a].info < headers_[b].info; });
+    file->relocs.reserve(total);
+    for (size_t i = 0; i < tables.size(); i++) {
+      const SectionHeader& table = headers_[tables[i]];
+      ObjectSection& section = file->sections[table.info];
+      if (i == 0 || headers_[tables[i - 1]].info != table.info)
+        section.first_reloc = static_cast<uint32_t>(file->relocs.size());
+      for (uint64_t n = 0; n < table.size / kElfRelaBytes; n++)
+        if (Status failed = ReadReloc(file, table.info, bytes_ + table.offset + n * kElfRelaBytes)) return failed;
+      section.reloc_count = static_cast<uint32_t>(file->relocs.size()) - section.first_reloc;
+    }
+    for (const ObjectSection& section : file->sections)
+      std::stable_sort(file->relocs.begin() + section.first_reloc,
+                       file->relocs.begin() + section.first_reloc + section.reloc_count,
+                       [](const ObjectReloc& a, const ObjectReloc& b) { return a.offset < b.offset; });
+    return Status::Ok();
+  }
+
+  Status ReadReloc(ObjectFile* file, uint32_t section_index, const uint8_t* at) {
+    const ObjectSection& section = file->sections[section_index];
+    uint64_t offset = LoadAs<uint64_t>(at);
+    uint32_t kind = LoadAs<uint32_t>(at + 8);
+    uint32_t symbol = LoadAs<uint32_t>(at + 12);
+    if (kind == kObjectKindNone) return Status::Ok();
+    const arch::KindInfo* info = kind <= 0xFF ? arch::FindKind(static_cast<arch::RelocKind>(kind)) : nullptr;
+    auto where = [&] { return Format("%s + %#llx", Named(section_index).c_str(), Wide(offset)); };
+    if (info == nullptr) {
+      const char* name = ObjectKindName(kind);
+      std::string shown = name != nullptr ? Format("%s (%u)", name, kind) : Format("number %u", kind);
+      if (IsThreadLocalKind(kind))
+        return Unsupported(Format("the reloc at %s is %s, a use of a thread-local variable: pass a pointer to the "
+                                  "thread's data instead",
+                                  where().c_str(), shown.c_str()));
+      Error error{ErrorCode::kRelocKind, Format("the reloc at %s is of the kind %s, which is not one that an arena "
+                                                "keeps (docs/relocs.md)",
+                                                where().c_str(), shown.c_str())};
+      error.kind = name != nullptr ? name : Format("%u", kind);
+      return error;
+    }
+    if (offset > section.size || section.size - offset < info->field_bytes)
+      return Malformed(Format("the %u bytes of the reloc %s at %s do not lie within the section's %u bytes",
+                              info->field_bytes, info->name, where().c_str(), section.size));
+    if (section.bytes == nullptr)
+      return Malformed(Format("the reloc at %s is in a section without bytes", where().c_str()));
+    if (symbol >= file->symbols.size())
+      return Malformed(Format("the reloc at %s refers to symbol %u of %zu", where().c_str(), symbol,
+                              file->symbols.size()));
+    // Symbol 0 stands for the absolute value 0.
+    const ObjectSymbol& target = file->symbols[symbol];
+    if (target.place == ObjectSymbol::Place::kSection &&
+        file->sections[target.section].role == ObjectRole::kIgnored)
+      return Malformed(Format("the reloc at %s refers to %s, which is not loaded", where().c_str(),
+                              Named(target.section).c_str()));
+    file->relocs.push_back(
+        {static_cast<uint32_t>(offset), static_cast<arch::RelocKind>(kind), symbol, LoadAs<int64_t>(at + 16)});
+    return Status::Ok();
+  }
+
+  const uint8_t* bytes_;
+  size_t size_;
+  std::vector<SectionHeader> headers_;
+  std::vector<std::string_view> names_;
+  uint32_t symbol_table_ = 0;
+};
+
+}  // namespace
+
+Result<ObjectFile> ReadObject(const uint8_t* bytes, size_t size) {
+  ObjectFile file;
+  if (Status failed = ObjectReader(bytes, size).Read(&file)) return failed;
+  return file;
+}
+
+}  // namespace jit_arena

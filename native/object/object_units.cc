@@ -1,0 +1,387 @@
+#include "object/object_units.h"
+
+#include <algorithm>
+#include <map>
+#include <unordered_map>
+
+#include "base/bits.h"
+
+namespace jit_arena {
+namespace {
+
+constexpr arch::RelocKind kPc32Kind = 2;
+constexpr arch::RelocKind kAbsolute64Kind = 1;
+
+Section SectionOfRole(ObjectRole role) {
+  return role == ObjectRole::kCode ? Section::kCode : role == ObjectRole::kData ? Section::kData : Section::kState;
+}
+
+// The function's name in a code section's name, empty for .text and its like. Compilers put a function's rarely
+// executed part into .text.unlikely.f.
+std::string_view FunctionOfSection(std::string_view name) {
+  constexpr std::string_view kText = ".text";
+  if (name.substr(0, kText.size()) != kText) return name;
+  name.remove_prefix(kText.size());
+  if (name.empty()) return name;
+  if (name[0] != '.') return name;
+  name.remove_prefix(1);
+  for (std::string_view part : {"unlikely", "hot", "startup", "exit", "split", "cold", "unknown"}) {
+    if (name.substr(0, part.size()) != part) continue;
+    if (name.size() == part.size()) return {};
+    if (name[part.size()] == '.') return name.substr(part.size() + 1);
+  }
+  return name;
+}
+
+class UnitMaker {
+ public:
+  explicit UnitMaker(const ObjectFile& file) : file_(file), group_(file.sections.size()), place_(file.sections.size()) {}
+
+  Status Make(ObjectUnits* units) {
+    units_ = units;
+    Group();
+    if (Status failed = Place()) return failed;
+    if (Status failed = AddSymbols()) return failed;
+    if (Status failed = AddRelocs()) return failed;
+    AddReasons();
+    return Status::Ok();
+  }
+
+ private:
+  struct Placed {
+    uint32_t unit = kNoIndex;
+    uint32_t offset = 0;
+  };
+  // One reason: every use of the same kind of the same symbol by the same section.
+  struct Escape {
+    uint32_t section;
+    uint32_t symbol;
+    SiteUse use;
+    bool operator<(const Escape& other) const {
+      if (section != other.section) return section < other.section;
+      return symbol != other.symbol ? symbol < other.symbol : use < other.use;
+    }
+  };
+  struct Places {
+    uint32_t first_offset;
+    uint32_t count;
+    uint32_t order;
+    uint32_t unit;
+  };
+
+  bool IsLoaded(uint32_t section) const { return file_.sections[section].role != ObjectRole::kIgnored; }
+
+  template <class Visit>
+  void ForEachTarget(uint32_t section, Visit visit) const {
+    const ObjectSection& from = file_.sections[section];
+    for (uint32_t i = from.first_reloc; i < from.first_reloc + from.reloc_count; i++) {
+      const ObjectSymbol& symbol = file_.symbols[file_.relocs[i].symbol];
+      if (symbol.place == ObjectSymbol::Place::kSection) visit(file_.relocs[i], symbol.section);
+    }
+  }
+
+  // ---- Which sections go together: sets of sections, found by their lowest section.
+
+  uint32_t GroupOf(uint32_t section) {
+    while (group_[section] != section) section = group_[section] = group_[group_[section]];
+    return section;
+  }
+
+  void Join(uint32_t a, uint32_t b) {
+    a = GroupOf(a);
+    b = GroupOf(b);
+    group_[std::max(a, b)] = std::min(a, b);
+  }
+
+  void Group() {
+    uint32_t count = static_cast<uint32_t>(file_.sections.size());
+    for (uint32_t i = 0; i < count; i++) group_[i] = i;
+    std::unordered_map<std::string_view, uint32_t> section_of_function;
+    for (uint32_t i = 0; i < count; i++) {
+      if (!IsCodeOfUnit(i)) continue;
+      auto [found, is_new] = section_of_function.emplace(FunctionOfSection(file_.sections[i].name), i);
+      if (!is_new) Join(i, found->second);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+      if (file_.sections[i].role != ObjectRole::kData) continue;
+      ForEachTarget(i, [&](const ObjectReloc& reloc, uint32_t target) {
+        if (arch::FindKind(reloc.kind)->shape == arch::Shape::kRelative &&
+            file_.sections[target].role != ObjectRole::kState)
+          Join(i, target);
+      });
+    }
+
+    // Groups with code are units. Each takes what it uses and nobody had before.
+    std::vector<std::vector<uint32_t>> members(count);
+    for (uint32_t i = 0; i < count; i++)
+      if (IsLoaded(i)) members[GroupOf(i)].push_back(i);
+    std::vector<bool> owned(count);  // by group, as they are now
+    std::vector<uint32_t> roots;
+    for (uint32_t i = 0; i < count; i++) {
+      if (!IsCodeOfUnit(i) || owned[GroupOf(i)]) continue;
+      owned[GroupOf(i)] = true;
+      roots.push_back(GroupOf(i));
+    }
+    std::vector<uint32_t> owner(count, kNoIndex);
+    for (uint32_t root : roots) owner[root] = root;
+    for (uint32_t root : roots) {
+      std::vector<uint32_t> waiting = {root};
+      while (!waiting.empty()) {
+        uint32_t group = waiting.back();
+        waiting.pop_back();
+        for (uint32_t section : members[group])
+          ForEachTarget(section, [&](const ObjectReloc&, uint32_t target) {
+            uint32_t other = GroupOf(target);
+            if (owner[other] != kNoIndex) return;
+            owner[other] = root;
+            waiting.push_back(other);
+          });
+      }
+    }
+    // What nobody uses: with the first unit, which is made up when there is no code.
+    unit_of_root_.clear();
+    for (uint32_t root : roots) {
+      unit_of_root_[root] = static_cast<uint32_t>(units_->units.size());
+      units_->units.emplace_back();
+    }
+    for (uint32_t i = 0; i < count; i++) {
+      if (!IsLoaded(i)) continue;
+      uint32_t root = owner[GroupOf(i)];
+      place_[i].unit = root == kNoIndex ? 0 : unit_of_root_[root];
+      if (root == kNoIndex && units_->units.empty() && file_.sections[i].size != 0) units_->units.emplace_back();
+    }
+  }
+
+  // Empty sections, such as .text where every function has its own, make no unit.
+  bool IsCodeOfUnit(uint32_t section) const {
+    return file_.sections[section].role == ObjectRole::kCode && file_.sections[section].size != 0;
+  }
+
+  // ---- Where each section lies in its unit.
+
+  Status Place() {
+    if (units_->units.empty()) {
+      // Nothing is loaded; symbols of empty sections, if any, have no place.
+      for (Placed& placed : place_) placed.unit = kNoIndex;
+      return Status::Ok();
+    }
+    // Sections without bytes come last, so that what is zero is a tail.
+    for (bool zero : {false, true}) {
+      for (uint32_t i = 0; i < file_.sections.size(); i++) {
+        const ObjectSection& section = file_.sections[i];
+        if (!IsLoaded(i) || (section.bytes == nullptr) != zero) continue;
+        ObjectUnit& unit = units_->units[place_[i].unit];
+        int in = static_cast<int>(SectionOfRole(section.role));
+        uint64_t offset = AlignUp(unit.sizes[in], section.align);
+        if (offset + section.size > kMaxObjectBytes)
+          return Error{ErrorCode::kObject, "the sections are larger than any arena"};
+        place_[i].offset = static_cast<uint32_t>(offset);
+        unit.sizes[in] = static_cast<uint32_t>(offset + section.size);
+        unit.aligns[in] = std::max(unit.aligns[in], section.align);
+        if (zero || section.size == 0) continue;
+        unit.bytes[in].resize(offset, section.role == ObjectRole::kCode ? arch::kPoisonByte : 0);
+        unit.bytes[in].insert(unit.bytes[in].end(), section.bytes, section.bytes + section.size);
+        if (unit.name.empty() && section.role == ObjectRole::kCode)
+          unit.name = std::string(section.name.substr(0, 80));
+      }
+    }
+    for (ObjectUnit& unit : units_->units) {
+      if (unit.sizes[0] != 0) continue;
+      unit.bytes[0].push_back(arch::kPoisonByte);
+      unit.sizes[0] = 1;
+    }
+    return Status::Ok();
+  }
+
+  // ---- Symbols
+
+  Status AddSymbols() {
+    std::unordered_map<std::string_view, uint32_t> seen;
+    for (uint32_t i = 1; i < file_.symbols.size(); i++) {
+      const ObjectSymbol& symbol = file_.symbols[i];
+      if (!symbol.global || symbol.place != ObjectSymbol::Place::kSection || !IsLoaded(symbol.section)) continue;
+      if (place_[symbol.section].unit == kNoIndex) continue;
+      if (!seen.emplace(symbol.name, i).second)
+        return Error{ErrorCode::kObject, Format("the object defines '%s' twice", Shown(symbol.name).c_str())};
+      const Placed& placed = place_[symbol.section];
+      const ObjectSection& section = file_.sections[symbol.section];
+      ObjectExport exported{std::string(symbol.name),
+                            placed.unit,
+                            SectionOfRole(section.role),
+                            placed.offset + static_cast<uint32_t>(symbol.value),
+                            symbol.size,
+                            kNoIndex,
+                            symbol.weak};
+      // A function at the very end has no code: what compilers make of one that is never reached.
+      if (section.role == ObjectRole::kCode && symbol.value < section.size) {
+        std::vector<uint32_t>& entries = units_->units[placed.unit].entries;
+        exported.entry = static_cast<uint32_t>(entries.size());
+        entries.push_back(exported.offset);
+        ObjectUnit& unit = units_->units[placed.unit];
+        if (entries.size() == 1) unit.name = std::string(symbol.name.substr(0, 80));
+      }
+      units_->exports.push_back(std::move(exported));
+    }
+    for (ObjectUnit& unit : units_->units)
+      if (unit.entries.empty()) unit.entries.push_back(0);
+    return Status::Ok();
+  }
+
+  uint32_t UndefinedOf(const ObjectSymbol& symbol) {
+    auto [found, is_new] = undefined_of_.emplace(symbol.name, static_cast<uint32_t>(units_->undefined.size()));
+    if (is_new) units_->undefined.push_back({std::string(symbol.name), symbol.weak});
+    // A strong use is enough.
+    else if (!symbol.weak)
+      units_->undefined[found->second].weak = false;
+    return found->second;
+  }
+
+  // ---- Relocs
+
+  Status AddRelocs() {
+    for (uint32_t i = 0; i < file_.sections.size(); i++) {
+      const ObjectSection& section = file_.sections[i];
+      for (uint32_t n = section.first_reloc; n < section.first_reloc + section.reloc_count; n++)
+        if (Status failed = AddReloc(i, file_.relocs[n])) return failed;
+    }
+    for (ObjectUnit& unit : units_->units)
+      std::stable_sort(unit.relocs.begin(), unit.relocs.end(), [](const UnitReloc& a, const UnitReloc& b) {
+        return a.spec.section != b.spec.section ? a.spec.section < b.spec.section : a.spec.offset < b.spec.offset;
+      });
+    return Status::Ok();
+  }
+
+  Status AddReloc(uint32_t section_index, const ObjectReloc& reloc) {
+    const ObjectSection& section = file_.sections[section_index];
+    const ObjectSymbol& symbol = file_.symbols[reloc.symbol];
+    const arch::KindInfo& info = *arch::FindKind(reloc.kind);
+    const Placed& placed = place_[section_index];
+    ObjectUnit& unit = units_->units[placed.unit];
+    SiteUse use = UseOf(section, reloc, info);
+
+    UnitReloc made;
+    made.spec = RelocSpec{SectionOfRole(section.role), reloc.kind, TargetKind::kAddress, placed.offset + reloc.offset, 0,
+                          reloc.addend};
+    made.takes_address = use == SiteUse::kAddress || use == SiteUse::kUnknown;
+    bool own_target = symbol.place == ObjectSymbol::Place::kSection;
+    if (own_target) {
+      NameTarget(placed.unit, symbol.section, static_cast<uint32_t>(symbol.value), &made.spec);
+      bool to_code = file_.sections[symbol.section].role == ObjectRole::kCode;
+      // A branch into data is none that a compiler makes.
+      if (made.takes_address || (use == SiteUse::kBranch && !to_code)) AddEscape(section_index, reloc, use);
+      if (info.shape == arch::Shape::kGot) {
+        // The slot is a constant of the unit, beside its code, and holds the symbol without the addend.
+        uint32_t slot = 0;
+        if (Status failed = SlotFor(placed.unit, reloc.symbol, made.spec, &slot)) return failed;
+        made.spec.kind = kPc32Kind;
+        made.spec.target_kind = TargetKind::kOwnData;
+        made.spec.target = slot;
+        made.spec.target_section = Section::kCode;
+        made.spec.target_offset = 0;
+      }
+    } else if (symbol.place == ObjectSymbol::Place::kUndefined && reloc.symbol != 0) {
+      made.undefined = UndefinedOf(symbol);
+    } else {
+      made.spec.target = symbol.value;
+    }
+    unit.relocs.push_back(made);
+    return Status::Ok();
+  }
+
+  void NameTarget(uint32_t unit, uint32_t section, uint32_t offset, RelocSpec* spec) const {
+    const Placed& target = place_[section];
+    Section in = SectionOfRole(file_.sections[section].role);
+    if (target.unit == unit) {
+      spec->target_kind = in == Section::kCode   ? TargetKind::kOwnCode
+                          : in == Section::kData ? TargetKind::kOwnData
+                                                 : TargetKind::kOwnState;
+      spec->target = target.offset + offset;
+    } else {
+      spec->target_kind = TargetKind::kBatchMember;
+      spec->target = target.unit;
+      spec->target_section = in;
+      spec->target_offset = target.offset + offset;
+    }
+  }
+
+  // The offset in the unit's data of the slot with the symbol's address.
+  Status SlotFor(uint32_t unit_index, uint32_t symbol, const RelocSpec& target, uint32_t* offset) {
+    auto [found, is_new] = slots_.emplace((uint64_t{unit_index} << 32) | symbol, 0);
+    if (is_new) {
+      ObjectUnit& unit = units_->units[unit_index];
+      uint32_t& size = unit.sizes[static_cast<int>(Section::kData)];
+      uint64_t slot = AlignUp(size, 8);
+      if (slot + 8 > kMaxObjectBytes) return Error{ErrorCode::kObject, "the sections are larger than any arena"};
+      size = static_cast<uint32_t>(slot + 8);
+      found->second = static_cast<uint32_t>(slot);
+      UnitReloc made;
+      made.spec = target;
+      made.spec.section = Section::kData;
+      made.spec.kind = kAbsolute64Kind;
+      made.spec.offset = found->second;
+      made.spec.addend = 0;
+      unit.relocs.push_back(made);
+    }
+    *offset = found->second;
+    return Status::Ok();
+  }
+
+  // ---- Reasons
+
+  static SiteUse UseOf(const ObjectSection& section, const ObjectReloc& reloc, const arch::KindInfo& info) {
+    if (section.role == ObjectRole::kCode) return UseOfCodeSite(reloc.kind, section.bytes, section.size, reloc.offset);
+    // A distance in data is of use only to who has the data's address.
+    return info.shape == arch::Shape::kRelative ? SiteUse::kAccess : SiteUse::kAddress;
+  }
+
+  void AddEscape(uint32_t section, const ObjectReloc& reloc, SiteUse use) {
+    uint32_t unit = place_[file_.symbols[reloc.symbol].section].unit;
+    units_->units[unit].movable = false;
+    auto [found, is_new] = escapes_.emplace(Escape{section, reloc.symbol, use},
+                                            Places{reloc.offset, 0, static_cast<uint32_t>(escapes_.size()), unit});
+    found->second.count++;
+  }
+
+  void AddReasons() {
+    std::vector<std::pair<Escape, Places>> in_order(escapes_.begin(), escapes_.end());
+    std::sort(in_order.begin(), in_order.end(),
+              [](const auto& a, const auto& b) { return a.second.order < b.second.order; });
+    for (const auto& [escape, places] : in_order) units_->reasons.push_back({places.unit, TextOf(escape, places)});
+  }
+
+  std::string TextOf(const Escape& escape, const Places& places) const {
+    const ObjectSection& section = file_.sections[escape.section];
+    const ObjectSymbol& symbol = file_.symbols[escape.symbol];
+    const ObjectSection& target = file_.sections[symbol.section];
+    std::string what = symbol.name.empty() ? Shown(target.name) : Shown(symbol.name);
+    if (!symbol.is_section && !symbol.name.empty()) what = "'" + what + "' (" + Shown(target.name) + ")";
+    const char* how = section.role == ObjectRole::kState  ? "a variable holds the address of"
+                      : section.role == ObjectRole::kData ? "a constant holds the address of"
+                      : escape.use == SiteUse::kAddress   ? "an instruction takes the address of"
+                                                          : "an instruction does something unknown with";
+    std::string text = Format("%s + %#x: %s %s", Shown(section.name).c_str(), places.first_offset, how, what.c_str());
+    if (places.count > 1) text += Format(", and so in %u more places", places.count - 1);
+    return text;
+  }
+
+  static std::string Shown(std::string_view name) { return std::string(name.substr(0, 80)); }
+
+  const ObjectFile& file_;
+  ObjectUnits* units_ = nullptr;
+  std::vector<uint32_t> group_;
+  std::vector<Placed> place_;  // by section
+  std::unordered_map<uint32_t, uint32_t> unit_of_root_;
+  std::unordered_map<std::string_view, uint32_t> undefined_of_;
+  std::unordered_map<uint64_t, uint32_t> slots_;  // by unit and symbol
+  std::map<Escape, Places> escapes_;
+};
+
+}  // namespace
+
+Result<ObjectUnits> MakeUnits(const ObjectFile& file) {
+  ObjectUnits units;
+  if (Status failed = UnitMaker(file).Make(&units)) return failed;
+  return units;
+}
+
+}  // namespace jit_arena

@@ -1,0 +1,78 @@
+// What a relocatable object becomes: units, one executor each.
+//
+// Which sections go together
+// - Code: sections of the same function (.text.f, .text.unlikely.f, .text.hot.f) are one unit, and so are .text,
+//   .text.unlikely, .text.hot, .text.startup and .text.exit of an object without -ffunction-sections.
+// - A constant that holds a distance (a relative reloc), as jump tables do, is one unit with what it measures to.
+// - Other data and state belong to the unit that uses them first, in the order of the sections in the object, directly
+//   or through data of its own; the other users refer to them across executors. What nobody uses belongs to the first.
+// An object without code gets one unit whose code is a trap.
+//
+// What may move
+// An address that was taken can be kept where no collector rewrites it: in a variable, on the stack of a caller, in
+// foreign memory. A unit is not movable when the object takes the address of its code, data or state: with a reloc that
+// is no branch to code, with lea or a slot, as a constant or in a variable. Loads, stores and branches take none.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/spec.h"
+#include "object/object_file.h"
+
+namespace jit_arena {
+
+inline constexpr uint32_t kNoIndex = ~uint32_t{0};
+
+// A reloc in the words of core/spec.h, complete when `undefined` is kNoIndex. Its own and other units' sections are
+// named by kOwnCode … kOwnState, and by kBatchMember for the order in which the units stand. Otherwise its target is what
+// the host gives for undefined[undefined]: it sets target_kind, target and the target's section and offset.
+struct UnitReloc {
+  RelocSpec spec;
+  uint32_t undefined = kNoIndex;
+  bool takes_address = false;  // more than a branch, a load or a store at the target
+};
+
+struct ObjectUnit {
+  std::string name;                      // of its first function, or of its first section
+  std::vector<uint8_t> bytes[kSections];  // the rest of a section, up to its size, is zero
+  uint32_t sizes[kSections] = {};
+  uint32_t aligns[kSections] = {16, 8, 16};
+  std::vector<UnitReloc> relocs;   // by section and offset
+  std::vector<uint32_t> entries;   // offsets in code of global functions; one of 0 when there is none
+  bool movable = true;             // unless a reason says otherwise
+};
+
+// A global symbol that the object defines.
+struct ObjectExport {
+  std::string name;
+  uint32_t unit;
+  Section section;
+  uint32_t offset;
+  uint64_t size;              // as the object says it
+  uint32_t entry = kNoIndex;  // in the unit's entries: a function
+  bool weak = false;
+};
+
+struct UndefinedSymbol {
+  std::string name;
+  bool weak = false;  // 0 when nobody has it
+};
+
+struct ImmovableReason {
+  uint32_t unit;     // that is not movable
+  std::string text;  // what takes an address of it, where
+};
+
+struct ObjectUnits {
+  std::vector<ObjectUnit> units;
+  std::vector<ObjectExport> exports;       // in the order of the object's symbols; names are distinct
+  std::vector<UndefinedSymbol> undefined;  // that relocs of the units refer to; names are distinct
+  std::vector<ImmovableReason> reasons;
+};
+
+// ERR_ARENA_OBJECT for what a compiler never makes: a symbol defined twice, or a unit larger than any arena.
+Result<ObjectUnits> MakeUnits(const ObjectFile& file);
+
+}  // namespace jit_arena
