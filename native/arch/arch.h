@@ -71,10 +71,11 @@ inline constexpr size_t kExitRecordTemperatureOffset = 14;
 inline constexpr int kTemperatureShift = 4;
 
 // The exit stub, where cold exits go: counts the record's temperature down and returns the record's address to the
-// call gate; when the count was used up, it jumps through the 8-byte `hot_slot` (within ±2 GiB) instead, with the
-// record in the exit register and every other register as the trace left it. `at` is the stub's executable address.
+// call gate; when the count was used up, it jumps to the address in its hot slot instead, with the record in the exit
+// register and every other register as the trace left it.
 size_t ExitStubBytes();
-void WriteExitStub(uint8_t* out, uint64_t at, uint64_t hot_slot);
+inline constexpr uint32_t kHotSlotOffset = 24;  // 8 bytes, aligned
+void WriteExitStub(uint8_t* out, uint64_t hot);
 // What the hot slot holds unless the host has a stub of its own: returns the record's address + 1.
 size_t HotReturnBytes();
 void WriteHotReturn(uint8_t* out);

@@ -139,8 +139,11 @@ constexpr uint8_t kExitStub[] = {
     0x72, 0x04,                          // jc hot
     0x4C, 0x89, 0xD8,                    // mov rax, r11
     0xC3,                                // ret, into the call gate
-    0xFF, 0x25, 0x00, 0x00, 0x00, 0x00,  // hot: jmp [rip + hot_slot]
+    0xFF, 0x25, 0x06, 0x00, 0x00, 0x00,  // hot: jmp [rip + 6], the slot
+    0xCC, 0xCC, 0xCC, 0xCC, 0xCC, 0xCC,  // int3
+    0,    0,    0,    0,    0,    0,    0, 0,
 };
+static_assert(sizeof kExitStub == kHotSlotOffset + sizeof(uint64_t));
 static_assert(kExitStub[4] == kExitRecordTemperatureOffset && kExitStub[5] == 1 << kTemperatureShift);
 
 constexpr uint8_t kHotReturn[] = {
@@ -162,11 +165,9 @@ void WriteExternalLink(uint8_t* out, uint64_t address) {
 
 size_t ExitStubBytes() { return sizeof x86_64::kExitStub; }
 
-void WriteExitStub(uint8_t* out, uint64_t at, uint64_t hot_slot) {
-  const int64_t distance = static_cast<int64_t>(hot_slot - (at + sizeof x86_64::kExitStub));
-  JIT_ARENA_CHECK(FitsIn<int32_t>(distance));
+void WriteExitStub(uint8_t* out, uint64_t hot) {
   std::memcpy(out, x86_64::kExitStub, sizeof x86_64::kExitStub);
-  StoreAs<int32_t>(out + sizeof x86_64::kExitStub - sizeof(int32_t), static_cast<int32_t>(distance));
+  StoreAs<uint64_t>(out + kHotSlotOffset, hot);
 }
 
 size_t HotReturnBytes() { return sizeof x86_64::kHotReturn; }

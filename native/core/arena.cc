@@ -31,7 +31,7 @@ Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
       name_(options.name),
       apart_(options.apart),
       max_retired_bytes_(options.max_retired_bytes),
-      space_(std::move(memory), options.max_bytes),
+      space_(std::move(memory), options.max_bytes + kSlabBytes),
       // An executor takes a granule at least, and a direct reference four bytes.
       table_(static_cast<uint32_t>(AlignUp(options.max_bytes, kSlabBytes) / kGranuleBytes) + 1),
       linker_(space_, table_, static_cast<uint32_t>(AlignUp(options.max_bytes, kSlabBytes) / 4),
@@ -76,9 +76,11 @@ Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::u
   }
 
   std::unique_ptr<Arena> arena(new Arena(options, std::move(memory)));
-  if (Status failed = arena->space_.Reserve(options.max_bytes)) return failed;
+  // A slab more for the arena's own code, so that the host has all that it asked for.
+  if (Status failed = arena->space_.Reserve(std::min(options.max_bytes + kSlabBytes, arch::kMaxArenaBytes)))
+    return failed;
   if (arena->max_retired_bytes_ == 0) arena->max_retired_bytes_ = arena->space_.bytes() / 4;
-  Result<uint64_t> gate = arena->AddInternal(static_cast<uint32_t>(arch::CallGateBytes()),
+  Result<uint64_t> gate = arena->AddInternal(static_cast<uint32_t>(arch::CallGateBytes()), nullptr,
                                              [](uint8_t* bytes, uint64_t) { arch::WriteCallGate(bytes); });
   if (!gate.ok()) return std::move(gate.status());
   arena->call_gate_ = reinterpret_cast<arch::CallGate>(gate.value());
@@ -88,27 +90,17 @@ Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::u
 
 // The stubs that traces leave through: made with the arena, immortal, gone with it.
 Status Arena::AddStubs(const ArenaOptions& options) {
-  Result<uint64_t> done = AddInternal(static_cast<uint32_t>(arch::DoneStubBytes()),
+  Result<uint64_t> done = AddInternal(static_cast<uint32_t>(arch::DoneStubBytes()), nullptr,
                                       [](uint8_t* bytes, uint64_t) { arch::WriteDoneStub(bytes); });
   if (!done.ok()) return std::move(done.status());
-  Result<uint64_t> hot = AddInternal(static_cast<uint32_t>(arch::HotReturnBytes()),
+  Result<uint64_t> hot = AddInternal(static_cast<uint32_t>(arch::HotReturnBytes()), nullptr,
                                      [](uint8_t* bytes, uint64_t) { arch::WriteHotReturn(bytes); });
   if (!hot.ok()) return std::move(hot.status());
-  Result<SpanId> slot = space_.Allocate(Zone::kState, sizeof(uint64_t), kGranuleBytes, 0, Section::kState);
-  if (!slot.ok()) return std::move(slot.status());
-  space_.SetState(slot.value(), SpanState::kInternal);
-  internal_.push_back(slot.value());
-  hot_slot_ = slot.value();
   hot_return_ = hot.value();
-  {
-    WriteScope scope(space_, "hot slot");
-    StoreAs<uint64_t>(scope.Fill(hot_slot_, 0, sizeof(uint64_t)), hot_return_);
-  }
-  uint64_t slot_address = space_.AddressOf(hot_slot_);
-  Result<uint64_t> exit = AddInternal(static_cast<uint32_t>(arch::ExitStubBytes()), [&](uint8_t* bytes, uint64_t at) {
-    arch::WriteExitStub(bytes, at, slot_address);
-  });
+  Result<uint64_t> exit = AddInternal(static_cast<uint32_t>(arch::ExitStubBytes()), nullptr,
+                                      [&](uint8_t* bytes, uint64_t) { arch::WriteExitStub(bytes, hot_return_); });
   if (!exit.ok()) return std::move(exit.status());
+  exit_stub_ = exit.value();
   linker_.SetStubs(exit.value(), done.value(), options.exit_threshold, options.exit_growth);
   return Status::Ok();
 }
@@ -165,7 +157,8 @@ Result<uint32_t> Arena::AddExecutor(const ExecutorSpec& spec) {
   executor.movable = spec.movable;
   executor.apart = apart_ && spec.sizes[1] != 0;
   executor.align_log2 = static_cast<uint8_t>(std::countr_zero(spec.aligns[0])) & 15;
-  executor.data_align_log2 = static_cast<uint8_t>(std::countr_zero(spec.aligns[1])) & 15;
+  // Without data there is nothing to align: the code span ends with the code.
+  if (spec.sizes[1] != 0) executor.data_align_log2 = static_cast<uint8_t>(std::countr_zero(spec.aligns[1])) & 15;
   executor.exit_count = static_cast<uint16_t>(spec.exit_count);
   executor.makes_progress = spec.makes_progress;
   TakeKind(executor, spec);
@@ -571,9 +564,9 @@ void Arena::Reclaim(const PinSlot* self) {
   });
 }
 
-Result<uint64_t> Arena::EnsureCallbackCommon(arch::CallbackHandler handler) {
+Result<uint64_t> Arena::EnsureCallbackCommon(arch::CallbackHandler handler, const PinSlot* self) {
   if (callback_common_ != 0) return callback_common_;
-  Result<uint64_t> common = AddInternal(static_cast<uint32_t>(arch::CallbackCommonBytes()),
+  Result<uint64_t> common = AddInternal(static_cast<uint32_t>(arch::CallbackCommonBytes()), self,
                                         [&](uint8_t* bytes, uint64_t) { arch::WriteCallbackCommon(bytes, handler); });
   if (common.ok()) callback_common_ = common.value();
   return common;

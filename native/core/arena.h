@@ -149,7 +149,7 @@ class Arena {
   Status Invalidate(ExecutorId id, const PinSlot* self) { return Free(&id, 1, self); }
   // An immovable trace of the host's that hot exits jump to, with the exit record in the exit register; it is immortal
   // from then on. 0: hot exits return to the dispatcher again. ERR_ARENA_NOT_FROZEN, _MOVABLE.
-  Status SetHotStub(ExecutorId id);
+  Status SetHotStub(ExecutorId id, const PinSlot* self);
   Result<uint32_t> ExitTag(ExecutorId id, uint32_t exit);
   // Whether `func` must refuse it: the trace ABI is not a C calling convention.
   bool IsTrace(ExecutorId id);
@@ -179,20 +179,21 @@ class Arena {
   // `bytes` bytes of the arena's own code, such as a callback's thunk; immovable, there until the arena ends.
   // `write(bytes, address)` fills them.
   template <class WriteBytes>
-  Result<uint64_t> AddInternal(uint32_t bytes, WriteBytes write);
+  Result<uint64_t> AddInternal(uint32_t bytes, const PinSlot* self, WriteBytes write);
 
   // Executing, without the lock. Under a pin: the address at which the executor may be entered until the pin ends, or
   // 0 when the id is stale or not frozen.
   uint64_t EntryOf(ExecutorId id) const {
     const Executor& executor = table_[IndexOf(id)];
-    // The index is not used again before every pin that could have seen this generation has ended.
-    if (executor.generation.load(std::memory_order_acquire) != GenerationOf(id)) return 0;
-    return executor.entry.load(std::memory_order_acquire);
+    // Entry first. An entry stored by a later user of the index was stored after its generation, so the generation that
+    // is loaded then is not this id's. The other way round, the index could change hands between the two loads.
+    uint64_t entry = executor.entry.load(std::memory_order_acquire);
+    return executor.generation.load(std::memory_order_acquire) == GenerationOf(id) ? entry : 0;
   }
   Reclaimer& reclaimer() { return reclaimer_; }
   arch::CallGate call_gate() const { return call_gate_; }
   // The part that all callbacks share, made at the first call; every call names the same handler.
-  Result<uint64_t> EnsureCallbackCommon(arch::CallbackHandler handler);
+  Result<uint64_t> EnsureCallbackCommon(arch::CallbackHandler handler, const PinSlot* self);
   bool in_own_process() const { return os::ForkGeneration() == fork_generation_; }
 
   os::WriterKind writer() const { return space_.memory().writer(); }
@@ -264,7 +265,7 @@ class Arena {
   std::vector<SpanId> internal_;
   arch::CallGate call_gate_ = nullptr;
   uint64_t callback_common_ = 0;
-  SpanId hot_slot_ = 0;  // state of the arena's own: where hot exits go
+  uint64_t exit_stub_ = 0;
   uint64_t hot_return_ = 0;
   uint32_t max_chain_depth_;
   ArenaStats stats_;         // what is counted as it happens
@@ -276,8 +277,11 @@ class Arena {
 };
 
 template <class WriteBytes>
-Result<uint64_t> Arena::AddInternal(uint32_t bytes, WriteBytes write) {
+Result<uint64_t> Arena::AddInternal(uint32_t bytes, const PinSlot* self, WriteBytes write) {
   std::lock_guard guard(lock_);
+  if (Status failed = CheckProcess()) return failed;
+  FlipGate gate(*this, self);
+  if (Status busy = gate.Busy()) return busy;
   Result<SpanId> span = space_.Allocate(Zone::kFixedCode, bytes, kGranuleBytes, 0, Section::kCode);
   if (!span.ok()) return std::move(span.status());
   WriteScope scope(space_, "the arena's own code");

@@ -124,24 +124,28 @@ Status Arena::Replace(ExecutorId old_id, ExecutorId new_id) {
   return failed;
 }
 
-Status Arena::SetHotStub(ExecutorId id) {
+Status Arena::SetHotStub(ExecutorId id, const PinSlot* self) {
   std::lock_guard guard(lock_);
   if (Status failed = CheckProcess()) return failed;
-  auto* slot = reinterpret_cast<std::atomic<uint64_t>*>(space_.AddressOf(hot_slot_));
-  if (id == 0) {
-    slot->store(hot_return_, std::memory_order_release);
-    return Status::Ok();
+  uint64_t target = hot_return_;
+  if (id != 0) {
+    Result<uint32_t> index = FindFrozen(id);
+    if (!index.ok()) return std::move(index.status());
+    if (table_[index.value()].movable)
+      return ExecutorError(ErrorCode::kMovable, id,
+                           Format("executor %llu is movable, and a hot stub stays where it is: allocate it with "
+                                  "movable: false",
+                                  Wide(id)));
+    target = space_.AddressOf(table_[index.value()].code_span);
   }
-  Result<uint32_t> index = FindFrozen(id);
-  if (!index.ok()) return std::move(index.status());
-  Executor& executor = table_[index.value()];
-  if (executor.movable)
-    return ExecutorError(ErrorCode::kMovable, id,
-                         Format("executor %llu is movable, and a hot stub stays where it is: allocate it with "
-                                "movable: false",
-                                Wide(id)));
-  executor.immortal = 1;
-  slot->store(space_.AddressOf(executor.code_span), std::memory_order_release);
+  FlipGate gate(*this, self);
+  if (Status busy = gate.Busy()) return busy;
+  SpanId stub = space_.FindSpan(exit_stub_);
+  WriteScope scope(space_, "hot slot");
+  if (Status failed = scope.Open(stub)) return failed;
+  if (id != 0) table_[IndexOf(id)].immortal = 1;
+  // One aligned store: a thread that finds its exit hot goes to the one stub or to the other.
+  scope.Patch(stub, arch::kHotSlotOffset, reinterpret_cast<const uint8_t*>(&target), sizeof target);
   return Status::Ok();
 }
 

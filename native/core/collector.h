@@ -60,14 +60,21 @@ class Collector {
     uint32_t live_granules;
     Zone zone;
     uint32_t pages_freed;
-    uint32_t pages_needed;
+    uint32_t packed_granules;  // what lives in it, packed with its alignments
+    uint32_t beside_granules;  // apart: what moves along with it from slabs that stay
   };
-  // The slabs worth evacuating now, the emptiest first, and not `destinations_`.
-  std::vector<Victim> FindVictims() const;
+  // The slabs worth evacuating now, the emptiest first, and none of `destinations` (by zone). They are marked `chosen`.
+  std::vector<Victim> FindVictims(Slab* const* destinations) const;
+  void CountGranules(Victim* victim) const;
+  uint64_t PagesFor(uint64_t granules) const;
+  // As at the span's Allocate.
+  uint32_t AlignOf(SpanId span) const;
+  // Data of an executor's code, or the other way round; 0 unless they lie apart.
+  SpanId SpanBeside(SpanId span) const;
   // Moves up to `max_moves` executors and `max_bytes` bytes out of the slab; false when no room could be had.
   bool MoveBatch(Slab& victim, uint32_t max_moves, uint64_t max_bytes, const std::function<void()>& synchronise,
                  CollectResult* result);
-  SpanId ReserveCopy(SpanId span, uint32_t align);
+  SpanId ReserveCopy(SpanId span);
   Slab* PickDestination(Zone zone) const;
 
   CodeSpace& space_;

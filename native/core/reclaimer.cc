@@ -9,18 +9,19 @@ namespace jit_arena {
 PinSlot* Reclaimer::Attach() {
   std::lock_guard lock(slots_lock_);
   for (auto& slot : slots_) {
-    if (slot->attached.load(std::memory_order_relaxed)) continue;
-    slot->attached.store(true, std::memory_order_relaxed);
+    if (slot->attached) continue;
+    slot->attached = true;
     return slot.get();
   }
   slots_.push_back(std::make_unique<PinSlot>());
-  slots_.back()->attached.store(true, std::memory_order_relaxed);
+  slots_.back()->attached = true;
   return slots_.back().get();
 }
 
 void Reclaimer::Detach(PinSlot* slot) {
   JIT_ARENA_CHECK(slot->depth == 0);
-  slot->attached.store(false, std::memory_order_release);
+  std::lock_guard lock(slots_lock_);
+  slot->attached = false;
 }
 
 uint64_t Reclaimer::OldestPin() const {

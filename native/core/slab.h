@@ -75,6 +75,8 @@ class Slab {
 
   // Set when spans left without being poisoned, because the slab was expected to go; whoever keeps it poisons it.
   bool needs_poison = false;
+  // Scratch of one look for slabs to evacuate.
+  bool chosen = false;
 
   // Calls visit(id) for each span in address order; visit may not change the slab.
   template <class Visit>

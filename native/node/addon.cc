@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include "node/arena_handle.h"
+#include "node/objects.h"
 #include "node/results.h"
 
 namespace jit_arena::node {
@@ -86,6 +87,8 @@ Napi::Object Layout(Napi::Env env) {
   layout.Set("relocOffset", Napi::Number::New(env, offsetof(RelocSpec, offset)));
   layout.Set("relocTarget", Napi::Number::New(env, offsetof(RelocSpec, target)));
   layout.Set("relocAddend", Napi::Number::New(env, offsetof(RelocSpec, addend)));
+  layout.Set("relocTargetSection", Napi::Number::New(env, offsetof(RelocSpec, target_section)));
+  layout.Set("relocTargetOffset", Napi::Number::New(env, offsetof(RelocSpec, target_offset)));
   return layout;
 }
 
@@ -118,6 +121,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("probe", Napi::Function::New<Probe>(env));
   exports.Set("symbolAddress", Napi::Function::New<SymbolAddress>(env));
   exports.Set("addressOf", Napi::Function::New<AddressOf>(env));
+  exports.Set("readUnits", Napi::Function::New<ReadUnits>(env));
+  exports.Set("readSections", Napi::Function::New<ReadSections>(env));
   exports.Set("createArena", Napi::Function::New<CreateArena>(env));
   return exports;
 }

@@ -39,14 +39,14 @@ Napi::Value AddCallback(const Napi::CallbackInfo& info) {
   Napi::Value failed;
   ArenaHandle* handle = HandleOf(info, &failed);
   if (handle == nullptr) return failed;
-  Result<uint64_t> common = handle->arena->EnsureCallbackCommon(HandleCallback);
+  Result<uint64_t> common = handle->arena->EnsureCallbackCommon(HandleCallback, handle->pin);
   if (!common.ok()) return handle->environment->Fail(std::move(common.status()));
   auto callback = std::make_unique<Callback>();
   callback->handle = handle;
   Callback* context = callback.get();
-  Result<uint64_t> thunk = handle->arena->AddInternal(arch::kCallbackThunkBytes, [&](uint8_t* bytes, uint64_t address) {
-    arch::WriteCallbackThunk(bytes, address, common.value(), context);
-  });
+  Result<uint64_t> thunk = handle->arena->AddInternal(
+      arch::kCallbackThunkBytes, handle->pin,
+      [&](uint8_t* bytes, uint64_t address) { arch::WriteCallbackThunk(bytes, address, common.value(), context); });
   if (!thunk.ok()) return handle->environment->Fail(std::move(thunk.status()));
   callback->address = thunk.value();
   callback->function = Napi::Persistent(info[0].As<Napi::Function>());

@@ -120,7 +120,7 @@ Napi::Value SetHotStub(const Napi::CallbackInfo& info) {
   Napi::Value failed;
   ArenaHandle* handle = HandleOf(info, &failed);
   if (handle == nullptr) return failed;
-  return Done(info, handle->environment, handle->arena->SetHotStub(IdOf(info[0])));
+  return Done(info, handle->environment, handle->arena->SetHotStub(IdOf(info[0]), handle->pin));
 }
 
 // exitTag(id, exit): numbers[kRunId] receives it.

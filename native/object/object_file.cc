@@ -141,8 +141,7 @@ class ObjectReader {
     if (table.type == kElfNoBits || !Has(table.offset, table.size))
       return Malformed(Format("its string table, section %u, does not lie within the object", section));
     if (offset >= table.size) {
-      if (offset != 0)
-        return Malformed(Format("offset %u lies outside its string table, section %u", offset, section));
+      if (offset != 0) return Malformed(Format("offset %u lies outside its string table, section %u", offset, section));
       *out = {};
       return Status::Ok();
     }
@@ -174,25 +173,23 @@ class ObjectReader {
         (header.type == kElfInitArray || header.type == kElfFiniArray || header.type == kElfPreinitArray ||
          IsOrIsUnder(name, ".init_array") || IsOrIsUnder(name, ".fini_array") || IsOrIsUnder(name, ".ctors") ||
          IsOrIsUnder(name, ".dtors") || name == ".init" || name == ".fini"))
-      return Unsupported(Named(index) + " has constructors or destructors, which nobody would run: export a function "
-                                        "and call it");
+      return Unsupported(Named(index) +
+                         " has constructors or destructors, which nobody would run: export a function "
+                         "and call it");
     if ((header.flags & kElfThreadLocal) != 0 && header.size != 0)
       return Unsupported(Named(index) + " has thread-local variables: pass a pointer to the thread's data instead");
     if (header.type != kElfProgBits && header.type != kElfNoBits)
       return header.size == 0 ? Status::Ok()
                               : Unsupported(Format("%s is to be loaded and has the unknown type %#x",
                                                    Named(index).c_str(), header.type));
-    if ((header.flags & kElfCompressed) != 0)
-      return Unsupported(Named(index) + " is to be loaded and compressed");
+    if ((header.flags & kElfCompressed) != 0) return Unsupported(Named(index) + " is to be loaded and compressed");
     bool executable = (header.flags & kElfExecute) != 0;
     bool writable = (header.flags & kElfWrite) != 0;
     if (executable && writable) return Unsupported(Named(index) + " is to be writable and executable");
     if (executable && header.type == kElfNoBits) return Malformed(Named(index) + " is code without bytes");
     // Written only while it is relocated, which here is before anything runs.
     bool relocated_only = IsOrIsUnder(name, ".data.rel.ro") || IsOrIsUnder(name, ".ldata.rel.ro");
-    *role = executable                    ? ObjectRole::kCode
-            : writable && !relocated_only ? ObjectRole::kState
-                                          : ObjectRole::kData;
+    *role = executable ? ObjectRole::kCode : writable && !relocated_only ? ObjectRole::kState : ObjectRole::kData;
     return Status::Ok();
   }
 
@@ -208,16 +205,13 @@ class ObjectReader {
       bool has_bytes = header.type != kElfNoBits;
       if (has_bytes && !Has(header.offset, header.size))
         return Malformed(Format("%s: its %llu bytes at %#llx do not lie within the object's %zu", Named(i).c_str(),
-                                Wide(header.size),
-                                Wide(header.offset), size_));
+                                Wide(header.size), Wide(header.offset), size_));
       if (header.align > kMaxObjectAlign || (header.align != 0 && !IsPowerOfTwo(header.align)))
         return Malformed(Format("%s: the alignment %llu is not a power of two up to %llu", Named(i).c_str(),
-                                Wide(header.align),
-                                Wide(kMaxObjectAlign)));
+                                Wide(header.align), Wide(kMaxObjectAlign)));
       section.align = static_cast<uint32_t>(std::max<uint64_t>(header.align, 1));
       if (header.size > kMaxObjectBytes)
-        return Malformed(Format("%s: %llu bytes are more than any arena holds", Named(i).c_str(),
-                                Wide(header.size)));
+        return Malformed(Format("%s: %llu bytes are more than any arena holds", Named(i).c_str(), Wide(header.size)));
       section.size = static_cast<uint32_t>(header.size);
       if (has_bytes && section.size != 0) section.bytes = bytes_ + header.offset;
       // Real sections do not share bytes. Lying ones could make a small file very large in memory.
@@ -241,8 +235,7 @@ class ObjectReader {
     if (!Has(table.offset, table.size) || table.size % kElfSymbolBytes != 0)
       return Malformed("the symbol table does not lie within the object, or ends within a symbol");
     if (table.entry_size != kElfSymbolBytes)
-      return Malformed(Format("symbols of %llu bytes, and not %zu", Wide(table.entry_size),
-                              kElfSymbolBytes));
+      return Malformed(Format("symbols of %llu bytes, and not %zu", Wide(table.entry_size), kElfSymbolBytes));
     if (table.link == 0 || table.link >= headers_.size())
       return Malformed(Format("the symbols' names are said to be in section %u of %zu", table.link, headers_.size()));
 
@@ -268,12 +261,10 @@ class ObjectReader {
       symbol.is_section = type == kElfSectionSymbol;
       auto named = [&] {
         std::string_view name = symbol.name.substr(0, 80);
-        return Format("symbol %llu '%.*s'", Wide(i), static_cast<int>(name.size()),
-                      name.data());
+        return Format("symbol %llu '%.*s'", Wide(i), static_cast<int>(name.size()), name.data());
       };
       if (Status failed = ReadString(table.link, LoadAs<uint32_t>(at), &symbol.name))
-        return Malformed(Format("the name of symbol %llu: %s", Wide(i),
-                                failed.error().message.c_str()));
+        return Malformed(Format("the name of symbol %llu: %s", Wide(i), failed.error().message.c_str()));
       if (binding != kElfLocal && !symbol.global)
         return Malformed(Format("%s has the unknown binding %u", named().c_str(), binding));
       if (type == kElfIfunc)
@@ -288,8 +279,7 @@ class ObjectReader {
         // The value of such a symbol is its alignment.
         if (symbol.value > kMaxObjectAlign || !IsPowerOfTwo(symbol.value))
           return Malformed(Format("%s: the alignment %llu is not a power of two up to %llu", named().c_str(),
-                                  Wide(symbol.value),
-                                  Wide(kMaxObjectAlign)));
+                                  Wide(symbol.value), Wide(kMaxObjectAlign)));
         uint64_t offset = AlignUp(common.size, symbol.value);
         if (symbol.size > kMaxObjectBytes || offset + symbol.size + loaded > kMaxObjectBytes)
           return Malformed(named() + " makes the sections larger than any arena");
@@ -313,8 +303,8 @@ class ObjectReader {
       if (section.role == ObjectRole::kIgnored) continue;
       symbol.is_function = type == kElfFunction;
       if (symbol.value > section.size)
-        return Malformed(Format("%s at offset %llu lies outside %s of %u bytes", named().c_str(),
-                                Wide(symbol.value), Named(index).c_str(), section.size));
+        return Malformed(Format("%s at offset %llu lies outside %s of %u bytes", named().c_str(), Wide(symbol.value),
+                                Named(index).c_str(), section.size));
     }
     if (common.align != 1 || common.size != 0) file->sections.push_back(common);
     return Status::Ok();
@@ -328,15 +318,15 @@ class ObjectReader {
       const SectionHeader& header = headers_[i];
       if (header.type != kElfRela && header.type != kElfRel) continue;
       if (header.info >= headers_.size())
-        return Malformed(Format("%s has the relocs of section %u of %zu", Named(i).c_str(), header.info,
-                                headers_.size()));
+        return Malformed(
+            Format("%s has the relocs of section %u of %zu", Named(i).c_str(), header.info, headers_.size()));
       if (file->sections[header.info].role == ObjectRole::kIgnored || header.size == 0) continue;
       if (header.type == kElfRel) return Malformed(Named(i) + " has relocs without addends (SHT_REL)");
       if (!Has(header.offset, header.size) || header.size % kElfRelaBytes != 0 || header.entry_size != kElfRelaBytes)
         return Malformed(Named(i) + " does not lie within the object, or ends within a reloc");
       if (header.link != symbol_table_ || symbol_table_ == 0)
-        return Malformed(Format("%s refers to the symbol table in section %u, which is none", Named(i).c_str(),
-                                header.link));
+        return Malformed(
+            Format("%s refers to the symbol table in section %u, which is none", Named(i).c_str(), header.link));
       total += header.size / kElfRelaBytes;
       if (total > size_ / kElfRelaBytes) return Malformed("the relocs are more than the object has room for");
       tables.push_back(i);
@@ -372,9 +362,10 @@ class ObjectReader {
       const char* name = ObjectKindName(kind);
       std::string shown = name != nullptr ? Format("%s (%u)", name, kind) : Format("number %u", kind);
       if (IsThreadLocalKind(kind))
-        return Unsupported(Format("the reloc at %s is %s, a use of a thread-local variable: pass a pointer to the "
-                                  "thread's data instead",
-                                  where().c_str(), shown.c_str()));
+        return Unsupported(
+            Format("the reloc at %s is %s, a use of a thread-local variable: pass a pointer to the "
+                   "thread's data instead",
+                   where().c_str(), shown.c_str()));
       Error error{ErrorCode::kRelocKind, Format("the reloc at %s is of the kind %s, which is not one that an arena "
                                                 "keeps (docs/relocs.md)",
                                                 where().c_str(), shown.c_str())};
@@ -387,14 +378,13 @@ class ObjectReader {
     if (section.bytes == nullptr)
       return Malformed(Format("the reloc at %s is in a section without bytes", where().c_str()));
     if (symbol >= file->symbols.size())
-      return Malformed(Format("the reloc at %s refers to symbol %u of %zu", where().c_str(), symbol,
-                              file->symbols.size()));
+      return Malformed(
+          Format("the reloc at %s refers to symbol %u of %zu", where().c_str(), symbol, file->symbols.size()));
     // Symbol 0 stands for the absolute value 0.
     const ObjectSymbol& target = file->symbols[symbol];
-    if (target.place == ObjectSymbol::Place::kSection &&
-        file->sections[target.section].role == ObjectRole::kIgnored)
-      return Malformed(Format("the reloc at %s refers to %s, which is not loaded", where().c_str(),
-                              Named(target.section).c_str()));
+    if (target.place == ObjectSymbol::Place::kSection && file->sections[target.section].role == ObjectRole::kIgnored)
+      return Malformed(
+          Format("the reloc at %s refers to %s, which is not loaded", where().c_str(), Named(target.section).c_str()));
     file->relocs.push_back(
         {static_cast<uint32_t>(offset), static_cast<arch::RelocKind>(kind), symbol, LoadAs<int64_t>(at + 16)});
     return Status::Ok();

@@ -73,15 +73,17 @@ extern const uint16_t kObjectMachine;  // e_machine
 // The psABI's name of a reloc kind that arch::FindKind does not know, for messages; null when there is none.
 const char* ObjectKindName(uint32_t kind);
 bool IsThreadLocalKind(uint32_t kind);
-inline constexpr uint32_t kObjectKindNone = 0;  // a reloc that changes nothing, on every CPU
+inline constexpr uint32_t kObjectKindNone = 0;   // a reloc that changes nothing, on every CPU
+extern const arch::RelocKind kObjectAbsolute64;  // an 8-byte address, such as a slot holds
+extern const arch::RelocKind kObjectRelative32;  // what an instruction that uses a slot beside its code has
 
 // How a field is used, told from the instruction around it. Never changes what is written: it decides only whether an
 // address can escape (object_units.h), and what is not understood counts as if it could.
 enum class SiteUse : uint8_t {
-  kBranch,      // call or jump to the target, or through the slot that holds it
-  kAccess,      // loads or stores at the target
-  kAddress,     // takes the target's address
-  kUnknown,     // none of these for sure
+  kBranch,   // call or jump to the target, or through the slot that holds it
+  kAccess,   // loads or stores at the target
+  kAddress,  // takes the target's address
+  kUnknown,  // none of these for sure
 };
 SiteUse UseOfCodeSite(arch::RelocKind kind, const uint8_t* section, uint32_t size, uint32_t offset);
 

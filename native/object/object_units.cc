@@ -9,9 +9,6 @@
 namespace jit_arena {
 namespace {
 
-constexpr arch::RelocKind kPc32Kind = 2;
-constexpr arch::RelocKind kAbsolute64Kind = 1;
-
 Section SectionOfRole(ObjectRole role) {
   return role == ObjectRole::kCode ? Section::kCode : role == ObjectRole::kData ? Section::kData : Section::kState;
 }
@@ -35,7 +32,8 @@ std::string_view FunctionOfSection(std::string_view name) {
 
 class UnitMaker {
  public:
-  explicit UnitMaker(const ObjectFile& file) : file_(file), group_(file.sections.size()), place_(file.sections.size()) {}
+  explicit UnitMaker(const ObjectFile& file)
+      : file_(file), group_(file.sections.size()), place_(file.sections.size()) {}
 
   Status Make(ObjectUnits* units) {
     units_ = units;
@@ -181,8 +179,7 @@ class UnitMaker {
         if (zero || section.size == 0) continue;
         unit.bytes[in].resize(offset, section.role == ObjectRole::kCode ? arch::kPoisonByte : 0);
         unit.bytes[in].insert(unit.bytes[in].end(), section.bytes, section.bytes + section.size);
-        if (unit.name.empty() && section.role == ObjectRole::kCode)
-          unit.name = std::string(section.name.substr(0, 80));
+        if (unit.name.empty() && section.role == ObjectRole::kCode) unit.name = std::string(section.name.substr(0, 80));
       }
     }
     for (ObjectUnit& unit : units_->units) {
@@ -260,30 +257,21 @@ class UnitMaker {
     SiteUse use = UseOf(section, reloc, info);
 
     UnitReloc made;
-    made.spec = RelocSpec{SectionOfRole(section.role), reloc.kind, TargetKind::kAddress, placed.offset + reloc.offset, 0,
-                          reloc.addend};
+    made.spec = RelocSpec{SectionOfRole(section.role),  reloc.kind, TargetKind::kAddress,
+                          placed.offset + reloc.offset, 0,          reloc.addend};
     made.takes_address = use == SiteUse::kAddress || use == SiteUse::kUnknown;
-    bool own_target = symbol.place == ObjectSymbol::Place::kSection;
-    if (own_target) {
+    if (symbol.place == ObjectSymbol::Place::kSection) {
       NameTarget(placed.unit, symbol.section, static_cast<uint32_t>(symbol.value), &made.spec);
       bool to_code = file_.sections[symbol.section].role == ObjectRole::kCode;
       // A branch into data is none that a compiler makes.
       if (made.takes_address || (use == SiteUse::kBranch && !to_code)) AddEscape(section_index, reloc, use);
-      if (info.shape == arch::Shape::kGot) {
-        // The slot is a constant of the unit, beside its code, and holds the symbol without the addend.
-        uint32_t slot = 0;
-        if (Status failed = SlotFor(placed.unit, reloc.symbol, made.spec, &slot)) return failed;
-        made.spec.kind = kPc32Kind;
-        made.spec.target_kind = TargetKind::kOwnData;
-        made.spec.target = slot;
-        made.spec.target_section = Section::kCode;
-        made.spec.target_offset = 0;
-      }
     } else if (symbol.place == ObjectSymbol::Place::kUndefined && reloc.symbol != 0) {
       made.undefined = UndefinedOf(symbol);
     } else {
       made.spec.target = symbol.value;
     }
+    if (info.shape == arch::Shape::kGot)
+      if (Status failed = UseSlot(placed.unit, reloc.symbol, &made)) return failed;
     unit.relocs.push_back(made);
     return Status::Ok();
   }
@@ -304,25 +292,28 @@ class UnitMaker {
     }
   }
 
-  // The offset in the unit's data of the slot with the symbol's address.
-  Status SlotFor(uint32_t unit_index, uint32_t symbol, const RelocSpec& target, uint32_t* offset) {
-    auto [found, is_new] = slots_.emplace((uint64_t{unit_index} << 32) | symbol, 0);
+  // Turns a use of a slot that holds the symbol into a use of the unit's own data: there the slot is, a constant beside
+  // the code, which may hold the address of anything.
+  Status UseSlot(uint32_t unit_index, uint32_t symbol, UnitReloc* use) {
+    ObjectUnit& unit = units_->units[unit_index];
+    auto [found, is_new] = slots_.emplace((uint64_t{unit_index} << 32) | symbol, unit.relocs.size());
     if (is_new) {
-      ObjectUnit& unit = units_->units[unit_index];
       uint32_t& size = unit.sizes[static_cast<int>(Section::kData)];
-      uint64_t slot = AlignUp(size, 8);
-      if (slot + 8 > kMaxObjectBytes) return Error{ErrorCode::kObject, "the sections are larger than any arena"};
-      size = static_cast<uint32_t>(slot + 8);
-      found->second = static_cast<uint32_t>(slot);
-      UnitReloc made;
-      made.spec = target;
-      made.spec.section = Section::kData;
-      made.spec.kind = kAbsolute64Kind;
-      made.spec.offset = found->second;
-      made.spec.addend = 0;
-      unit.relocs.push_back(made);
+      uint64_t offset = AlignUp(size, 8);
+      if (offset + 8 > kMaxObjectBytes) return Error{ErrorCode::kObject, "the sections are larger than any arena"};
+      size = static_cast<uint32_t>(offset + 8);
+      UnitReloc slot = *use;
+      slot.spec.section = Section::kData;
+      slot.spec.kind = kObjectAbsolute64;
+      slot.spec.offset = static_cast<uint32_t>(offset);
+      slot.spec.addend = 0;
+      unit.relocs.push_back(slot);
     }
-    *offset = found->second;
+    UnitReloc& slot = unit.relocs[found->second];
+    slot.takes_address = slot.takes_address || use->takes_address;
+    int64_t addend = use->spec.addend;
+    *use = UnitReloc{RelocSpec{use->spec.section, kObjectRelative32, TargetKind::kOwnData, use->spec.offset,
+                               slot.spec.offset, addend}};
     return Status::Ok();
   }
 
@@ -372,7 +363,7 @@ class UnitMaker {
   std::vector<Placed> place_;  // by section
   std::unordered_map<uint32_t, uint32_t> unit_of_root_;
   std::unordered_map<std::string_view, uint32_t> undefined_of_;
-  std::unordered_map<uint64_t, uint32_t> slots_;  // by unit and symbol
+  std::unordered_map<uint64_t, size_t> slots_;  // by unit and symbol: position in the unit's relocs
   std::map<Escape, Places> escapes_;
 };
 

@@ -26,8 +26,8 @@ namespace jit_arena {
 inline constexpr uint32_t kNoIndex = ~uint32_t{0};
 
 // A reloc in the words of core/spec.h, complete when `undefined` is kNoIndex. Its own and other units' sections are
-// named by kOwnCode … kOwnState, and by kBatchMember for the order in which the units stand. Otherwise its target is what
-// the host gives for undefined[undefined]: it sets target_kind, target and the target's section and offset.
+// named by kOwnCode … kOwnState, and by kBatchMember for the order in which the units stand. Otherwise its target is
+// what the host gives for undefined[undefined]: it sets target_kind, target and the target's section and offset.
 struct UnitReloc {
   RelocSpec spec;
   uint32_t undefined = kNoIndex;
@@ -35,13 +35,13 @@ struct UnitReloc {
 };
 
 struct ObjectUnit {
-  std::string name;                      // of its first function, or of its first section
+  std::string name;                       // of its first function, or of its first section
   std::vector<uint8_t> bytes[kSections];  // the rest of a section, up to its size, is zero
   uint32_t sizes[kSections] = {};
   uint32_t aligns[kSections] = {16, 8, 16};
-  std::vector<UnitReloc> relocs;   // by section and offset
-  std::vector<uint32_t> entries;   // offsets in code of global functions; one of 0 when there is none
-  bool movable = true;             // unless a reason says otherwise
+  std::vector<UnitReloc> relocs;  // by section and offset
+  std::vector<uint32_t> entries;  // offsets in code of global functions; one of 0 when there is none
+  bool movable = true;            // unless a reason says otherwise
 };
 
 // A global symbol that the object defines.

@@ -9,6 +9,8 @@
 namespace jit_arena {
 
 const uint16_t kObjectMachine = 62;  // EM_X86_64
+const arch::RelocKind kObjectAbsolute64 = 1;
+const arch::RelocKind kObjectRelative32 = 2;
 
 namespace {
 
@@ -17,16 +19,16 @@ constexpr struct {
   const char* name;
   bool thread_local_storage;
 } kOtherX8664Kinds[] = {
-    {3, "R_X86_64_GOT32", false},       {5, "R_X86_64_COPY", false},        {6, "R_X86_64_GLOB_DAT", false},
-    {7, "R_X86_64_JUMP_SLOT", false},   {8, "R_X86_64_RELATIVE", false},    {12, "R_X86_64_16", false},
-    {13, "R_X86_64_PC16", false},       {14, "R_X86_64_8", false},          {15, "R_X86_64_PC8", false},
-    {16, "R_X86_64_DTPMOD64", true},    {17, "R_X86_64_DTPOFF64", true},    {18, "R_X86_64_TPOFF64", true},
-    {19, "R_X86_64_TLSGD", true},       {20, "R_X86_64_TLSLD", true},       {21, "R_X86_64_DTPOFF32", true},
-    {22, "R_X86_64_GOTTPOFF", true},    {23, "R_X86_64_TPOFF32", true},     {25, "R_X86_64_GOTOFF64", false},
-    {26, "R_X86_64_GOTPC32", false},    {27, "R_X86_64_GOT64", false},      {28, "R_X86_64_GOTPCREL64", false},
-    {29, "R_X86_64_GOTPC64", false},    {30, "R_X86_64_GOTPLT64", false},   {31, "R_X86_64_PLTOFF64", false},
-    {32, "R_X86_64_SIZE32", false},     {33, "R_X86_64_SIZE64", false},     {34, "R_X86_64_GOTPC32_TLSDESC", true},
-    {35, "R_X86_64_TLSDESC_CALL", true}, {36, "R_X86_64_TLSDESC", true},    {37, "R_X86_64_IRELATIVE", false},
+    {3, "R_X86_64_GOT32", false},        {5, "R_X86_64_COPY", false},      {6, "R_X86_64_GLOB_DAT", false},
+    {7, "R_X86_64_JUMP_SLOT", false},    {8, "R_X86_64_RELATIVE", false},  {12, "R_X86_64_16", false},
+    {13, "R_X86_64_PC16", false},        {14, "R_X86_64_8", false},        {15, "R_X86_64_PC8", false},
+    {16, "R_X86_64_DTPMOD64", true},     {17, "R_X86_64_DTPOFF64", true},  {18, "R_X86_64_TPOFF64", true},
+    {19, "R_X86_64_TLSGD", true},        {20, "R_X86_64_TLSLD", true},     {21, "R_X86_64_DTPOFF32", true},
+    {22, "R_X86_64_GOTTPOFF", true},     {23, "R_X86_64_TPOFF32", true},   {25, "R_X86_64_GOTOFF64", false},
+    {26, "R_X86_64_GOTPC32", false},     {27, "R_X86_64_GOT64", false},    {28, "R_X86_64_GOTPCREL64", false},
+    {29, "R_X86_64_GOTPC64", false},     {30, "R_X86_64_GOTPLT64", false}, {31, "R_X86_64_PLTOFF64", false},
+    {32, "R_X86_64_SIZE32", false},      {33, "R_X86_64_SIZE64", false},   {34, "R_X86_64_GOTPC32_TLSDESC", true},
+    {35, "R_X86_64_TLSDESC_CALL", true}, {36, "R_X86_64_TLSDESC", true},   {37, "R_X86_64_IRELATIVE", false},
 };
 
 constexpr arch::RelocKind kPlt32Number = 4;

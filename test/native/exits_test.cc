@@ -272,14 +272,14 @@ TEST(the_hot_stub_gets_the_record_in_the_exit_register) {
   ExecutorSpec spec = stub.Spec();
   ExecutorId movable = 0, fixed = 0;
   CHECK(host.arena->Install(&spec, 1, &movable, host.pin).ok());
-  CHECK_EQ(static_cast<int>(host.arena->SetHotStub(movable).code()), static_cast<int>(ErrorCode::kMovable));
+  CHECK_EQ(static_cast<int>(host.arena->SetHotStub(movable, host.pin).code()), static_cast<int>(ErrorCode::kMovable));
   spec.movable = false;
   CHECK(host.arena->Install(&spec, 1, &fixed, host.pin).ok());
-  CHECK(host.arena->SetHotStub(fixed).ok());
+  CHECK(host.arena->SetHotStub(fixed, host.pin).ok());
   CHECK_EQ(static_cast<int>(host.arena->Free(&fixed, 1, host.pin).code()), static_cast<int>(ErrorCode::kImmortal));
   ExecutorId id = host.Install(Trace(1));
   CHECK_EQ(host.Run(id, 1).executor, 0u);  // the stub was done with it
   CHECK(host.arena->Contains(host.context[0]));
-  CHECK(host.arena->SetHotStub(0).ok());
+  CHECK(host.arena->SetHotStub(0, host.pin).ok());
   CHECK(host.Holds());
 }
