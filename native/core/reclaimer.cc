@@ -6,16 +6,28 @@
 
 namespace jit_arena {
 
+Reclaimer::~Reclaimer() {
+  for (PinSlot* slot = slots_.load(std::memory_order_relaxed); slot != nullptr;) {
+    PinSlot* next = slot->next;
+    delete slot;
+    slot = next;
+  }
+}
+
 PinSlot* Reclaimer::Attach() {
   std::lock_guard lock(slots_lock_);
-  for (auto& slot : slots_) {
+  for (PinSlot* slot = slots_.load(std::memory_order_relaxed); slot != nullptr; slot = slot->next) {
     if (slot->attached) continue;
     slot->attached = true;
-    return slot.get();
+    return slot;
   }
-  slots_.push_back(std::make_unique<PinSlot>());
-  slots_.back()->attached = true;
-  return slots_.back().get();
+  auto* slot = new PinSlot;
+  slot->attached = true;
+  slot->next = slots_.load(std::memory_order_relaxed);
+  slot_count_++;
+  // Release: pairs with the acquire of those who walk the list.
+  slots_.store(slot, std::memory_order_release);
+  return slot;
 }
 
 void Reclaimer::Detach(PinSlot* slot) {
@@ -28,8 +40,7 @@ uint64_t Reclaimer::OldestPin() const {
   // Pairs with the exchange in Enter: see there.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   uint64_t oldest = ~uint64_t{0};
-  std::lock_guard lock(slots_lock_);
-  for (const auto& slot : slots_) {
+  for (const PinSlot* slot = slots_.load(std::memory_order_acquire); slot != nullptr; slot = slot->next) {
     // Acquire: pairs with Leave's release.
     uint64_t epoch = slot->epoch.load(std::memory_order_acquire);
     if (epoch != 0 && epoch < oldest) oldest = epoch;
@@ -39,9 +50,8 @@ uint64_t Reclaimer::OldestPin() const {
 
 bool Reclaimer::OthersPinned(const PinSlot* self) const {
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  std::lock_guard lock(slots_lock_);
-  for (const auto& slot : slots_)
-    if (slot.get() != self && slot->epoch.load(std::memory_order_acquire) != 0) return true;
+  for (const PinSlot* slot = slots_.load(std::memory_order_acquire); slot != nullptr; slot = slot->next)
+    if (slot != self && slot->epoch.load(std::memory_order_acquire) != 0) return true;
   return false;
 }
 

@@ -8,9 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
-#include <memory>
 #include <mutex>
-#include <vector>
 
 #include "base/status.h"
 #include "core/span_table.h"
@@ -22,7 +20,8 @@ struct alignas(128) PinSlot {
   // 0: not pinned. Otherwise the epoch at which the outermost pin began.
   std::atomic<uint64_t> epoch{0};
   uint32_t depth = 0;     // nested pins; read by the owning thread only
-  bool attached = false;  // under the Reclaimer's list lock
+  bool attached = false;    // under the Reclaimer's list lock
+  PinSlot* next = nullptr;  // set once, before the slot is in the list
 };
 
 // What leaves together when its time has come.
@@ -34,6 +33,11 @@ struct Retired {
 
 class Reclaimer {
  public:
+  Reclaimer() = default;
+  ~Reclaimer();
+  Reclaimer(const Reclaimer&) = delete;
+  Reclaimer& operator=(const Reclaimer&) = delete;
+
   // Attach and Detach: any thread, take a lock of their own. Detach only when not pinned.
   PinSlot* Attach();
   void Detach(PinSlot* slot);
@@ -87,7 +91,7 @@ class Reclaimer {
   uint64_t retired_bytes() const { return retired_bytes_; }
   uint64_t epoch() const { return epoch_.load(std::memory_order_relaxed); }
   size_t MetadataBytes() const {
-    return sizeof *this + waiting_.size() * sizeof(Waiting) + slots_.size() * sizeof(PinSlot);
+    return sizeof *this + waiting_.size() * sizeof(Waiting) + slot_count_ * sizeof(PinSlot);
   }
 
  private:
@@ -101,10 +105,12 @@ class Reclaimer {
 
   alignas(128) std::atomic<uint64_t> epoch_{1};
   alignas(128) std::atomic<bool> gate_{false};
-  mutable std::mutex slots_lock_;  // guards the list of slots, not the slots
-  std::vector<std::unique_ptr<PinSlot>> slots_;
+  std::mutex slots_lock_;  // for Attach and Detach
+  // Slots are added at the front and stay, so that the list is walked without the lock.
+  std::atomic<PinSlot*> slots_{nullptr};
   std::deque<Waiting> waiting_;  // stamps ascend
   uint64_t retired_bytes_ = 0;
+  size_t slot_count_ = 0;
 };
 
 }  // namespace jit_arena
