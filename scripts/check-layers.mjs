@@ -1,0 +1,110 @@
+// npm run layers: every #include in native/ follows the layers of ARCHITECTURE.md, and no files include each other in
+// a circle. Planted violations are looked for first, so that a checker gone blind cannot pass.
+import { readFileSync } from 'node:fs';
+import { join, posix } from 'node:path';
+import { filesIn, root } from './tools.mjs';
+
+/** Each layer, and the layers that it may include besides itself. */
+const LAYERS = {
+  base: [],
+  os: ['base'],
+  arch: ['base'],
+  core: ['base', 'os', 'arch'],
+  object: ['base', 'os', 'arch', 'core'],
+  capi: ['base', 'os', 'arch', 'core', 'object'],
+  node: ['base', 'os', 'arch', 'core', 'object'],
+};
+
+/**
+ * The parts of core, top to bottom: each may include those below it. First those of the drawing, then the small ones that
+ * they are made of. A part may have several files: core/collector_plan.cc belongs to collector.
+ */
+const CORE = [
+  ...['arena', 'collector', 'linker', 'executor_table', 'reclaimer', 'code_space', 'slab'],
+  ...['hole_bins', 'span_table', 'kept_relocs', 'spec', 'chunked_array', 'checksum'],
+];
+
+const layerOf = (file) => file.split('/')[0];
+
+function corePart(file) {
+  const stem = posix.basename(file).replace(/\.\w+$/, '');
+  return CORE.findIndex((part) => stem === part || stem.startsWith(`${part}_`));
+}
+
+/** Why `from` may not include `to` (both relative to native/), or undefined. */
+function objection(from, to) {
+  const [lower, upper] = [layerOf(to), layerOf(from)];
+  if (lower !== upper) return LAYERS[upper].includes(lower) ? undefined : `${upper} may not include ${lower}`;
+  if (upper === 'core' && corePart(to) < corePart(from)) {
+    return `${CORE[corePart(from)]} is below ${CORE[corePart(to)]}`;
+  }
+}
+
+/** All problems of a source tree: a Map from path relative to native/ to the file's text. */
+function check(files) {
+  const problems = [];
+  const includes = new Map();
+  for (const [file, text] of files) {
+    if (!(layerOf(file) in LAYERS)) problems.push(`${file}: is in no layer`);
+    else if (layerOf(file) === 'core' && corePart(file) < 0)
+      problems.push(`${file}: is no part of core that is known here`);
+    const targets = [];
+    for (const [, name] of text.matchAll(/^[ \t]*#[ \t]*include[ \t]*"([^"]+)"/gm)) {
+      const target = [name, posix.join(posix.dirname(file), name)].find((path) => files.has(path));
+      if (target) targets.push(target);
+      else problems.push(`${file}: includes "${name}", which is not in native/`);
+    }
+    includes.set(file, targets);
+  }
+  if (problems.length > 0) return problems; // the rest needs every file to have its place
+
+  for (const [file, targets] of includes) {
+    for (const target of targets) {
+      const why = objection(file, target);
+      if (why) problems.push(`${file}: includes ${target}: ${why}`);
+    }
+  }
+  const done = new Set();
+  const visit = (file, path) => {
+    if (path.includes(file)) problems.push(`circle: ${[...path.slice(path.indexOf(file)), file].join(' → ')}`);
+    if (path.includes(file) || done.has(file)) return;
+    for (const target of includes.get(file)) visit(target, [...path, file]);
+    done.add(file);
+  };
+  for (const file of includes.keys()) visit(file, []);
+  return problems;
+}
+
+function selfTest() {
+  const tree = { 'base/bits.h': '', 'core/slab.h': '#include "base/bits.h"', 'core/arena.h': '#include "core/slab.h"' };
+  const planted = [
+    [{}, undefined],
+    [{ 'base/bits.h': '#include "core/slab.h"' }, 'base may not include core'],
+    [{ 'arch/x.cc': '#include "os/y.h"', 'os/y.h': '' }, 'arch may not include os'],
+    [{ 'node/a.cc': '# include "../capi/b.h"', 'capi/b.h': '' }, 'node may not include capi'],
+    [{ 'core/slab_bits.cc': '#include "core/arena.h"' }, 'slab is below arena'],
+    [{ 'core/slab_a.h': '#include "slab_b.h"', 'core/slab_b.h': '#include "slab_a.h"' }, 'circle'],
+    [{ 'core/util.h': '' }, 'no part of core'],
+    [{ 'misc/util.h': '' }, 'in no layer'],
+    [{ 'core/slab.cc': '#include "core/gone.h"' }, 'not in native/'],
+  ];
+  for (const [change, expected] of planted) {
+    const problems = check(new Map(Object.entries({ ...tree, ...change })));
+    const found =
+      expected === undefined ? problems.length === 0 : problems.some((problem) => problem.includes(expected));
+    if (!found) throw new Error(`self test: expected ${expected ?? 'no problem'}, got ${JSON.stringify(problems)}`);
+  }
+  return planted.length;
+}
+
+const cases = selfTest();
+const files = new Map();
+for (const path of filesIn('native', /\.(cc|h)$/)) {
+  // unity.cc stands for the build, not for a layer.
+  if (path !== join('native', 'unity.cc'))
+    files.set(posix.relative('native', path), readFileSync(join(root, path), 'utf8'));
+}
+const problems = check(files);
+for (const problem of problems) console.error(`native/${problem}`);
+console.log(`layers: ${files.size} files, ${problems.length} problems (self test: ${cases} trees)`);
+process.exitCode = problems.length === 0 ? 0 : 1;
