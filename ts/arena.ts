@@ -1,15 +1,18 @@
-import { checkBytes, checkCount } from './bytes';
+import { types } from 'node:util';
+import { checkArrayLike, checkBytes, checkCount, checkMemory } from './bytes';
 import { makeCallback } from './calls';
-import { ArenaError, type Section } from './errors';
+import { ArenaError, type ErrorDetails, type Section } from './errors';
 import { Executor } from './executor';
 import { addon, N, type NativeArena, numbers, orRaise, raise, type WriterName } from './native';
-import { beginRelocs, encodeRelocs, putReloc, type Reloc, TargetKind } from './relocs';
+import { beginRelocs, encodeRelocs, endRelocs, putReloc, TargetKind } from './relocs';
+import { exitOf, makeRunner, type Runner } from './runner';
 import type {
   CollectOptions,
   CollectResult,
   CompactionPlan,
   ExecutorBatch,
   ExecutorSpec,
+  ExitTaken,
   FoundAddress,
   SlabMap,
   Stats,
@@ -36,6 +39,12 @@ export interface ArenaOptions {
    * unless given.
    */
   maxRetiredBytes?: number;
+  /** How often a cold exit is taken before it is hot, 1 to 4096; 1024 unless given. */
+  exitThreshold?: number;
+  /** The factor by which that grows each time the exit has been hot, 1 or more; 2 unless given. */
+  exitGrowth?: number;
+  /** The longest chain of links without progress (`chainDepth`) that `link` allows; no limit unless given. */
+  maxChainDepth?: number;
   /** Keep every reloc, so that `verify` can name a wrong field; for debugging. */
   fullRecords?: boolean;
   name?: string;
@@ -82,6 +91,9 @@ export class Arena {
         writer: writer === 'auto' ? -1 : writers.indexOf(writer),
         apart: layout === 'apart',
         maxRetiredBytes,
+        exitThreshold: checkCount(options.exitThreshold ?? 1024, 4096, 'ERR_ARENA_SIZE', 'exitThreshold'),
+        exitGrowth: options.exitGrowth ?? 2,
+        maxChainDepth: checkCount(options.maxChainDepth ?? maxSize, maxSize, 'ERR_ARENA_SIZE', 'maxChainDepth'),
         fullRecords: options.fullRecords === true,
         name: String(name),
       }),
@@ -95,8 +107,8 @@ export class Arena {
    * ERR_ARENA_SIZE, _ALIGNMENT, _BOUNDS, _RELOC_….
    */
   allocate(spec: ExecutorSpec): Executor {
-    const [code, data, state] = this.#encodeSpec(spec);
-    if (this.#native.allocate(code, data, state, spec.name, entriesOf(spec)) !== 0) raise();
+    const [code, data, state, name, entries, exitTags] = this.#encodeSpec(spec);
+    if (this.#native.allocate(code, data, state, name, entries, exitTags) !== 0) raise();
     return new Executor(this, this.#native, numbers[N.id] as number);
   }
 
@@ -114,9 +126,8 @@ export class Arena {
   install(specs: readonly ExecutorSpec[]): Executor[];
   install(spec: ExecutorSpec | readonly ExecutorSpec[]): Executor | Executor[] {
     if (Array.isArray(spec)) return this.#installList(spec);
-    const [code, data, state] = this.#encodeSpec(spec as ExecutorSpec);
-    const { name } = spec as ExecutorSpec;
-    if (this.#native.install(code, data, state, name, entriesOf(spec as ExecutorSpec)) !== 0) raise();
+    const [code, data, state, name, entries, exitTags] = this.#encodeSpec(spec as ExecutorSpec);
+    if (this.#native.install(code, data, state, name, entries, exitTags) !== 0) raise();
     return new Executor(this, this.#native, numbers[N.id] as number);
   }
 
@@ -127,25 +138,34 @@ export class Arena {
       this.freeze(allocated);
     } catch (error) {
       this.free(allocated);
-      throw error;
+      // What freeze throws has the position; what allocate throws knows of one spec only.
+      const index = allocated.length;
+      if (!(error instanceof ArenaError) || index === specs.length) throw error;
+      throw new ArenaError(error.code, `spec ${index}: ${error.message}`, { ...error, index });
     }
     return allocated;
   }
 
   /** `install` for many executors over typed arrays; returns their ids. All or none. */
   installBatch(batch: ExecutorBatch): Float64Array {
-    const code = checkBytes(batch.code, 'code');
-    const data = batch.data === undefined ? new Uint8Array(0) : checkBytes(batch.data, 'data');
-    const codeOffsets = checkOffsets(batch.codeOffsets, code.length, 'codeOffsets');
+    if (typeof batch !== 'object' || batch === null) throw new TypeError('the batch is not an object');
+    const { code, data = new Uint8Array(0), relocs } = batch;
+    const codeOffsets = Float64Array.from(checkArrayLike(batch.codeOffsets, 'codeOffsets') as ArrayLike<number>);
+    if (codeOffsets.length === 0) throw new TypeError('codeOffsets is empty: it has one entry more than executors');
     const count = codeOffsets.length - 1;
     const dataOffsets =
       batch.dataOffsets === undefined
         ? new Float64Array(count + 1)
-        : checkOffsets(batch.dataOffsets, data.length, 'dataOffsets');
+        : Float64Array.from(checkArrayLike(batch.dataOffsets, 'dataOffsets') as ArrayLike<number>);
     if (dataOffsets.length !== count + 1) {
       throw new TypeError(`dataOffsets has ${dataOffsets.length} entries, and codeOffsets ${count + 1}`);
     }
-    const relocsOfEach = encodeBatchRelocs(batch.relocs, count);
+    const encoding = beginRelocs();
+    const relocsOfEach = encodeBatchRelocs(relocs, count);
+    // From here on nothing of the caller's runs that could take the bytes away.
+    checkOffsets(codeOffsets, checkBytes(code, 'code').length, 'codeOffsets');
+    checkOffsets(dataOffsets, checkBytes(data, 'data').length, 'dataOffsets');
+    endRelocs(encoding, relocs?.executor.length ?? 0);
     const ids = new Float64Array(count);
     if (this.#native.installBatch(code, codeOffsets, data, dataOffsets, relocsOfEach, ids) !== 0) raise();
     return ids;
@@ -177,6 +197,96 @@ export class Arena {
     return { address, dispose, [Symbol.dispose]: dispose };
   }
 
+  /**
+   * A function that runs traces with the address of `context` in their first argument register. It returns 0 when the
+   * trace was done, a number above 0 when it left through an exit, and one below 0 when that exit has just become hot:
+   * a token for `exitOf` and `exitTag`, valid until the next run, free, invalidate or collect. It makes no objects.
+   * ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR; ERR_ARENA_DETACHED when the context's buffer is gone.
+   */
+  runner(context: ArrayBufferView): Runner {
+    return makeRunner(this.#native, context, (executor) => this.#checkOwn(executor as Executor));
+  }
+
+  /** The exit that a token of the last run stands for. ERR_ARENA_EXIT for any other number. */
+  exitOf(token: number): ExitTaken {
+    return exitOf(token);
+  }
+
+  /** The host's number for the exit that a token of the last run stands for. */
+  exitTag(token: number): number {
+    const { executor, exit } = exitOf(token);
+    if (this.#native.exitTag(executor, exit) !== 0) raise();
+    return numbers[N.id] as number;
+  }
+
+  /**
+   * Lets exit `exit` jump straight to an entry of another trace, or of the same; no code is written, and threads that
+   * are executing follow at their next exit. Replaces an earlier link. ERR_ARENA_EXIT, _NOT_FROZEN, _STALE_EXECUTOR,
+   * _TRACE_ABI, _CHAIN_DEPTH.
+   */
+  link(source: Executor, exit: number, target: Executor, options: { entry?: number } = {}): void {
+    this.#checkOwn(source);
+    this.#checkOwn(target);
+    const entry = checkCount(options.entry ?? 0, maxSize, 'ERR_ARENA_BOUNDS', 'entry', { executor: target.id });
+    if (this.#native.link(source.id, checkExit(source, exit), target.id, entry) !== 0) raise();
+  }
+
+  /** The exit goes to the exit stub again, as cold as a new one; nothing when it is not linked. */
+  unlink(source: Executor, exit: number): void {
+    this.#checkOwn(source);
+    if (this.#native.unlink(source.id, checkExit(source, exit)) !== 0) raise();
+  }
+
+  /** Unlinks every exit of the arena; loops of links that never leave do so at their next exit. */
+  unlinkAll(): void {
+    if (this.#native.unlinkAll() !== 0) raise();
+  }
+
+  /** Where an exit is linked to. */
+  linkOf(source: Executor, exit: number): { executor: Executor; entry: number } | undefined {
+    this.#checkOwn(source);
+    const linked = orRaise(this.#native.linkOf(source.id, checkExit(source, exit)));
+    if (linked === undefined) return undefined;
+    const { executor, entry } = linked as { executor: number; entry: number };
+    return { executor: new Executor(this, this.#native, executor), entry };
+  }
+
+  /**
+   * The longest way back along links to an executor that makes progress, or that nothing links to: 0 for such a one,
+   * Infinity for a cycle in which none makes progress.
+   */
+  chainDepth(executor: Executor): number {
+    this.#checkOwn(executor);
+    if (this.#native.chainDepth(executor.id) !== 0) raise();
+    return numbers[N.id] as number;
+  }
+
+  /** Moves all links that lead to `old` to `replacement`, to the entries of the same numbers; `old` stays alive. */
+  replace(old: Executor, replacement: Executor): void {
+    this.#checkOwn(old);
+    this.#checkOwn(replacement);
+    if (this.#native.replace(old.id, replacement.id) !== 0) raise();
+  }
+
+  /**
+   * Ends an executor whose assumptions no longer hold: its valid byte is cleared, links to it return to the exit stub,
+   * it is never entered again, its id is stale, and its memory is used again when nothing can be inside it.
+   */
+  invalidate(executor: Executor): void {
+    this.#checkOwn(executor);
+    if (this.#native.invalidate(executor.id) !== 0) raise();
+  }
+
+  /**
+   * Where hot exits jump instead of returning to the runner: an immovable trace of yours that finds the exit record in
+   * the exit register (r11 on x86-64). It lives as long as the arena from then on. `undefined`: back to the runner.
+   * ERR_ARENA_MOVABLE.
+   */
+  setHotStub(executor: Executor | undefined): void {
+    if (executor !== undefined) this.#checkOwn(executor);
+    if (this.#native.setHotStub(executor?.id ?? 0) !== 0) raise();
+  }
+
   /** Runs `fn` with this thread pinned: addresses taken inside stay valid until it returns. `fn` is synchronous. */
   pinned<T>(fn: () => T): T {
     if (this.#native.pin() !== 0) raise();
@@ -196,9 +306,9 @@ export class Arena {
 
   /** The executor with this id. ERR_ARENA_STALE_EXECUTOR when there is none. */
   executor(id: number): Executor {
-    const executor = new Executor(this, this.#native, checkId(id));
+    checkId(id, 'the id');
     orRaise(this.#native.describe(id));
-    return executor;
+    return new Executor(this, this.#native, id);
   }
 
   /** Every executor, writable and frozen. */
@@ -224,11 +334,13 @@ export class Arena {
    * copy. Invalidates addresses that were taken without a pin.
    */
   collect(options: CollectOptions = {}): CollectResult {
-    const { compact = true, maxPauseMicros = 0 } = options;
+    const { compact = true, maxPauseMicros = 0, evictCold = false } = options;
+    if (typeof evictCold !== 'boolean') throw new TypeError(`evictCold is ${String(evictCold)}, and not true or false`);
+    if (typeof compact !== 'boolean') throw new TypeError(`compact is ${String(compact)}, and not true or false`);
     if (typeof maxPauseMicros !== 'number' || !(maxPauseMicros >= 0) || maxPauseMicros > 1e12) {
       throw new TypeError(`maxPauseMicros is ${String(maxPauseMicros)}, and not a number of microseconds`);
     }
-    return orRaise(this.#native.collect(compact === true, maxPauseMicros)) as CollectResult;
+    return orRaise(this.#native.collect(compact, maxPauseMicros, evictCold)) as CollectResult;
   }
 
   stats(): Stats {
@@ -254,138 +366,174 @@ export class Arena {
     this.dispose();
   }
 
-  // Puts sizes, alignments and relocs where native code looks, and returns the bytes of the sections.
-  #encodeSpec(spec: ExecutorSpec): (Uint8Array | undefined)[] {
+  // Puts sizes, alignments and relocs where native code looks, and returns the other arguments of its functions. All
+  // that may run code of the caller's, such as getters, comes first: it may use the arena itself.
+  #encodeSpec(spec: ExecutorSpec): SpecArguments {
     if (typeof spec !== 'object' || spec === null) throw new TypeError('the spec is not an object');
-    if (spec.name !== undefined && typeof spec.name !== 'string') throw new TypeError('name is not a string');
-    encodeRelocs(spec.relocs, this);
-    numbers[N.movable] = spec.movable === false ? 0 : 1;
-    numbers[N.aligns] = checkCount(spec.align ?? 16, maxSize, 'ERR_ARENA_ALIGNMENT', 'align');
-    numbers[N.aligns + 1] = checkCount(spec.dataAlign ?? 8, maxSize, 'ERR_ARENA_ALIGNMENT', 'dataAlign');
-    numbers[N.aligns + 2] = checkCount(spec.stateAlign ?? 16, maxSize, 'ERR_ARENA_ALIGNMENT', 'stateAlign');
-    if (spec.code === undefined) throw new TypeError('code is missing: a Uint8Array, or a size in bytes');
-    return [encodeSection(0, spec.code), encodeSection(1, spec.data), encodeSection(2, spec.state)];
+    const { code, data = 0, state = 0, relocs = noRelocs, name, movable = true } = spec;
+    const { align = 16, dataAlign = 8, stateAlign = 16, exits = 0, evictable, makesProgress = false } = spec;
+    checkCount(exits, 0xffff, 'ERR_ARENA_SIZE', 'exits');
+    const exitTags = spec.exitTags === undefined ? undefined : encodeExitTags(spec.exitTags, exits);
+    if (name !== undefined && typeof name !== 'string') throw new TypeError('name is not a string');
+    if (typeof movable !== 'boolean') throw new TypeError(`movable is ${String(movable)}, and not true or false`);
+    if (code === undefined) throw new TypeError('code is missing: a Uint8Array, or a size in bytes');
+    const entries = spec.entries === undefined ? undefined : encodeEntries(spec.entries);
+    const encoding = encodeRelocs(relocs, this);
+    encodeSection(0, code);
+    encodeSection(1, data);
+    encodeSection(2, state);
+    endRelocs(encoding, relocs.length);
+    numbers[N.movable] = movable ? 1 : 0;
+    numbers[N.evictable] = evictable === undefined ? -1 : evictable ? 1 : 0;
+    numbers[N.makesProgress] = makesProgress ? 1 : 0;
+    numbers[N.exits] = exits;
+    numbers[N.aligns] = checkCount(align, maxSize, 'ERR_ARENA_ALIGNMENT', 'align', inCode);
+    numbers[N.aligns + 1] = checkCount(dataAlign, maxSize, 'ERR_ARENA_ALIGNMENT', 'dataAlign', inData);
+    numbers[N.aligns + 2] = checkCount(stateAlign, maxSize, 'ERR_ARENA_ALIGNMENT', 'stateAlign', inState);
+    return [bytesOf(code), bytesOf(data), bytesOf(state), name, entries, exitTags];
   }
 
   #checkOwn(executor: Executor, index?: number): void {
     if (executor.arena === this) return;
-    throw new ArenaError('ERR_ARENA_FOREIGN_EXECUTOR', `executor ${executor.id} belongs to another arena`, {
+    const where = index === undefined ? '' : `item ${index} of the list: `;
+    throw new ArenaError('ERR_ARENA_FOREIGN_EXECUTOR', `${where}executor ${executor.id} belongs to another arena`, {
       executor: executor.id,
       ...(index !== undefined && { index }),
     });
   }
 
   #idsOf(executors: Executor | readonly (Executor | number)[] | Float64Array): Float64Array {
-    if (executors instanceof Float64Array) return executors;
     if (executors instanceof Executor) {
       this.#checkOwn(executors);
       return Float64Array.of(executors.id);
     }
+    if (types.isFloat64Array(executors)) {
+      checkMemory(executors, 'the list of ids');
+      executors.forEach((id, i) => checkId(id, `item ${i} of the list`, i));
+      return executors;
+    }
     if (!Array.isArray(executors))
       throw new TypeError('expected an Executor, an array of them, or a Float64Array of ids');
     const ids = new Float64Array(executors.length);
-    for (let i = 0; i < executors.length; i++) {
-      const executor = executors[i] as Executor | number;
-      if (executor instanceof Executor) this.#checkOwn(executor, i);
-      else if (typeof executor !== 'number')
-        throw new TypeError(`item ${i} of the list is neither an Executor nor an id`);
-      ids[i] = executor instanceof Executor ? executor.id : executor;
+    for (let i = 0; i < ids.length; i++) {
+      const executor: unknown = executors[i];
+      if (executor instanceof Executor) {
+        this.#checkOwn(executor, i);
+        ids[i] = executor.id;
+      } else {
+        if (typeof executor !== 'number') throw new TypeError(`item ${i} of the list is neither an Executor nor an id`);
+        checkId(executor, `item ${i} of the list`, i);
+        ids[i] = executor;
+      }
     }
     return ids;
   }
 }
 
-const sectionNames: readonly Section[] = ['code', 'data', 'state'];
+type SpecArguments = Parameters<NativeArena['allocate']>;
 
-function encodeSection(section: number, given: Uint8Array | number | undefined): Uint8Array | undefined {
-  const name = sectionNames[section] as Section;
-  if (given === undefined || typeof given === 'number') {
-    numbers[N.sizes + section] = checkCount(given ?? 0, maxSize, 'ERR_ARENA_SIZE', `the size of ${name}`, {
-      section: name,
-    });
-    return undefined;
+const checkExit = (source: Executor, exit: number) =>
+  checkCount(exit, 0xffff, 'ERR_ARENA_EXIT', `the exit of executor ${source.id}`, { executor: source.id, index: exit });
+
+const noRelocs: readonly never[] = [];
+const inCode = { section: 'code' } as const;
+const inData = { section: 'data' } as const;
+const inState = { section: 'state' } as const;
+const inSection = [inCode, inData, inState] as const;
+
+// Native code takes the size of an array from the array.
+function encodeSection(section: 0 | 1 | 2, given: Uint8Array | number): void {
+  const details = inSection[section];
+  const { section: name } = details;
+  if (typeof given === 'number') {
+    numbers[N.sizes + section] = checkCount(given, maxSize, 'ERR_ARENA_SIZE', `the size of ${name}`, details);
+  } else {
+    if (!types.isUint8Array(given)) throw new TypeError(`${name} is neither a Uint8Array nor a size in bytes`);
+    checkMemory(given, name, details);
+    checkCount(given.length, maxSize, 'ERR_ARENA_SIZE', `the size of ${name}`, details);
   }
-  const bytes = checkBytes(given, name, { section: name });
-  numbers[N.sizes + section] = checkCount(bytes.length, maxSize, 'ERR_ARENA_SIZE', `the size of ${name}`);
-  return bytes;
 }
 
-function entriesOf(spec: ExecutorSpec): Uint32Array | undefined {
-  if (spec.entries === undefined) return undefined;
-  return Uint32Array.from(spec.entries, (offset, index) =>
-    checkCount(offset, maxSize, 'ERR_ARENA_BOUNDS', `entry ${index}`, { section: 'code', index }),
+const bytesOf = (given: Uint8Array | number): Uint8Array | undefined => (typeof given === 'number' ? undefined : given);
+
+const encodeEntries = (entries: ArrayLike<number>): Uint32Array =>
+  Uint32Array.from(checkArrayLike(entries, 'entries') as ArrayLike<number>, (offset, index) =>
+    checkCount(offset, maxSize, 'ERR_ARENA_BOUNDS', `entry ${index}, an offset in code,`, { section: 'code', index }),
   );
+
+function encodeExitTags(tags: ArrayLike<number>, exits: number): Uint32Array {
+  const encoded = Uint32Array.from(checkArrayLike(tags, 'exitTags') as ArrayLike<number>, (tag, index) =>
+    checkCount(tag, maxSize, 'ERR_ARENA_EXIT', `exit tag ${index}`, { index }),
+  );
+  if (encoded.length === exits) return encoded;
+  throw new TypeError(`exitTags has ${encoded.length} entries for ${exits} exits`);
 }
 
-function checkId(id: unknown): number {
-  if (typeof id !== 'number') throw new TypeError('the id is not a number');
-  if (!Number.isSafeInteger(id) || id < 0) {
-    throw new ArenaError('ERR_ARENA_STALE_EXECUTOR', `${id} is not an executor's id`);
-  }
-  return id;
+/** That a value can be an id; ERR_ARENA_STALE_EXECUTOR for a number that no executor ever had. */
+function checkId(id: unknown, what: string, index?: number): void {
+  if (typeof id !== 'number') throw new TypeError(`${what} is not a number`);
+  if (Number.isSafeInteger(id) && id >= 0) return;
+  const details: ErrorDetails = index === undefined ? { executor: id } : { executor: id, index };
+  throw new ArenaError('ERR_ARENA_STALE_EXECUTOR', `${what}, ${id}, is not the id of an executor`, details);
 }
 
-/** Offsets that ascend from 0 or more to at most `end`; one more than there are executors. */
-function checkOffsets(offsets: ArrayLike<number>, end: number, what: string): Float64Array {
-  if (typeof offsets !== 'object' || offsets === null || typeof offsets.length !== 'number' || offsets.length === 0) {
-    throw new TypeError(`${what} is not an array of offsets, with one more at the end`);
-  }
-  const checked = Float64Array.from(offsets);
+/** That offsets ascend from 0 or more to at most `end`; one more than there are executors. */
+function checkOffsets(offsets: Float64Array, end: number, what: string): void {
   let before = 0;
-  checked.forEach((offset, index) => {
+  offsets.forEach((offset, index) => {
     if (!Number.isInteger(offset) || offset < before || offset > end) {
       const message = `${what}[${index}] is ${offset}, and not a whole number from ${before} to ${end}`;
       throw new ArenaError('ERR_ARENA_SIZE', message, { index });
     }
     before = offset;
   });
-  return checked;
 }
 
 /** Encodes a batch's relocs, which are sorted by executor, and returns how many each executor has. */
 function encodeBatchRelocs(relocs: ExecutorBatch['relocs'], count: number): Float64Array {
   const ofEach = new Float64Array(count);
-  const total = relocs?.executor.length ?? 0;
-  beginRelocs(total);
   if (relocs === undefined) return ofEach;
-  for (const [name, column] of Object.entries(relocs) as [string, ArrayLike<unknown> | undefined][]) {
-    if (column !== undefined && column.length !== total) {
-      throw new TypeError(`relocs.${name} has ${column.length} entries, and relocs.executor ${total}`);
-    }
+  if (typeof relocs !== 'object' || relocs === null) throw new TypeError('relocs is not an object of columns');
+  const { executor: executors, section: sections, offset: offsets, kind: kinds, targetKind: targetKinds } = relocs;
+  const { target: targets, address: addresses, addend: addends } = relocs;
+  const total = checkArrayLike(executors, 'relocs.executor').length;
+  for (const [name, column] of Object.entries({ ...relocs, offset: offsets, kind: kinds, targetKind: targetKinds })) {
+    if (column === undefined && name in optionalColumns) continue;
+    const { length } = checkArrayLike(column, `relocs.${name}`);
+    if (length !== total) throw new TypeError(`relocs.${name} has ${length} entries, and relocs.executor ${total}`);
   }
   let before = 0;
   for (let i = 0; i < total; i++) {
-    const executor = relocs.executor[i] as number;
-    const details = { offset: relocs.offset[i] as number, index: i };
+    const executor = executors[i] as number;
     if (!Number.isInteger(executor) || executor < before || executor >= count) {
       const message = `relocs.executor[${i}] is ${executor}, and not a position from ${before} to ${count - 1}: relocs are sorted by executor`;
-      throw new ArenaError('ERR_ARENA_BOUNDS', message, details);
+      throw new ArenaError('ERR_ARENA_BOUNDS', message);
     }
     before = executor;
     ofEach[executor] = (ofEach[executor] as number) + 1;
-    const section = checkCount(relocs.section?.[i] ?? 0, 2, 'ERR_ARENA_BOUNDS', `relocs.section[${i}]`, details);
-    const offset = checkCount(relocs.offset[i], maxSize, 'ERR_ARENA_RELOC_BOUNDS', `relocs.offset[${i}]`, details);
-    const kind = checkCount(relocs.kind[i], 255, 'ERR_ARENA_RELOC_KIND', `relocs.kind[${i}]`, details);
-    const targetKind = checkCount(
-      relocs.targetKind[i],
-      TargetKind.batchMember,
-      'ERR_ARENA_RELOC_TARGET',
-      `relocs.targetKind[${i}]`,
-      details,
-    );
-    const target =
-      targetKind === TargetKind.address
-        ? (relocs.address?.[i] ?? 0n)
-        : checkCount(
-            relocs.target?.[i] ?? 0,
-            Number.MAX_SAFE_INTEGER,
-            'ERR_ARENA_RELOC_TARGET',
-            `relocs.target[${i}]`,
-            details,
-          );
-    const addend = relocs.addend?.[i] ?? 0;
-    if (!Number.isSafeInteger(addend)) throw new TypeError(`relocs.addend[${i}] is not a whole number`);
+    const details = { index: executor };
+    const check = (column: string, value: unknown, max: number, code: string) =>
+      checkCount(value, max, code, `executor ${executor} of the batch: relocs.${column}[${i}]`, details);
+    const section = check('section', sections?.[i] ?? 0, 2, 'ERR_ARENA_BOUNDS');
+    const offset = check('offset', offsets[i], maxSize, 'ERR_ARENA_RELOC_BOUNDS');
+    const kind = check('kind', kinds[i], 255, 'ERR_ARENA_RELOC_KIND');
+    const targetKind = check('targetKind', targetKinds[i], TargetKind.batchMember, 'ERR_ARENA_RELOC_TARGET');
+    let target: number | bigint;
+    if (targetKind === TargetKind.address) {
+      target = addresses?.[i] ?? 0n;
+      if (typeof target !== 'bigint') throw new TypeError(`relocs.address[${i}] is not a bigint`);
+      if (BigInt.asUintN(64, target) !== target) {
+        const message = `executor ${executor} of the batch: relocs.address[${i}] is ${target}n, and not one of 64 bits`;
+        throw new ArenaError('ERR_ARENA_RELOC_TARGET', message, details);
+      }
+    } else {
+      target = check('target', targets?.[i] ?? 0, Number.MAX_SAFE_INTEGER, 'ERR_ARENA_RELOC_TARGET');
+    }
+    const addend = addends?.[i] ?? 0;
+    if (!Number.isSafeInteger(addend)) throw new TypeError(`relocs.addend[${i}] is not a whole number up to 2^53`);
     putReloc(i, section, offset, kind, targetKind, target, addend);
   }
   return ofEach;
 }
+
+const optionalColumns = { section: true, target: true, address: true, addend: true };

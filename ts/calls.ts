@@ -3,6 +3,7 @@ import { layout, raise } from './native';
 import {
   type CallbackFunction,
   checkSignature,
+  clearResult,
   type MachineFunction,
   putArguments,
   putResult,
@@ -29,8 +30,9 @@ export function makeFunction<S extends Signature>(
   const put = putArguments(signature.args, layout.call) as ((value: unknown) => void)[];
   const take = takeResult(signature.returns, layout.call);
   const finish = () => {
-    if (call() !== undefined) raise();
+    const failed = call();
     if (thrown !== undefined) rethrow();
+    if (failed !== undefined) raise();
     return take();
   };
   const expect = (count: number): never => {
@@ -82,6 +84,11 @@ export function makeFunction<S extends Signature>(
   return made as MachineFunction<S>;
 }
 
+/** Throws what a callback of the machine code that has just returned threw. */
+export function rethrowThrown(): void {
+  if (thrown !== undefined) rethrow();
+}
+
 function rethrow(): never {
   const { error } = thrown as { error: unknown };
   thrown = undefined;
@@ -89,8 +96,8 @@ function rethrow(): never {
 }
 
 /** What native code calls, without arguments, when machine code calls the callback. Lets no exception through. */
-export function makeCallback<S extends Signature>(signature: S, fn: CallbackFunction<S>): () => void {
-  checkSignature(signature);
+export function makeCallback<S extends Signature>(given: S, fn: CallbackFunction<S>): () => void {
+  const signature = checkSignature(given);
   if (typeof fn !== 'function') throw new TypeError('the callback is not a function');
   const take = takeArguments(signature.args, layout.callback);
   const put = putResult(signature.returns, layout.callback) as (value: unknown) => void;
@@ -102,6 +109,7 @@ export function makeCallback<S extends Signature>(signature: S, fn: CallbackFunc
       put((fn as (...args: unknown[]) => unknown)(...args));
     } catch (error) {
       thrown = { error };
+      clearResult(layout.callback);
     }
   };
 }

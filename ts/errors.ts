@@ -7,7 +7,7 @@ export interface ErrorDetails {
   offset?: number;
   /** The reloc kind, by its psABI name. */
   kind?: string;
-  /** Position in the list that was passed. */
+  /** Position in the list that was passed: of the executor, or of the reloc where there was one executor. */
   index?: number;
 }
 

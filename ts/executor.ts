@@ -4,7 +4,7 @@ import { makeFunction } from './calls';
 import type { Section } from './errors';
 import { ArenaError } from './errors';
 import { type NativeArena, type NativeDescription, orRaise, raise } from './native';
-import { encodeRelocs, type Reloc } from './relocs';
+import { encodeRelocs, endRelocs, type Reloc } from './relocs';
 import { checkSignature, type MachineFunction, type Signature } from './values';
 
 /**
@@ -53,6 +53,19 @@ export class Executor {
     return { code: codeBytes, data: dataBytes, state: stateBytes };
   }
 
+  /** Number of exits. */
+  get exits(): number {
+    return this.#describe().exits;
+  }
+
+  get evictable(): boolean {
+    return this.#describe().evictable;
+  }
+
+  get makesProgress(): boolean {
+    return this.#describe().makesProgress;
+  }
+
   get movable(): boolean {
     return this.#describe().movable;
   }
@@ -76,8 +89,10 @@ export class Executor {
   write(section: Section, offset: number, bytes: Uint8Array): void {
     const details = { executor: this.id, section, offset };
     const sectionNumber = checkSection(section);
-    checkCount(offset, 0xffff_ffff, 'ERR_ARENA_BOUNDS', 'the offset', details);
-    if (this.#native.write(this.id, sectionNumber, offset, checkBytes(bytes, 'bytes', details)) !== 0) raise();
+    const what = `executor ${this.id}: `;
+    checkCount(offset, 0xffff_ffff, 'ERR_ARENA_BOUNDS', `${what}the offset in ${section}`, details);
+    const checked = checkBytes(bytes, `${what}bytes for ${section} + ${offset}`, details);
+    if (this.#native.write(this.id, sectionNumber, offset, checked) !== 0) raise();
   }
 
   /** A copy of a section's bytes as they are now: staged, or in place with relocs applied. */
@@ -85,8 +100,16 @@ export class Executor {
     const details = { executor: this.id, section, offset };
     const sectionNumber = checkSection(section);
     const size = this.sizes[section];
-    checkCount(offset, size, 'ERR_ARENA_BOUNDS', 'the offset', details);
-    const bytes = checkCount(length ?? size - offset, size - offset, 'ERR_ARENA_BOUNDS', 'the length', details);
+    const what = `executor ${this.id}: the`;
+    checkCount(offset, size, 'ERR_ARENA_BOUNDS', `${what} offset in ${section}`, details);
+    const most = size - offset;
+    const bytes = checkCount(
+      length ?? most,
+      most,
+      'ERR_ARENA_BOUNDS',
+      `${what} length from ${section} + ${offset} on`,
+      details,
+    );
     const into = new Uint8Array(bytes);
     if (this.#native.read(this.id, sectionNumber, offset, into) !== 0) raise();
     return into;
@@ -94,7 +117,7 @@ export class Executor {
 
   /** Adds relocs to a writable executor; checked against addresses by `freeze`. ERR_ARENA_RELOC_…, all or none. */
   addRelocs(relocs: readonly Reloc[]): void {
-    encodeRelocs(relocs, this.arena);
+    endRelocs(encodeRelocs(relocs, this.arena), relocs.length);
     if (this.#native.addRelocs(this.id) !== 0) raise();
   }
 
@@ -106,9 +129,11 @@ export class Executor {
    * The machine code must follow the C calling convention of the platform (System V psABI) and the signature: a wrong
    * signature is not detected.
    */
-  func<const S extends Signature>(signature: S, options: { entry?: number } = {}): MachineFunction<S> {
-    checkSignature(signature);
-    const entry = checkCount(options.entry ?? 0, 0xffff_ffff, 'ERR_ARENA_BOUNDS', 'entry', { executor: this.id });
+  func<const S extends Signature>(given: S, options: { entry?: number } = {}): MachineFunction<S> {
+    const signature = checkSignature(given);
+    const entry = checkCount(options.entry ?? 0, 0xffff_ffff, 'ERR_ARENA_BOUNDS', `executor ${this.id}: entry`, {
+      executor: this.id,
+    });
     const call = orRaise(this.#native.bind(this.id, entry)) as () => number | undefined;
     // The function holds the executor and so its arena, which owns the memory that it calls.
     const made = makeFunction<S>(call, signature, `executor ${this.id}`);

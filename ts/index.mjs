@@ -1,4 +1,19 @@
 // The same classes for import: one native instance, one identity.
 import jitArena from './index.js';
 
-export const { Arena, ArenaError, Executor, machine, probe, relocKindNumbers, symbolAddress, TargetKind } = jitArena;
+export const {
+  Arena,
+  ArenaError,
+  Executor,
+  InstalledObject,
+  LoadedObject,
+  loadObject,
+  machine,
+  probe,
+  relocKindNumbers,
+  Stencil,
+  StencilSet,
+  symbolAddress,
+  TargetKind,
+  TraceBuilder,
+} = jitArena;

@@ -2,13 +2,26 @@ export { Arena, type ArenaOptions, type Callback } from './arena';
 export { ArenaError, type ErrorDetails, type Section } from './errors';
 export { Executor } from './executor';
 export { machine, probe, symbolAddress } from './machine';
+export {
+  type ExecutorPlace,
+  InstalledObject,
+  type InstallOptions,
+  LoadedObject,
+  type LoadOptions,
+  loadObject,
+  type ObjectSymbol,
+} from './objects';
 export { type Reloc, type RelocKind, type RelocTarget, relocKindNumbers, TargetKind } from './relocs';
+export type { Runner } from './runner';
+export { Stencil, StencilSet } from './stencils';
+export { type HoleFilling, TraceBuilder, type TraceOptions, type TraceStatistics } from './trace-builder';
 export type {
   CollectOptions,
   CollectResult,
   CompactionPlan,
   ExecutorBatch,
   ExecutorSpec,
+  ExitTaken,
   FoundAddress,
   SlabMap,
   Stats,

@@ -11,6 +11,9 @@ export interface NativeDescription {
   dataBytes: number;
   stateBytes: number;
   movable: boolean;
+  evictable: boolean;
+  makesProgress: boolean;
+  exits: number;
   name: string;
   address: bigint;
 }
@@ -18,8 +21,15 @@ export interface NativeDescription {
 /** The functions of one arena (native/node/arena_functions.cc). Sections are numbered code, data, state. */
 export interface NativeArena {
   readonly writer: WriterName;
-  allocate(code: Bytes, data: Bytes, state: Bytes, name?: string, entries?: Uint32Array): Status;
-  install(code: Bytes, data: Bytes, state: Bytes, name?: string, entries?: Uint32Array): Status;
+  allocate(
+    code: Bytes,
+    data: Bytes,
+    state: Bytes,
+    name?: string,
+    entries?: Uint32Array,
+    exitTags?: Uint32Array,
+  ): Status;
+  install(code: Bytes, data: Bytes, state: Bytes, name?: string, entries?: Uint32Array, exitTags?: Uint32Array): Status;
   installBatch(
     code: Uint8Array,
     codeOffsets: Float64Array,
@@ -40,7 +50,7 @@ export interface NativeArena {
   pin(): Status;
   unpin(): void;
   planCompaction(): object | Status;
-  collect(compact: boolean, maxPauseMicros: number): object | Status;
+  collect(compact: boolean, maxPauseMicros: number, evictCold: boolean): object | Status;
   stats(): object | Status;
   slabs(): object[] | Status;
   verify(): object | Status;
@@ -48,6 +58,16 @@ export interface NativeArena {
   bind(id: number, entry: number): (() => Status | undefined) | Status;
   addCallback(wrapper: () => void): bigint | Status;
   disposeCallback(address: bigint): void;
+  run(): Status | undefined;
+  link(source: number, exit: number, target: number, entry: number): Status;
+  unlink(source: number, exit: number): Status;
+  unlinkAll(): Status;
+  linkOf(source: number, exit: number): object | undefined | Status;
+  chainDepth(id: number): Status;
+  replace(oldId: number, newId: number): Status;
+  invalidate(id: number): Status;
+  setHotStub(id: number): Status;
+  exitTag(id: number, exit: number): Status;
 }
 
 type Bytes = Uint8Array | undefined;
@@ -64,6 +84,8 @@ interface Addon {
   symbolAddress(name: string): bigint | undefined;
   addressOf(view: ArrayBufferView): bigint;
   createArena(options: object): NativeArena | Status;
+  readUnits(bytes: Uint8Array): object | Status;
+  readSections(bytes: Uint8Array): object | Status;
 }
 
 type LayoutKey =
@@ -71,6 +93,7 @@ type LayoutKey =
   | 'call'
   | 'callback'
   | 'numbers'
+  | 'frameBytes'
   | 'frameIntegers'
   | 'frameFloats'
   | 'frameIntegerResult'
@@ -81,7 +104,9 @@ type LayoutKey =
   | 'relocTargetKind'
   | 'relocOffset'
   | 'relocTarget'
-  | 'relocAddend';
+  | 'relocAddend'
+  | 'relocTargetSection'
+  | 'relocTargetOffset';
 
 const load = require('node-gyp-build') as (directory: string) => Addon;
 export const addon: Addon = load(join(__dirname, '..'));
@@ -104,13 +129,36 @@ export const mailbox = {
 export const numbers = new Float64Array(buffer, layout.numbers);
 
 /** Positions in numbers[], as native/node/arena_functions.cc names them. */
-export const N = { id: 0, sizes: 1, aligns: 4, movable: 7, relocs: 8 } as const;
+export const N = {
+  id: 0,
+  sizes: 1,
+  aligns: 4,
+  movable: 7,
+  relocs: 8,
+  evictable: 9,
+  makesProgress: 10,
+  exits: 11,
+  runEntry: 1,
+  runExit: 1,
+  runHot: 2,
+} as const;
 
 /** Throws what the last native function failed with: the one place where a native failure becomes an ArenaError. */
 export function raise(): never {
   const error = addon.lastError();
   if (error === undefined) throw new Error('jit-arena: a native function failed without an error');
-  throw new ArenaError(error.code, error.message, error);
+  throw new ArenaError(error.code, error.message + unnamedPlace(error), error);
+}
+
+/** In parentheses, what the details of a native error know of its place and its message does not say. */
+function unnamedPlace({ message, executor, section, offset, kind, index }: { message: string } & ErrorDetails): string {
+  const place = [
+    executor !== undefined && `executor ${executor}`,
+    kind,
+    section !== undefined && (offset === undefined ? section : `${section} + ${offset}`),
+  ].filter((words) => words && !message.includes(words));
+  if (index !== undefined) place.push(`index ${index}`);
+  return place.length === 0 ? '' : ` (${place.join(', ')})`;
 }
 
 /** The result itself, unless it is an error's number. */

@@ -22,12 +22,18 @@ export interface ExecutorTarget {
 }
 
 /**
- * What a reloc refers to: another executor of the arena, a place in the executor's own sections, an absolute address
- * outside the arena, or a callback.
+ * What a reloc refers to: another executor of the arena (its first code byte, or a place in one of its sections), a
+ * place in the executor's own sections, an absolute address outside the arena, or a callback. Of traces (docs/traces.md)
+ * also one of the executor's exit records, the stub that ends a run, the byte that is 1 until the executor is
+ * invalidated, and the byte that a trace sets at its start to say that it is not cold.
  */
 export type RelocTarget =
   | ExecutorTarget
+  | { readonly executor: ExecutorTarget; readonly section?: Section; readonly offset?: number }
   | { readonly own: Section; readonly offset?: number }
+  | { readonly own: 'valid' | 'warm' }
+  | { readonly exit: number }
+  | 'done'
   | { readonly address: bigint };
 
 /** A field of an executor that depends on an address. The bytes at the site are overwritten. */
@@ -43,25 +49,42 @@ export interface Reloc {
 }
 
 /** Target kinds by number, for installBatch; the order is that of native/core/spec.h. */
-export const TargetKind = { ownCode: 0, ownData: 1, ownState: 2, address: 3, executor: 4, batchMember: 5 } as const;
+export const TargetKind = {
+  ownCode: 0,
+  ownData: 1,
+  ownState: 2,
+  address: 3,
+  executor: 4,
+  batchMember: 5,
+  exit: 6,
+  done: 7,
+  valid: 8,
+  warm: 9,
+} as const;
 
 /** psABI numbers by name, for installBatch. */
 export const relocKindNumbers = addon.relocKinds as Readonly<Record<RelocKind, number>>;
+
+// Not the object: that has properties such as 'constructor', too.
+const kindNumbers: ReadonlyMap<string, number> = new Map(Object.entries(addon.relocKinds));
+
+const maxOffset = 2 ** 32 - 1;
+const isOffset = (value: unknown) => typeof value === 'number' && value >>> 0 === value;
 
 let capacity = 0;
 let u8 = new Uint8Array(0);
 let u32 = new Uint32Array(0);
 let i64 = new BigInt64Array(0);
 
-function reserve(count: number): void {
-  if (count <= capacity) return;
-  capacity = Math.max(64, 2 ** Math.ceil(Math.log2(count)));
-  const buffer = new ArrayBuffer(capacity * layout.relocBytes);
+function grow(): void {
+  const larger = Math.max(64, 2 * capacity);
+  const buffer = new ArrayBuffer(larger * layout.relocBytes);
   const before = u8;
   u8 = new Uint8Array(buffer);
   u8.set(before);
   u32 = new Uint32Array(buffer);
   i64 = new BigInt64Array(buffer);
+  capacity = larger;
   addon.setRelocBuffer(u8);
 }
 
@@ -72,6 +95,13 @@ function put64(byteOffset: number, value: number): void {
   u32[word + 1] = Math.floor(value / 2 ** 32) >>> 0;
 }
 
+let encodings = 0;
+
+/** Begins the encoding of relocs: then `putReloc` for positions from 0 on, and `endRelocs` right before the native call. */
+export function beginRelocs(): number {
+  return ++encodings;
+}
+
 export function putReloc(
   position: number,
   section: number,
@@ -80,11 +110,16 @@ export function putReloc(
   targetKind: number,
   target: number | bigint,
   addend: number | bigint,
+  targetSection = 0,
+  targetOffset = 0,
 ): void {
+  if (position >= capacity) grow();
   const at = position * layout.relocBytes;
   u8[at + layout.relocSection] = section;
   u8[at + layout.relocKind] = kind;
   u8[at + layout.relocTargetKind] = targetKind;
+  u8[at + layout.relocTargetSection] = targetSection;
+  u32[(at + layout.relocTargetOffset) / 4] = targetOffset;
   u32[(at + layout.relocOffset) / 4] = offset;
   if (typeof target === 'bigint') i64[(at + layout.relocTarget) / 8] = target;
   else put64(at + layout.relocTarget, target);
@@ -92,56 +127,95 @@ export function putReloc(
   else put64(at + layout.relocAddend, addend);
 }
 
-/** Makes room for `count` relocs and tells native code how many there are. */
-export function beginRelocs(count: number): void {
-  reserve(count);
+/** Tells native code how many relocs there are. */
+export function endRelocs(encoding: number, count: number): void {
+  // There is one buffer. A getter among the caller's values may have used it for an executor of its own.
+  if (encoding !== encodings) {
+    throw new TypeError('a getter of the given values made or changed another executor: pass plain values');
+  }
   numbers[N.relocs] = count;
 }
 
-/** Encodes relocs for the native call that follows. `arena` is the one that executor targets must belong to. */
-export function encodeRelocs(relocs: readonly Reloc[] | undefined, arena: object): void {
-  if (relocs === undefined) {
-    numbers[N.relocs] = 0;
-    return;
-  }
+/** Encodes relocs; `arena` is the one that executor targets must belong to. For `endRelocs`. */
+export function encodeRelocs(relocs: readonly Reloc[], arena: object): number {
   if (!Array.isArray(relocs)) throw new TypeError('relocs is not an array');
-  beginRelocs(relocs.length);
+  const encoding = beginRelocs();
   for (let i = 0; i < relocs.length; i++) encodeReloc(i, relocs[i] as Reloc, arena);
+  return encoding;
 }
 
 function encodeReloc(index: number, reloc: Reloc, arena: object): void {
   if (typeof reloc !== 'object' || reloc === null) throw new TypeError(`reloc ${index} is not an object`);
   const { section = 'code', offset, kind, target, addend = 0 } = reloc;
-  const kindNumber = addon.relocKinds[kind];
-  const details = { section, offset, kind, index };
   const sectionNumber = checkSection(section);
+  if (typeof kind !== 'string') throw new TypeError(`the kind of reloc ${index} is not a string`);
+  const details = { section, offset, kind, index };
+  const what = () => `reloc ${index} (${kind} at ${section} + ${offset})`;
+  const kindNumber = kindNumbers.get(kind);
   if (kindNumber === undefined) {
-    throw new ArenaError('ERR_ARENA_RELOC_KIND', `reloc ${index}: there is no kind ${String(kind)} here`, details);
+    const message = `${what()}: there is no such kind; kinds are ${[...kindNumbers.keys()].join(', ')}`;
+    throw new ArenaError('ERR_ARENA_RELOC_KIND', message, details);
   }
-  checkCount(offset, 0xffff_ffff, 'ERR_ARENA_RELOC_BOUNDS', `the offset of reloc ${index}`, details);
+  if (!isOffset(offset)) checkCount(offset, maxOffset, 'ERR_ARENA_RELOC_BOUNDS', `the offset of ${what()}`, details);
   if (typeof addend === 'bigint' ? BigInt.asIntN(64, addend) !== addend : !Number.isSafeInteger(addend)) {
-    throw new TypeError(`the addend of reloc ${index} is not a whole number of 64 bits`);
+    throw new TypeError(
+      `the addend of ${what()} is ${String(addend)}, and not a whole number of 64 bits; beyond 2^53 it is a bigint`,
+    );
   }
-  if (typeof target !== 'object' || target === null)
-    throw new TypeError(`the target of reloc ${index} is not an object`);
-  if ('own' in target) {
-    const targetOffset = target.offset ?? 0;
-    checkCount(targetOffset, 0xffff_ffff, 'ERR_ARENA_RELOC_TARGET', `the target offset of reloc ${index}`, details);
-    putReloc(index, sectionNumber, offset, kindNumber, checkSection(target.own), targetOffset, addend);
-  } else if ('id' in target) {
-    if (target.arena !== arena) {
-      throw new ArenaError(
-        'ERR_ARENA_FOREIGN_EXECUTOR',
-        `the target of reloc ${index} is executor ${target.id} of another arena`,
-        details,
-      );
+  if (target === 'done') {
+    putReloc(index, sectionNumber, offset, kindNumber, TargetKind.done, 0, addend);
+    return;
+  }
+  if (typeof target !== 'object' || target === null) {
+    throw new TypeError(`the target of ${what()} is neither an object nor 'done'`);
+  }
+  if ('exit' in target) {
+    const { exit } = target;
+    checkCount(exit, 0xffff, 'ERR_ARENA_RELOC_TARGET', `the exit of ${what()}`, details);
+    putReloc(index, sectionNumber, offset, kindNumber, TargetKind.exit, exit, addend);
+  } else if ('own' in target && (target.own === 'valid' || target.own === 'warm')) {
+    putReloc(index, sectionNumber, offset, kindNumber, TargetKind[target.own], 0, addend);
+  } else if ('own' in target) {
+    const { own, offset: targetOffset = 0 } = target as { own: Section; offset?: number };
+    if (!isOffset(targetOffset)) {
+      checkCount(targetOffset, maxOffset, 'ERR_ARENA_RELOC_TARGET', `the target offset of ${what()}`, details);
     }
-    putReloc(index, sectionNumber, offset, kindNumber, TargetKind.executor, target.id, addend);
+    putReloc(index, sectionNumber, offset, kindNumber, checkSection(own), targetOffset, addend);
+  } else if ('id' in target || 'executor' in target) {
+    const executor = 'executor' in target ? target.executor : target;
+    const { section: targetSection = 'code', offset: targetOffset = 0 } = 'executor' in target ? target : {};
+    if (typeof executor !== 'object' || executor === null) {
+      throw new TypeError(`the target executor of ${what()} is not an Executor`);
+    }
+    checkCount(targetOffset, maxOffset, 'ERR_ARENA_RELOC_TARGET', `the target offset of ${what()}`, details);
+    const { id } = executor;
+    if (executor.arena !== arena) {
+      const message = `the target of ${what()} is executor ${id} of another arena`;
+      throw new ArenaError('ERR_ARENA_FOREIGN_EXECUTOR', message, details);
+    }
+    checkCount(id, Number.MAX_SAFE_INTEGER, 'ERR_ARENA_RELOC_TARGET', `the target id of ${what()}`, details);
+    putReloc(
+      index,
+      sectionNumber,
+      offset,
+      kindNumber,
+      TargetKind.executor,
+      id,
+      addend,
+      checkSection(targetSection),
+      targetOffset,
+    );
   } else {
     const { address } = target;
-    if (typeof address !== 'bigint') throw new TypeError(`the target of reloc ${index} has no bigint address`);
+    if (typeof address !== 'bigint') {
+      throw new TypeError(
+        `the target of ${what()} is neither an executor, nor { own: 'code' | 'data' | 'state' }, nor has it an address ` +
+          'that is a bigint',
+      );
+    }
     if (BigInt.asUintN(64, address) !== address) {
-      throw new ArenaError('ERR_ARENA_RELOC_TARGET', `the address of reloc ${index} is not one of 64 bits`, details);
+      const message = `the target address of ${what()} is ${address}n, and not one of 64 bits`;
+      throw new ArenaError('ERR_ARENA_RELOC_TARGET', message, details);
     }
     putReloc(index, sectionNumber, offset, kindNumber, TargetKind.address, address, addend);
   }

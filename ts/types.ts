@@ -19,6 +19,17 @@ export interface ExecutorSpec {
   dataAlign?: number;
   /** Alignment of state; 16 unless given. */
   stateAlign?: number;
+  /** Number of exits, each with an exit record: relocs refer to them as `{ exit: n }`. */
+  exits?: number;
+  /** A number of yours for each exit, for `arena.exitTag`; the exit's own number unless given. */
+  exitTags?: ArrayLike<number>;
+  /**
+   * Whether `collect({ evictCold: true })` may end it when it is cold. Unless given, true for executors with exits or a
+   * 'warm' or 'done' reloc. One without a warm byte tells nothing and is kept all the same.
+   */
+  evictable?: boolean;
+  /** A chain of links through it gets somewhere; false unless given. See `arena.chainDepth`. */
+  makesProgress?: boolean;
   /** False when an address of it escapes to where the collector cannot rewrite it; true unless given. */
   movable?: boolean;
   name?: string;
@@ -59,7 +70,21 @@ export interface FoundAddress {
   retired: boolean;
 }
 
+/** An exit that a run has taken. */
+export interface ExitTaken {
+  /** Id; stale when the executor was freed or invalidated while it ran. */
+  executor: number;
+  exit: number;
+  /** It has just become hot: time to compile what follows. */
+  hot: boolean;
+}
+
 export interface CollectOptions {
+  /**
+   * First end executors that are cold: evictable ones that have not set their warm byte since the last pass. One that
+   * is new, or has run since, is looked at again in the next pass. False unless given.
+   */
+  evictCold?: boolean;
   /** Move executors; true unless given. False only reclaims and gives empty pages back. */
   compact?: boolean;
   /** One slice of about this length; call again until `done`. No limit unless given. */
@@ -73,6 +98,9 @@ export interface CollectResult {
   moved: number;
   movedBytes: number;
   relocsRewritten: number;
+  /** Executors that were cold, and their ids, so that you can drop what you hold of them. */
+  evicted: number;
+  evictedIds: number[];
   /** Pages that have no memory behind them any more. */
   pagesFreed: number;
   /** Bytes that wait for a pin to end. */
@@ -89,6 +117,7 @@ export interface CompactionPlan {
   /** Executors. */
   moved: number;
   movedBytes: number;
+  /** At most: a reference whose both ends move together is rewritten once. */
   relocsRewritten: number;
 }
 
@@ -118,6 +147,21 @@ export interface Stats {
   keptRelocs: number;
   /** Veneers with GOT slots for far addresses. */
   externalLinks: number;
+  /** Cold executors that `collect` has ended. */
+  evicted: number;
+  /**
+   * Executors by code + data bytes: live ones, their bytes, exits and how many form a loop of links, and how many were
+   * evicted since the arena was made. For a minimum trace length of your own.
+   */
+  sizeClasses: {
+    upTo: number;
+    count: number;
+    bytes: number;
+    exits: number;
+    loops: number;
+    diedCold: number;
+    diedColdLoops: number;
+  }[];
   /** Calls of `collect`. */
   pauses: { count: number; totalMicros: number; maxMicros: number };
 }

@@ -51,11 +51,12 @@ export type Take = () => number | bigint | undefined;
 const valueTypes: readonly string[] = ['i32', 'u32', 'i64', 'u64', 'f32', 'f64', 'pointer', 'void'];
 const isFloat = (type: ValueType) => type === 'f32' || type === 'f64';
 
-/** Throws ERR_ARENA_SIGNATURE unless every argument has a register. */
-export function checkSignature(signature: Signature): void {
-  if (typeof signature !== 'object' || signature === null || !Array.isArray(signature.args)) {
+/** A copy of the signature. ERR_ARENA_SIGNATURE unless every argument has a register. */
+export function checkSignature<S extends Signature>(given: S): S {
+  if (typeof given !== 'object' || given === null || !Array.isArray(given.args)) {
     throw new TypeError("a signature is { args: ['i32', …], returns: 'i32' }");
   }
+  const signature: Signature = { args: [...given.args], returns: given.returns };
   const fail = (message: string, index?: number) => {
     throw new ArenaError('ERR_ARENA_SIGNATURE', message, index === undefined ? {} : { index });
   };
@@ -75,6 +76,7 @@ export function checkSignature(signature: Signature): void {
         'put it into memory and pass a pointer',
     );
   }
+  return signature as S;
 }
 
 /** Byte offsets in a frame of the registers that the arguments stand in, in order. */
@@ -88,6 +90,7 @@ function registersOf(args: Signature['args'], frame: number): number[] {
 
 function describe(value: unknown): string {
   if (typeof value === 'bigint') return `${value}n`;
+  if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
   if (typeof value === 'number' || typeof value === 'boolean' || value == null) return String(value);
   return `a value of type ${typeof value}`;
 }
@@ -106,21 +109,34 @@ function mismatch(value: unknown, type: ValueType, what: string): never {
   throw new TypeError(`${what} is ${describe(value)}; ${type} takes ${needs[type]}`);
 }
 
-function pointerOf(value: unknown, what: string): bigint {
-  if (typeof value === 'bigint') {
-    if (BigInt.asUintN(64, value) !== value) mismatch(value, 'pointer', what);
-    return value;
-  }
-  if (value === null) return 0n;
-  if (ArrayBuffer.isView(value)) {
+const callFrame = new BigUint64Array(mailbox.u64.buffer, layout.call, layout.frameBytes / 8);
+const savedFrames: BigUint64Array[] = [];
+let readsUnderWay = 0;
+
+/**
+ * The address of an object that is passed as a pointer. Reading it may run a getter of the caller's that calls a
+ * function of an arena, which uses the frame that this call's arguments are being put into.
+ */
+function addressOf(value: object, what: string): bigint | undefined {
+  savedFrames[readsUnderWay] ??= new BigUint64Array(callFrame.length);
+  const saved = savedFrames[readsUnderWay] as BigUint64Array;
+  saved.set(callFrame);
+  readsUnderWay++;
+  try {
+    if (!ArrayBuffer.isView(value)) return (value as { address?: bigint }).address;
     checkMemory(value, what);
     return addon.addressOf(value);
+  } finally {
+    readsUnderWay--;
+    callFrame.set(saved);
   }
-  if (typeof value === 'object') {
-    const address = (value as { address?: unknown }).address;
-    if (typeof address === 'bigint') return address;
-  }
-  mismatch(value, 'pointer', what);
+}
+
+function pointerOf(value: unknown, what: string): bigint {
+  if (value === null) return 0n;
+  const address = typeof value === 'object' ? addressOf(value, what) : value;
+  if (typeof address !== 'bigint' || BigInt.asUintN(64, address) !== address) mismatch(value, 'pointer', what);
+  return address;
 }
 
 /** A writer for one register. `what` names the value in errors. */
@@ -131,12 +147,12 @@ function putter(type: ValueType, at: number, what: string): Put {
   switch (type) {
     case 'i32':
       return (value: number) => {
-        if ((value | 0) !== value) mismatch(value, type, what);
+        if (typeof value !== 'number' || (value | 0) !== value) mismatch(value, type, what);
         i32[word] = value;
       };
     case 'u32':
       return (value: number) => {
-        if (value >>> 0 !== value) mismatch(value, type, what);
+        if (typeof value !== 'number' || value >>> 0 !== value) mismatch(value, type, what);
         u32[word] = value;
         u32[word + 1] = 0;
       };
@@ -205,3 +221,9 @@ export const putResult = (type: ValueType, frame: number): Put =>
   putter(type, resultAt(type, frame), "the callback's result");
 
 export const takeResult = (type: ValueType, frame: number): Take => taker(type, resultAt(type, frame));
+
+/** What a callback without a result leaves: an inner callback's may stand where its own would be. */
+export function clearResult(frame: number): void {
+  mailbox.f64[resultAt('i64', frame) / 8] = 0;
+  mailbox.f64[resultAt('f64', frame) / 8] = 0;
+}

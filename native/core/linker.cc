@@ -49,11 +49,12 @@ Status Linker::CheckShape(const ExecutorSpec& spec, ExecutorId id) const {
   uint32_t previous_end = 0;
   for (uint32_t position : order_) {
     const RelocSpec& reloc = spec.relocs[position];
-    auto failed = [&](ErrorCode code, std::string message) {
-      Error error = RelocError(code, id, reloc, std::move(message));
-      error.index = position;
+    auto failed_at = [&](uint32_t at, ErrorCode code, std::string message) {
+      Error error = RelocError(code, id, spec.relocs[at], std::move(message));
+      error.index = at;
       return Status(std::move(error));
     };
+    auto failed = [&](ErrorCode code, std::string message) { return failed_at(position, code, std::move(message)); };
     const arch::KindInfo* info = arch::FindKind(reloc.kind);
     if (info == nullptr)
       return failed(ErrorCode::kRelocKind, Format("reloc kind %u does not exist on %s", reloc.kind, arch::kCpuName));
@@ -62,9 +63,14 @@ Status Linker::CheckShape(const ExecutorSpec& spec, ExecutorId id) const {
       return failed(ErrorCode::kRelocBounds,
                     Format("the %u bytes of %s at %s + %u do not lie within the section's %u bytes", info->field_bytes,
                            info->name, SectionName(reloc.section), reloc.offset, size));
-    if (previous != nullptr && previous->section == reloc.section && reloc.offset < previous_end)
-      return failed(ErrorCode::kRelocOverlap, Format("the reloc at %s + %u overlaps the one at %u",
-                                                     SectionName(reloc.section), reloc.offset, previous->offset));
+    if (previous != nullptr && previous->section == reloc.section && reloc.offset < previous_end) {
+      // At fault is the one that was given later.
+      uint32_t other = static_cast<uint32_t>(previous - spec.relocs);
+      uint32_t later = std::max(position, other);
+      return failed_at(later, ErrorCode::kRelocOverlap,
+                       Format("the reloc at %s + %u overlaps the one at %u", SectionName(reloc.section),
+                              spec.relocs[later].offset, spec.relocs[std::min(position, other)].offset));
+    }
     if (reloc.target_kind <= TargetKind::kOwnState) {
       Section section = SectionOf(reloc.target_kind);
       uint32_t target_size = spec.sizes[static_cast<int>(section)];

@@ -19,7 +19,7 @@ namespace jit_arena {
 struct alignas(128) PinSlot {
   // 0: not pinned. Otherwise the epoch at which the outermost pin began.
   std::atomic<uint64_t> epoch{0};
-  uint32_t depth = 0;     // nested pins; read by the owning thread only
+  uint32_t depth = 0;       // nested pins; read by the owning thread only
   bool attached = false;    // under the Reclaimer's list lock
   PinSlot* next = nullptr;  // set once, before the slot is in the list
 };

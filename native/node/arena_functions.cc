@@ -50,10 +50,6 @@ std::vector<ExecutorId> IdsOf(const Napi::Value& value) {
   return ids;
 }
 
-Napi::Value Done(const Napi::CallbackInfo& info, Environment* environment, Status status) {
-  return status.ok() ? Napi::Number::New(info.Env(), 0).As<Napi::Value>() : environment->Fail(std::move(status));
-}
-
 // arguments: code, data, state (Uint8Array, or undefined: zero, of the size in numbers[]), name (string or undefined),
 // entries (Uint32Array or undefined); the rest is in numbers[] and the reloc buffer.
 struct SpecArguments {
@@ -158,8 +154,7 @@ Napi::Value Write(const Napi::CallbackInfo& info) {
   Bytes bytes = BytesOf(info[3]);
   return Done(
       info, handle->environment,
-      handle->arena->Write(static_cast<ExecutorId>(info[0].As<Napi::Number>().Int64Value()),
-                           static_cast<Section>(info[1].As<Napi::Number>().Uint32Value()),
+      handle->arena->Write(IdOf(info[0]), static_cast<Section>(info[1].As<Napi::Number>().Uint32Value()),
                            info[2].As<Napi::Number>().Uint32Value(), bytes.data, static_cast<uint32_t>(bytes.size)));
 }
 
@@ -169,8 +164,7 @@ Napi::Value Read(const Napi::CallbackInfo& info) {
   if (handle == nullptr) return failed;
   Napi::Uint8Array into = info[3].As<Napi::Uint8Array>();
   return Done(info, handle->environment,
-              handle->arena->Read(static_cast<ExecutorId>(info[0].As<Napi::Number>().Int64Value()),
-                                  static_cast<Section>(info[1].As<Napi::Number>().Uint32Value()),
+              handle->arena->Read(IdOf(info[0]), static_cast<Section>(info[1].As<Napi::Number>().Uint32Value()),
                                   info[2].As<Napi::Number>().Uint32Value(), into.Data(),
                                   static_cast<uint32_t>(into.ByteLength())));
 }
@@ -180,10 +174,9 @@ Napi::Value AddRelocs(const Napi::CallbackInfo& info) {
   ArenaHandle* handle = HandleOf(info, &failed);
   if (handle == nullptr) return failed;
   Environment& environment = *handle->environment;
-  return Done(
-      info, &environment,
-      handle->arena->AddRelocs(static_cast<ExecutorId>(info[0].As<Napi::Number>().Int64Value()), environment.relocs,
-                               static_cast<uint32_t>(environment.mailbox->numbers[kRelocs])));
+  return Done(info, &environment,
+              handle->arena->AddRelocs(IdOf(info[0]), environment.relocs,
+                                       static_cast<uint32_t>(environment.mailbox->numbers[kRelocs])));
 }
 
 Napi::Value Freeze(const Napi::CallbackInfo& info) {
@@ -216,8 +209,7 @@ Napi::Value Describe(const Napi::CallbackInfo& info) {
   Napi::Value failed;
   ArenaHandle* handle = HandleOf(info, &failed);
   if (handle == nullptr) return failed;
-  Result<ExecutorInfo> described =
-      handle->arena->Describe(static_cast<ExecutorId>(info[0].As<Napi::Number>().Int64Value()));
+  Result<ExecutorInfo> described = handle->arena->Describe(IdOf(info[0]));
   if (!described.ok()) return handle->environment->Fail(std::move(described.status()));
   return ToJs(info.Env(), described.value());
 }

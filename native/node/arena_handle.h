@@ -73,4 +73,15 @@ inline ArenaHandle* HandleOf(const Napi::CallbackInfo& info, Napi::Value* failed
   return nullptr;
 }
 
+// 0, or the number of the error, which is remembered.
+inline Napi::Value Done(const Napi::CallbackInfo& info, Environment* environment, Status status) {
+  if (!status.ok()) return environment->Fail(std::move(status));
+  return Napi::Number::New(info.Env(), 0);
+}
+
+// An id that TypeScript has checked to be one.
+inline ExecutorId IdOf(const Napi::Value& value) {
+  return static_cast<ExecutorId>(value.As<Napi::Number>().Int64Value());
+}
+
 }  // namespace jit_arena::node

@@ -54,7 +54,7 @@ Napi::Value Bind(const Napi::CallbackInfo& info) {
   Napi::Value failed;
   ArenaHandle* handle = HandleOf(info, &failed);
   if (handle == nullptr) return failed;
-  ExecutorId id = static_cast<ExecutorId>(info[0].As<Napi::Number>().Int64Value());
+  ExecutorId id = IdOf(info[0]);
   if (handle->arena->IsTrace(id))
     return handle->environment->Fail(ExecutorError(
         ErrorCode::kTraceAbi, id,

@@ -4,16 +4,6 @@
 #include "node/arena_handle.h"
 
 namespace jit_arena::node {
-namespace {
-
-ExecutorId IdOf(const Napi::Value& value) { return static_cast<ExecutorId>(value.As<Napi::Number>().Int64Value()); }
-
-Napi::Value Done(const Napi::CallbackInfo& info, Environment* environment, Status status) {
-  return status.ok() ? Napi::Number::New(info.Env(), 0).As<Napi::Value>() : environment->Fail(std::move(status));
-}
-
-}  // namespace
-
 // Takes the id and the entry from numbers[] and the context from the call frame; leaves in numbers[] the executor whose
 // exit was taken (0: done), the exit, and whether it is hot. Returns undefined when the run was made.
 napi_value Run(napi_env env, napi_callback_info info) {

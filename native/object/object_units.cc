@@ -351,7 +351,7 @@ class UnitMaker {
                       : escape.use == SiteUse::kAddress   ? "an instruction takes the address of"
                                                           : "an instruction does something unknown with";
     std::string text = Format("%s + %#x: %s %s", Shown(section.name).c_str(), places.first_offset, how, what.c_str());
-    if (places.count > 1) text += Format(", and so in %u more places", places.count - 1);
+    if (places.count > 1) text += Format(" (%u times in all)", places.count);
     return text;
   }
 

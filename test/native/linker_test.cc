@@ -47,12 +47,20 @@ const Kind kKinds[] = {
     {R_X86_64_REX_GOTPCRELX, Form::kSlot, 4, true},  // the same
 };
 
-enum class Class { kOwnCode, kOwnData, kOwnState, kNear, kFar, kLow, kHigh, kOther, kMember };
-constexpr Class kClasses[] = {Class::kOwnCode, Class::kOwnData, Class::kOwnState, Class::kNear,  Class::kFar,
-                              Class::kLow,     Class::kHigh,    Class::kOther,    Class::kMember};
+// What a reloc may refer to. The last three are parts of another executor.
+enum class Class { kOwnCode, kOwnData, kOwnState, kNear, kFar, kLow, kHigh, kOther, kMember, kOtherData, kMemberState };
+constexpr int kClassCount = 11;
 
 bool IsOwn(Class target) { return target <= Class::kOwnState; }
-bool IsExecutor(Class target) { return target == Class::kOther || target == Class::kMember; }
+bool IsExecutor(Class target) { return target >= Class::kOther; }
+bool IsMember(Class target) { return target == Class::kMember || target == Class::kMemberState; }
+Section SectionOf(Class target) {
+  if (target == Class::kOwnData || target == Class::kOtherData) return Section::kData;
+  if (target == Class::kOwnState || target == Class::kMemberState) return Section::kState;
+  return Section::kCode;
+}
+// From the start of the section.
+constexpr uint32_t kTargetOffset = 12;
 
 // One reloc under test, in an executor that also says where its sections are.
 struct Subject {
@@ -71,38 +79,31 @@ struct Subject {
   }
 };
 
-Program ProgramOf(const Subject& subject) {
-  Program program = Program::Of(kCodeBytes, kDataBytes, kStateBytes, subject.kind.number);
-  program.movable = subject.movable;
-  RelocSpec reloc{subject.section, subject.kind.number, TargetKind::kAddress, kSite, 0, subject.addend};
-  switch (subject.target) {
-    case Class::kOwnCode:
-      reloc.target_kind = TargetKind::kOwnCode;
-      reloc.target = 48;
-      break;
-    case Class::kOwnData:
-      reloc.target_kind = TargetKind::kOwnData;
-      reloc.target = 8;
-      break;
-    case Class::kOwnState:
-      reloc.target_kind = TargetKind::kOwnState;
-      reloc.target = 4;
-      break;
-    case Class::kOther:
-      reloc.target_kind = TargetKind::kExecutor;
-      reloc.target = subject.other;
-      break;
-    case Class::kMember:
-      reloc.target_kind = TargetKind::kBatchMember;
-      reloc.target = 1;
-      break;
-    default:
-      reloc.target = subject.fixed_address;
-  }
+// An executor that says where its sections are.
+Program Located(uint32_t seed) {
+  Program program = Program::Of(kCodeBytes, kDataBytes, kStateBytes, seed);
   program.relocs = {{Section::kCode, R_X86_64_64, TargetKind::kOwnCode, 8, 0, 0},
                     {Section::kCode, R_X86_64_64, TargetKind::kOwnData, 16, 0, 0},
-                    {Section::kCode, R_X86_64_64, TargetKind::kOwnState, 24, 0, 0},
-                    reloc};
+                    {Section::kCode, R_X86_64_64, TargetKind::kOwnState, 24, 0, 0}};
+  return program;
+}
+
+Program ProgramOf(const Subject& subject) {
+  Program program = Located(subject.kind.number);
+  program.movable = subject.movable;
+  RelocSpec reloc{subject.section, subject.kind.number,   TargetKind::kAddress,
+                  kSite,           subject.fixed_address, subject.addend};
+  if (IsOwn(subject.target)) {
+    constexpr TargetKind kOwn[] = {TargetKind::kOwnCode, TargetKind::kOwnData, TargetKind::kOwnState};
+    reloc.target_kind = kOwn[static_cast<int>(SectionOf(subject.target))];
+    reloc.target = kTargetOffset;
+  } else if (IsExecutor(subject.target)) {
+    reloc.target_kind = IsMember(subject.target) ? TargetKind::kBatchMember : TargetKind::kExecutor;
+    reloc.target = IsMember(subject.target) ? 1 : subject.other;
+    reloc.target_section = SectionOf(subject.target);
+    reloc.target_offset = kTargetOffset;
+  }
+  program.relocs.push_back(reloc);
   return program;
 }
 
@@ -122,7 +123,6 @@ T At(uint64_t address) {
 
 // Whether the psABI's value can be had at all, and the code of the refusal if not.
 ErrorCode ExpectedRefusal(const Subject& subject) {
-  bool moves = subject.movable || subject.target == Class::kOwnState;
   switch (subject.kind.form) {
     case Form::kAbsolute:
       if (subject.kind.bytes == 8) return ErrorCode::kOk;
@@ -137,10 +137,8 @@ ErrorCode ExpectedRefusal(const Subject& subject) {
       return ErrorCode::kOk;
     case Form::kSlot:
       // Slots are for code and for what is outside.
-      return subject.target == Class::kOwnData || subject.target == Class::kOwnState ? ErrorCode::kRelocTarget
-                                                                                     : ErrorCode::kOk;
+      return SectionOf(subject.target) == Section::kCode ? ErrorCode::kOk : ErrorCode::kRelocTarget;
   }
-  static_cast<void>(moves);
   return ErrorCode::kOk;
 }
 
@@ -149,10 +147,10 @@ void CheckField(ArenaRig& rig, const Subject& subject) {
   uint64_t section = SectionAddress(rig, subject.id, subject.section);
   uint64_t place = section + kSite;         // P
   uint64_t symbol = subject.fixed_address;  // S
-  if (subject.target == Class::kOwnCode) symbol = SectionAddress(rig, subject.id, Section::kCode) + 48;
-  if (subject.target == Class::kOwnData) symbol = SectionAddress(rig, subject.id, Section::kData) + 8;
-  if (subject.target == Class::kOwnState) symbol = SectionAddress(rig, subject.id, Section::kState) + 4;
-  if (IsExecutor(subject.target)) symbol = rig.AddressOf(subject.other);
+  if (IsOwn(subject.target) || IsExecutor(subject.target)) {
+    ExecutorId owner = IsOwn(subject.target) ? subject.id : subject.other;
+    symbol = SectionAddress(rig, owner, SectionOf(subject.target)) + kTargetOffset;
+  }
 
   std::vector<uint8_t> bytes = rig.Read(subject.id, subject.section);
   uint64_t field = subject.kind.bytes == 8     ? LoadAs<uint64_t>(bytes.data() + kSite)
@@ -223,7 +221,8 @@ TEST(linker_every_kind_says_its_target_before_and_after_moves) {
     std::vector<Subject> subjects;
     std::vector<ExecutorId> movable;
     for (const Kind& kind : kKinds) {
-      for (Class target : kClasses) {
+      for (int i = 0; i < kClassCount; i++) {
+        Class target = static_cast<Class>(i);
         for (Section section : {Section::kCode, Section::kData}) {
           for (int64_t addend : {-4, 0, 12}) {
             bool is_movable = (subjects.size() + static_cast<size_t>(addend)) % 3 != 0;
@@ -232,13 +231,13 @@ TEST(linker_every_kind_says_its_target_before_and_after_moves) {
                                     : target == Class::kFar ? kFar
                                     : target == Class::kLow ? kLow
                                                             : kHigh;
-            Program other = Program::Of(40);
-            if (target == Class::kOther) subject.other = rig.Install(other);
+            Program other = Located(99);
+            if (IsExecutor(target) && !IsMember(target)) subject.other = rig.Install(other);
             Program program = ProgramOf(subject);
             ArenaStats before = rig.arena->Stats();
             ExecutorSpec specs[] = {program.Spec(), other.Spec()};
             ExecutorId ids[2] = {};
-            uint32_t count = target == Class::kMember ? 2 : 1;
+            uint32_t count = IsMember(target) ? 2 : 1;
             Status failed = rig.arena->Install(specs, count, ids, rig.self);
             ErrorCode expected = ExpectedRefusal(subject);
             if (failed.code() != expected) std::printf("  %s\n", subject.Describe().c_str());
@@ -251,7 +250,7 @@ TEST(linker_every_kind_says_its_target_before_and_after_moves) {
               continue;
             }
             subject.id = ids[0];
-            if (target == Class::kMember) subject.other = ids[1];
+            if (IsMember(target)) subject.other = ids[1];
             if (subject.movable) movable.push_back(subject.id);
             if (subject.other != 0) movable.push_back(subject.other);
             subjects.push_back(subject);
@@ -289,7 +288,8 @@ TEST(linker_keeps_only_relocs_that_a_move_can_change) {
     const uint64_t near = rig.AddressOf(rig.Install(Program::Of(16))) - 64 * kMiB;
     int kept = 0, dropped = 0;
     for (const Kind& kind : kKinds) {
-      for (Class target : kClasses) {
+      for (int i = 0; i < kClassCount; i++) {
+        Class target = static_cast<Class>(i);
         for (Section section : {Section::kCode, Section::kData}) {
           for (bool movable : {false, true}) {
             Subject subject{kind, target, section, -4, movable};
@@ -297,10 +297,10 @@ TEST(linker_keeps_only_relocs_that_a_move_can_change) {
                                     : target == Class::kFar ? kFar
                                     : target == Class::kLow ? kLow
                                                             : kHigh;
-            if (ExpectedRefusal(subject) != ErrorCode::kOk || target == Class::kMember) continue;
+            if (ExpectedRefusal(subject) != ErrorCode::kOk || IsMember(target)) continue;
             // To another executor there is a reference instead, but for the slot of one, which is a part of the arena.
-            if (target == Class::kOther && kind.form != Form::kSlot) continue;
-            if (target == Class::kOther) subject.other = rig.Install(Program::Of(16));
+            if (IsExecutor(target) && kind.form != Form::kSlot) continue;
+            if (IsExecutor(target)) subject.other = rig.Install(Program::Of(16));
             uint64_t before = rig.arena->Stats().kept_relocs;
             subject.id = rig.Install(ProgramOf(subject));
             uint64_t locators = movable ? 3 : 1;  // of those three the one to state is kept in any case

@@ -97,11 +97,11 @@ void ArenaRig::MakeMove(const std::vector<ExecutorId>& ids) {
   for (ExecutorId id : ids) before.push_back(AddressOf(id));
   size_t moved = 0;
   for (int round = 0; round < 8 && moved < ids.size(); round++) {
-    // Enough to fill every slab that has room, with a last small one in each, which keeps it from being filled again.
+    // Enough to fill every slab that has room, with small ones at their ends, which keep them from being filled again.
     std::vector<ExecutorId> filling;
     for (int i = 0; i < 24; i++) filling.push_back(Install(Program::Of(20000, 20000)));
     std::vector<ExecutorId> last;
-    for (int i = 0; i < 24; i++) last.push_back(Install(Program::Of(1000, 1000)));
+    for (int i = 0; i < 60; i++) last.push_back(Install(Program::Of(1500, 1500)));
     Free(filling);
     Collect();
     Free(last);
