@@ -60,8 +60,10 @@ describe('stress code', () => {
           const encoded = program.encode();
           assert.deepEqual([encoded.code.length, encoded.data.length], [code, data]);
           const own = (section: string, kinds: RegExp) =>
-            encoded.relocs.filter(({ kind, target }) => 'own' in target && target.own === section && kinds.test(kind))
-              .length;
+            encoded.relocs.filter(
+              ({ kind, target }) =>
+                typeof target === 'object' && 'own' in target && target.own === section && kinds.test(kind),
+            ).length;
           const absolute = /_64$/;
           const relative = /_(PC|PLT)32$/;
           assert.equal(own('code', relative), holes.ownBranches);

@@ -1,0 +1,43 @@
+// The C files of test/fixtures, compiled by the compilers of this machine.
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+
+const fixtures = resolve(__dirname, '..', '..', 'test', 'fixtures');
+
+/** gcc or cc, and clang where it is installed. */
+export const compilers: readonly string[] = ['cc', 'clang'].filter(
+  (compiler) => spawnSync(compiler, ['--version']).status === 0,
+);
+
+export const canCompile = compilers.length > 0 && process.platform === 'linux' && process.arch === 'x64';
+
+const folder = mkdtempSync(join(tmpdir(), 'jit-arena-'));
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+const made = new Map<string, Uint8Array>();
+
+/** The object that `compiler -c flags` makes of a fixture. */
+export function compile(fixture: string, flags: readonly string[], compiler = compilers[0] as string): Uint8Array {
+  return compileFile(join(fixtures, fixture), flags, compiler);
+}
+
+/** The same for C text. */
+export function compileText(text: string, flags: readonly string[], compiler = compilers[0] as string): Uint8Array {
+  const file = join(folder, `text${made.size}.c`);
+  writeFileSync(file, text);
+  return compileFile(file, flags, compiler);
+}
+
+function compileFile(file: string, flags: readonly string[], compiler: string): Uint8Array {
+  const key = [compiler, ...flags, file].join(' ');
+  let object = made.get(key);
+  if (object === undefined) {
+    const out = join(folder, `${made.size}.o`);
+    const { status, stderr } = spawnSync(compiler, ['-c', ...flags, '-o', out, file], { encoding: 'utf8' });
+    if (status !== 0) throw new Error(`${key}: ${stderr}`);
+    object = new Uint8Array(readFileSync(out));
+    made.set(key, object);
+  }
+  return object.slice();
+}

@@ -1,0 +1,64 @@
+// Machine code of x86-64 that the tests use, with its assembly beside it. Arguments come in edi, esi, … and xmm0, …;
+// results go in eax and xmm0.
+import type { Arena, Executor, ExecutorSpec, Reloc, RelocTarget } from 'jit-arena';
+
+/** lea eax, [rdi + rsi]; ret: the sum of two i32. */
+export const sum = Uint8Array.of(0x8d, 0x04, 0x37, 0xc3);
+
+/** mov rax, rdi; ret: the first argument. */
+export const identity = Uint8Array.of(0x48, 0x89, 0xf8, 0xc3);
+
+/** mov eax, n; ret */
+export function constant(n: number): Uint8Array {
+  const code = Uint8Array.of(0xb8, 0, 0, 0, 0, 0xc3);
+  new DataView(code.buffer).setInt32(1, n, true);
+  return code;
+}
+
+/** A reloc for the rel32 at the end of an instruction. */
+export const rel32 = (offset: number, target: RelocTarget, addend = 0): Reloc => ({
+  offset,
+  kind: 'R_X86_64_PLT32',
+  target,
+  addend: addend - 4,
+});
+
+/** jmp target: the target with another address. */
+export const jump = (target: RelocTarget): ExecutorSpec => ({
+  code: Uint8Array.of(0xe9, 0, 0, 0, 0),
+  relocs: [rel32(1, target)],
+});
+
+/** push rbp; call target; add eax, n; pop rbp; ret: the target's result and a small n. */
+export const callAndAdd = (target: RelocTarget, n: number): ExecutorSpec => ({
+  code: Uint8Array.of(0x55, 0xe8, 0, 0, 0, 0, 0x83, 0xc0, n, 0x5d, 0xc3),
+  relocs: [rel32(2, target)],
+});
+
+/** mov rax, [rip + slot]; ret */
+export const loadThrough = (reloc: Omit<Reloc, 'offset'>): ExecutorSpec => ({
+  code: Uint8Array.of(0x48, 0x8b, 0x05, 0, 0, 0, 0, 0xc3),
+  relocs: [{ ...reloc, offset: 3 }],
+});
+
+export const i32ToI32 = { args: ['i32'], returns: 'i32' } as const;
+export const toI32 = { args: [], returns: 'i32' } as const;
+export const toU64 = { args: [], returns: 'u64' } as const;
+
+const padding = {
+  code: new Uint8Array(200 * 96).fill(0xcc),
+  codeOffsets: Array.from({ length: 201 }, (_, i) => 96 * i),
+};
+
+/** Installs each spec between 400 other executors, and frees those: the next collect moves what is left. */
+export function scatter(arena: Arena, specs: readonly ExecutorSpec[]): Executor[] {
+  const others: Float64Array[] = [];
+  const installed = specs.map((spec) => {
+    others.push(arena.installBatch(padding));
+    const executor = arena.install(spec);
+    others.push(arena.installBatch(padding));
+    return executor;
+  });
+  for (const ids of others) arena.free(ids);
+  return installed;
+}
