@@ -1,7 +1,7 @@
 import { types } from 'node:util';
 import { checkArrayLike, checkBytes, checkCount, checkMemory } from './bytes';
 import { makeCallback } from './calls';
-import { ArenaError, type ErrorDetails, type Section } from './errors';
+import { ArenaError, type ErrorDetails } from './errors';
 import { Executor } from './executor';
 import { addon, N, type NativeArena, numbers, orRaise, raise, type WriterName } from './native';
 import { beginRelocs, encodeRelocs, endRelocs, putReloc, TargetKind } from './relocs';
@@ -409,7 +409,7 @@ export class Arena {
     }
     if (types.isFloat64Array(executors)) {
       checkMemory(executors, 'the list of ids');
-      executors.forEach((id, i) => checkId(id, `item ${i} of the list`, i));
+      for (let i = 0; i < executors.length; i++) checkId(executors[i], `item ${i} of the list`, i);
       return executors;
     }
     if (!Array.isArray(executors))

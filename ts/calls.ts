@@ -1,5 +1,5 @@
 // JavaScript calls machine code, and machine code calls JavaScript.
-import { layout, raise } from './native';
+import { layout, raise, shared } from './native';
 import {
   type CallbackFunction,
   checkSignature,
@@ -12,11 +12,9 @@ import {
   takeResult,
 } from './values';
 
-/**
- * What a callback threw: carried past the machine code, which is never unwound, to the call that entered it. A call
- * that is made inside a callback is such a call of its own, so its caller can catch what its callbacks threw.
- */
-let thrown: { error: unknown } | undefined;
+// What a callback threw is carried in `shared.thrown` past the machine code, which is never unwound, to the call that
+// entered it. A call that is made inside a callback is such a call of its own, so its caller can catch what its callbacks
+// threw.
 
 /**
  * A JavaScript function around a native one without arguments: arguments go into the mailbox, the result comes out.
@@ -31,7 +29,7 @@ export function makeFunction<S extends Signature>(
   const take = takeResult(signature.returns, layout.call);
   const finish = () => {
     const failed = call();
-    if (thrown !== undefined) rethrow();
+    if (shared.thrown !== undefined) rethrow();
     if (failed !== undefined) raise();
     return take();
   };
@@ -86,12 +84,12 @@ export function makeFunction<S extends Signature>(
 
 /** Throws what a callback of the machine code that has just returned threw. */
 export function rethrowThrown(): void {
-  if (thrown !== undefined) rethrow();
+  if (shared.thrown !== undefined) rethrow();
 }
 
 function rethrow(): never {
-  const { error } = thrown as { error: unknown };
-  thrown = undefined;
+  const { error } = shared.thrown as { error: unknown };
+  shared.thrown = undefined;
   throw error;
 }
 
@@ -103,12 +101,12 @@ export function makeCallback<S extends Signature>(given: S, fn: CallbackFunction
   const put = putResult(signature.returns, layout.callback) as (value: unknown) => void;
   return () => {
     // After one has thrown, later callbacks of the same machine code return 0 at once.
-    if (thrown !== undefined) return;
+    if (shared.thrown !== undefined) return;
     try {
       const args = take.map((takeOne) => takeOne());
       put((fn as (...args: unknown[]) => unknown)(...args));
     } catch (error) {
-      thrown = { error };
+      shared.thrown = { error };
       clearResult(layout.callback);
     }
   };

@@ -86,6 +86,19 @@ interface Addon {
   createArena(options: object): NativeArena | Status;
   readUnits(bytes: Uint8Array): object | Status;
   readSections(bytes: Uint8Array): object | Status;
+  shared?: Shared;
+}
+
+/**
+ * What belongs to the binary, and not to one loading of this module: who loads it anew (as jest does for each test
+ * file) gets the same binary.
+ */
+interface Shared {
+  readonly mailbox: ArrayBuffer;
+  /** Relocs on their way to native code: one memory as arrays of three types, which grows. */
+  readonly relocs: { u8: Uint8Array; u32: Uint32Array; i64: BigInt64Array; capacity: number; encodings: number };
+  /** What a callback threw, until the call that entered the machine code has returned. */
+  thrown: { error: unknown } | undefined;
 }
 
 type LayoutKey =
@@ -112,8 +125,22 @@ const load = require('node-gyp-build') as (directory: string) => Addon;
 export const addon: Addon = load(join(__dirname, '..'));
 export const layout = addon.layout;
 
-const buffer = new ArrayBuffer(layout.mailboxBytes);
-addon.setMailbox(buffer);
+function makeShared(): Shared {
+  const mailbox = new ArrayBuffer(layout.mailboxBytes);
+  addon.setMailbox(mailbox);
+  const relocs = {
+    u8: new Uint8Array(0),
+    u32: new Uint32Array(0),
+    i64: new BigInt64Array(0),
+    capacity: 0,
+    encodings: 0,
+  };
+  return { mailbox, relocs, thrown: undefined };
+}
+
+addon.shared ??= makeShared();
+export const shared: Shared = addon.shared;
+const buffer = shared.mailbox;
 
 /** The mailbox as arrays of every type; positions are byte offsets divided by the element's size. */
 export const mailbox = {

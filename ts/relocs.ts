@@ -1,7 +1,7 @@
 // Relocs: what a host writes, and how they reach native code.
 import { checkCount, checkSection } from './bytes';
 import { ArenaError, type Section } from './errors';
-import { addon, layout, N, numbers } from './native';
+import { addon, layout, N, numbers, shared } from './native';
 
 /** Reloc kinds of x86-64, with the names of the psABI (docs/relocs.md). */
 export type RelocKind =
@@ -71,35 +71,30 @@ const kindNumbers: ReadonlyMap<string, number> = new Map(Object.entries(addon.re
 const maxOffset = 2 ** 32 - 1;
 const isOffset = (value: unknown) => typeof value === 'number' && value >>> 0 === value;
 
-let capacity = 0;
-let u8 = new Uint8Array(0);
-let u32 = new Uint32Array(0);
-let i64 = new BigInt64Array(0);
+const { relocs: buffers } = shared;
 
 function grow(): void {
-  const larger = Math.max(64, 2 * capacity);
-  const buffer = new ArrayBuffer(larger * layout.relocBytes);
-  const before = u8;
-  u8 = new Uint8Array(buffer);
-  u8.set(before);
-  u32 = new Uint32Array(buffer);
-  i64 = new BigInt64Array(buffer);
-  capacity = larger;
+  const larger = Math.max(64, 2 * buffers.capacity);
+  const memory = new ArrayBuffer(larger * layout.relocBytes);
+  const u8 = new Uint8Array(memory);
+  u8.set(buffers.u8);
   addon.setRelocBuffer(u8);
+  buffers.u8 = u8;
+  buffers.u32 = new Uint32Array(memory);
+  buffers.i64 = new BigInt64Array(memory);
+  buffers.capacity = larger;
 }
 
 /** Stores a whole number as 64 bits without making a bigint of it. */
-function put64(byteOffset: number, value: number): void {
+function put64(u32: Uint32Array, byteOffset: number, value: number): void {
   const word = byteOffset / 4;
   u32[word] = value >>> 0;
   u32[word + 1] = Math.floor(value / 2 ** 32) >>> 0;
 }
 
-let encodings = 0;
-
 /** Begins the encoding of relocs: then `putReloc` for positions from 0 on, and `endRelocs` right before the native call. */
 export function beginRelocs(): number {
-  return ++encodings;
+  return ++buffers.encodings;
 }
 
 export function putReloc(
@@ -113,7 +108,8 @@ export function putReloc(
   targetSection = 0,
   targetOffset = 0,
 ): void {
-  if (position >= capacity) grow();
+  if (position >= buffers.capacity) grow();
+  const { u8, u32, i64 } = buffers;
   const at = position * layout.relocBytes;
   u8[at + layout.relocSection] = section;
   u8[at + layout.relocKind] = kind;
@@ -122,15 +118,15 @@ export function putReloc(
   u32[(at + layout.relocTargetOffset) / 4] = targetOffset;
   u32[(at + layout.relocOffset) / 4] = offset;
   if (typeof target === 'bigint') i64[(at + layout.relocTarget) / 8] = target;
-  else put64(at + layout.relocTarget, target);
+  else put64(u32, at + layout.relocTarget, target);
   if (typeof addend === 'bigint') i64[(at + layout.relocAddend) / 8] = addend;
-  else put64(at + layout.relocAddend, addend);
+  else put64(u32, at + layout.relocAddend, addend);
 }
 
 /** Tells native code how many relocs there are. */
 export function endRelocs(encoding: number, count: number): void {
   // There is one buffer. A getter among the caller's values may have used it for an executor of its own.
-  if (encoding !== encodings) {
+  if (encoding !== buffers.encodings) {
     throw new TypeError('a getter of the given values made or changed another executor: pass plain values');
   }
   numbers[N.relocs] = count;

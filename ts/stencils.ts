@@ -46,7 +46,7 @@ export class Stencil {
   readonly jumpBytes: number;
 
   /** @internal Stencils come from a StencilSet. */
-  constructor(name: string, body: Part, isPrivate: ReadonlySet<Part>, jumpBytes: number) {
+  constructor(name: string, body: Part, bodies: ReadonlySet<Part>, isPrivate: ReadonlySet<Part>, jumpBytes: number) {
     this.name = name;
     this.body = body;
     const used = new Set([body]);
@@ -54,7 +54,9 @@ export class Stencil {
     // A set that grows while it is walked.
     for (const part of used) {
       for (const reloc of part.relocs) {
-        if (reloc.part !== undefined) used.add(reloc.part);
+        // Constants that refer to another stencil are its jump table, in a section that stencils share.
+        const isForeign = part.section !== 'code' && reloc.part !== undefined && bodies.has(reloc.part);
+        if (reloc.part !== undefined && !isForeign) used.add(reloc.part);
         if (reloc.hole !== undefined) holes.add(reloc.hole);
       }
     }
@@ -95,17 +97,19 @@ export class StencilSet {
 
   private constructor(parts: readonly Part[], bodies: ReadonlyMap<string, Part>) {
     this.#parts = parts;
-    const isPrivate = privateParts(parts, new Set(bodies.values()));
+    const allBodies = new Set(bodies.values());
+    const isPrivate = privateParts(parts, allBodies);
     const jumps = new Map<Part, number>();
     for (const [name, body] of bodies) {
       if (!jumps.has(body)) jumps.set(body, endingJump(body, parts));
-      this.#stencils.set(name, new Stencil(name, body, isPrivate, jumps.get(body) as number));
+      this.#stencils.set(name, new Stencil(name, body, allBodies, isPrivate, jumps.get(body) as number));
     }
   }
 
   /**
-   * Stencils from a relocatable object, compiled with `-fno-pic -mcmodel=large -ffunction-sections`: each global function
-   * is a stencil, each undefined symbol a hole, and CONTINUE is the next stencil. ERR_ARENA_OBJECT, ERR_ARENA_STENCIL.
+   * Stencils from a relocatable object, compiled with `-fno-pic -mcmodel=large -ffunction-sections -fdata-sections`: each
+   * global function is a stencil, each undefined symbol a hole, and CONTINUE is the next stencil. ERR_ARENA_OBJECT…,
+   * ERR_ARENA_STENCIL.
    */
   static fromObject(bytes: Uint8Array): StencilSet {
     const { sections, symbols } = orRaise(addon.readSections(privateCopy(bytes))) as NativeSections;

@@ -156,8 +156,9 @@ export class TraceBuilder {
     const { kind, addend } = reloc;
     const refer = (target: RelocTarget) => relocs.push({ section, offset, kind, target, addend });
     if (reloc.part !== undefined) {
-      const own = reloc.part.section;
-      refer({ own, offset: layout.placeOf(reloc.part, placed.emitted) + reloc.partOffset });
+      const place = layout.placeOf(reloc.part, placed.emitted);
+      // Another stencil's jump table, in constants that the two share, stays as it is.
+      if (place !== undefined) refer({ own: reloc.part.section, offset: place + reloc.partOffset });
       return;
     }
     if (reloc.hole === undefined) {
@@ -292,7 +293,7 @@ class Layout {
   }
 
   /** The offset of a part in its section, as the emit sees it. */
-  placeOf(part: Part, emitted: number): number {
-    return this.#shared.get(part) ?? (this.#own[emitted]?.get(part) as number);
+  placeOf(part: Part, emitted: number): number | undefined {
+    return this.#shared.get(part) ?? this.#own[emitted]?.get(part);
   }
 }

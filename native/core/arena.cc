@@ -33,8 +33,8 @@ Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
       max_retired_bytes_(options.max_retired_bytes),
       space_(std::move(memory), options.max_bytes + kSlabBytes),
       // An executor takes a granule at least, and a direct reference four bytes.
-      table_(static_cast<uint32_t>(AlignUp(options.max_bytes, kSlabBytes) / kGranuleBytes) + 1),
-      linker_(space_, table_, static_cast<uint32_t>(AlignUp(options.max_bytes, kSlabBytes) / 4),
+      table_(static_cast<uint32_t>(AlignUp(options.max_bytes + kSlabBytes, kSlabBytes) / kGranuleBytes) + 1),
+      linker_(space_, table_, static_cast<uint32_t>(AlignUp(options.max_bytes + kSlabBytes, kSlabBytes) / 4),
               options.full_records || kDebug),
       collector_(space_, table_, linker_, reclaimer_),
       max_chain_depth_(options.max_chain_depth) {}
@@ -121,10 +121,11 @@ Status Arena::CheckSpec(const ExecutorSpec& spec, ExecutorId id) const {
   if (spec.exit_count > UINT16_MAX)
     return ExecutorError(ErrorCode::kSize, id, Format("%u exits; an executor has at most 65535", spec.exit_count));
   if (spec.sizes[0] == 0) return ExecutorError(ErrorCode::kSize, id, "an executor has at least one byte of code");
-  if (total > space_.bytes())
-    return ExecutorError(
-        ErrorCode::kSize, id,
-        Format("an executor of %llu bytes is larger than the arena's %llu", Wide(total), Wide(space_.bytes())));
+  // One slab is the arena's own.
+  uint64_t room = space_.bytes() - kSlabBytes;
+  if (total > room)
+    return ExecutorError(ErrorCode::kSize, id,
+                         Format("an executor of %llu bytes is larger than the arena's %llu", Wide(total), Wide(room)));
   for (uint32_t i = 0; i < spec.entry_count; i++)
     if (spec.entries[i] >= spec.sizes[0])
       return ExecutorError(

@@ -40,6 +40,8 @@ struct ExecutorInfo {
   bool evictable;
   bool makes_progress;
   uint32_t exits;
+  bool trace;              // follows the trace ABI
+  uint32_t first_entry;    // offset in code of entry 0
   std::string_view name;  // until the executor is freed
   uint64_t address;       // of the code; 0 while writable. Until any thread collects, unless pinned
 };
@@ -64,7 +66,7 @@ struct SizeClass {
   uint64_t count = 0;  // live
   uint64_t bytes = 0;
   uint64_t exits = 0;
-  uint64_t loops = 0;            // of count: part of a cycle of links
+  uint64_t loops = 0;            // of count: links lead from it back to it
   uint64_t died_cold = 0;        // evicted since the arena was made
   uint64_t died_cold_loops = 0;  // of died_cold
 };
@@ -143,12 +145,13 @@ class Arena {
   Result<LinkedTo> LinkOf(ExecutorId source, uint32_t exit);
   // Links from the last executor that makes progress, or that nothing links to; Linker::kEndless for a cycle without.
   Result<uint32_t> ChainDepth(ExecutorId id);
-  // Moves all inbound links; leaves the old executor alive. Nothing when both are the same.
+  // Moves all inbound links, to the entries of the same numbers; leaves the old executor alive. All or none; nothing
+  // when both are the same. ERR_ARENA_NOT_FROZEN, _TRACE_ABI, _BOUNDS, _CHAIN_DEPTH.
   Status Replace(ExecutorId old_id, ExecutorId new_id);
   // Free, for an executor whose assumptions no longer hold: traces test its valid byte, which Free clears as well.
   Status Invalidate(ExecutorId id, const PinSlot* self) { return Free(&id, 1, self); }
   // An immovable trace of the host's that hot exits jump to, with the exit record in the exit register; it is immortal
-  // from then on. 0: hot exits return to the dispatcher again. ERR_ARENA_NOT_FROZEN, _MOVABLE.
+  // from then on. 0: hot exits return to the dispatcher again. ERR_ARENA_NOT_FROZEN, _TRACE_ABI, _MOVABLE.
   Status SetHotStub(ExecutorId id, const PinSlot* self);
   Result<uint32_t> ExitTag(ExecutorId id, uint32_t exit);
   // Whether `func` must refuse it: the trace ABI is not a C calling convention.
@@ -230,6 +233,8 @@ class Arena {
   Result<uint32_t> FindFrozen(ExecutorId id);
   Result<uint32_t> FindExit(ExecutorId id, uint32_t exit);
   Result<uint32_t> EntryOffsetOf(uint32_t index, uint32_t entry) const;
+  Status CheckTrace(uint32_t index) const;
+  Status CheckChain(uint32_t source, uint32_t target) const;
   uint32_t EntryAt(uint32_t index, uint32_t offset) const;
   Status Retire(const ExecutorId* ids, uint32_t count);
   // One pass of the clock: cold executors die, warm ones are looked at again the next time.

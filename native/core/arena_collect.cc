@@ -61,12 +61,14 @@ std::vector<ExecutorId> Arena::EvictCold() {
     }
   }
   cold.erase(std::remove(cold.begin(), cold.end(), 0), cold.end());
+  std::vector<bool> loops;
+  if (!cold.empty()) loops = linker_.FindLoops();
   for (ExecutorId id : cold) {
     Executor& executor = table_[IndexOf(id)];
     executor.marked = 0;
     SizeClass& size_class = SizeClassOf(executor);
     size_class.died_cold++;
-    size_class.died_cold_loops += executor.loops;
+    size_class.died_cold_loops += loops[IndexOf(id)];
   }
   if (!cold.empty()) JIT_ARENA_CHECK(Retire(cold.data(), static_cast<uint32_t>(cold.size())).ok());
   return cold;

@@ -28,32 +28,34 @@ Status Arena::Link(ExecutorId source_id, uint32_t exit, ExecutorId target_id, ui
   if (!source.ok()) return std::move(source.status());
   Result<uint32_t> target = FindFrozen(target_id);
   if (!target.ok()) return std::move(target.status());
-  if (!table_[target.value()].trace)
-    return ExecutorError(
-        ErrorCode::kTraceAbi, target_id,
-        Format("executor %llu has neither exits nor a done target: an exit cannot lead to a C function",
-               Wide(target_id)));
+  if (Status failed = CheckTrace(target.value())) return failed;
   Result<uint32_t> offset = EntryOffsetOf(target.value(), entry);
   if (!offset.ok()) return std::move(offset.status());
-  Linker::LinkedTo before = linker_.FindLink(source.value(), exit);
+  if (Status failed = CheckChain(source.value(), target.value())) return failed;
   if (Status failed = linker_.Link(source.value(), exit, target.value(), offset.value())) return failed;
-  if (max_chain_depth_ != Linker::kEndless) {
-    uint32_t depth = linker_.ChainDepth(target.value());
-    if (depth > max_chain_depth_) {
-      if (before.target != 0)
-        JIT_ARENA_CHECK(linker_.Link(source.value(), exit, before.target, before.entry_offset).ok());
-      else
-        linker_.Unlink(source.value(), exit);
-      return ExecutorError(
-          ErrorCode::kChainDepth, target_id,
-          depth == Linker::kEndless
-              ? Format("linking to executor %llu would close a cycle that makes no progress", Wide(target_id))
-              : Format("executor %llu would be %u links away from progress; the limit is %u", Wide(target_id), depth,
-                       max_chain_depth_));
-    }
-  }
   AfterCall();
   return Status::Ok();
+}
+
+// The trace ABI is no C calling convention: what was not made for it cannot be entered from an exit.
+Status Arena::CheckTrace(uint32_t index) const {
+  if (table_[index].trace) return Status::Ok();
+  ExecutorId id = table_.IdOf(index);
+  return ExecutorError(ErrorCode::kTraceAbi, id,
+                       Format("executor %llu has neither exits nor a done target: an exit cannot lead to it", Wide(id)));
+}
+
+Status Arena::CheckChain(uint32_t source, uint32_t target) const {
+  if (max_chain_depth_ == Linker::kEndless) return Status::Ok();
+  uint32_t depth = linker_.DepthOfLink(source, target);
+  if (depth <= max_chain_depth_) return Status::Ok();
+  ExecutorId id = table_.IdOf(target);
+  return ExecutorError(ErrorCode::kChainDepth, id,
+                       depth == Linker::kEndless
+                           ? Format("linking to executor %llu would close a cycle that makes no progress", Wide(id))
+                           : Format("linking to executor %llu would make a chain of %u links without progress; the "
+                                    "limit is %u",
+                                    Wide(id), depth, max_chain_depth_));
 }
 
 Status Arena::Unlink(ExecutorId source_id, uint32_t exit) {
@@ -105,15 +107,13 @@ Status Arena::Replace(ExecutorId old_id, ExecutorId new_id) {
   Result<uint32_t> to = FindFrozen(new_id);
   if (!to.ok()) return std::move(to.status());
   if (from.value() == to.value()) return Status::Ok();
-  if (!table_[to.value()].trace)
-    return ExecutorError(
-        ErrorCode::kTraceAbi, new_id,
-        Format("executor %llu has neither exits nor a done target: exits cannot lead to it", Wide(new_id)));
+  if (Status failed = CheckTrace(to.value())) return failed;
   // Check: every entry that is linked to must be there.
   Status failed;
-  linker_.ForEachLinkTo(from.value(), [&](uint32_t, uint32_t, uint32_t entry_offset) {
+  linker_.ForEachLinkTo(from.value(), [&](uint32_t source, uint32_t, uint32_t entry_offset) {
     Result<uint32_t> offset = EntryOffsetOf(to.value(), EntryAt(from.value(), entry_offset));
     if (!offset.ok() && failed.ok()) failed = std::move(offset.status());
+    if (failed.ok()) failed = CheckChain(source, to.value());
   });
   if (!failed.ok()) return failed;
   linker_.ForEachLinkTo(from.value(), [&](uint32_t source, uint32_t exit, uint32_t entry_offset) {
@@ -136,7 +136,8 @@ Status Arena::SetHotStub(ExecutorId id, const PinSlot* self) {
                            Format("executor %llu is movable, and a hot stub stays where it is: allocate it with "
                                   "movable: false",
                                   Wide(id)));
-    target = space_.AddressOf(table_[index.value()].code_span);
+    if (Status failed = CheckTrace(index.value())) return failed;
+    target = space_.AddressOf(table_[index.value()].code_span) + EntryOffsetOf(index.value(), 0).value();
   }
   FlipGate gate(*this, self);
   if (Status busy = gate.Busy()) return busy;

@@ -55,6 +55,8 @@ Result<ExecutorInfo> Arena::Describe(ExecutorId id) {
   info.evictable = executor.evictable;
   info.makes_progress = executor.makes_progress;
   info.exits = executor.exit_count;
+  info.trace = executor.trace;
+  if (notes != nullptr && !notes->entries.empty()) info.first_entry = notes->entries[0];
   if (notes != nullptr) info.name = notes->name;
   info.address = executor.entry.load(std::memory_order_relaxed);
   return info;
@@ -122,9 +124,10 @@ ArenaStats Arena::Stats() {
   }
   stats.metadata_bytes = sizeof *this + space_.MetadataBytes() + table_.MetadataBytes() + linker_.MetadataBytes() +
                          reclaimer_.MetadataBytes() + staged;
+  std::vector<bool> loops = linker_.FindLoops();
   for (uint32_t index = 1; index < table_.size(); index++) {
+    if (!loops[index]) continue;
     const Executor& executor = table_[index];
-    if (executor.State() != ExecutorState::kFrozen || !executor.loops) continue;
     for (SizeClass& size_class : stats.size_classes) {
       if (uint64_t{executor.code_bytes} + executor.data_bytes > size_class.up_to) continue;
       size_class.loops++;

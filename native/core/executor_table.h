@@ -63,7 +63,6 @@ struct Executor {
   uint8_t marked : 1 = 0;     // scratch of one operation under the lock: member of the set at hand
   uint8_t has_notes : 1 = 0;  // there are Notes for it
   uint8_t evictable : 1 = 0;
-  uint8_t loops : 1 = 0;       // a link has made it part of a cycle
   uint8_t align_log2 : 4 = 0;  // of code
   uint8_t data_align_log2 : 4 = 0;
 

@@ -137,11 +137,13 @@ class Linker {
     uint32_t entry_offset;
   };
   LinkedTo FindLink(uint32_t source, uint32_t exit) const;
-  // True when links lead from one executor to another.
-  bool Reaches(uint32_t from, uint32_t to) const;
+  // By index: whether links lead from an executor back to it. Looks at every link.
+  std::vector<bool> FindLoops() const;
   // Links from the last executor that makes progress, or that nothing links to; kEndless for a cycle without progress.
   static constexpr uint32_t kEndless = ~0u;
   uint32_t ChainDepth(uint32_t index) const;
+  // The depth of the deepest executor that a link from `source` to `target` would add to; 0 when it adds to none.
+  uint32_t DepthOfLink(uint32_t source, uint32_t target) const;
   // A hot exit was reported: the next time takes longer.
   void Backoff(ExitRecord& record) const;
 
@@ -224,6 +226,8 @@ class Linker {
   void MakeCold(ExitRecord& record) const;
   void VerifyExits(uint32_t index, std::vector<Problem>* problems) const;
   uint16_t FirstTemperature() const;
+  enum class Direction { kBack, kForth };
+  uint32_t LongestChain(uint32_t index, Direction direction, uint32_t end) const;
   uint32_t FindExitReference(uint32_t source, uint32_t exit) const;
   void RemoveReference(uint32_t reference);
   uint64_t SectionAddress(uint32_t index, Section section) const;

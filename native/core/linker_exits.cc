@@ -95,7 +95,6 @@ Status Linker::Link(uint32_t source, uint32_t exit, uint32_t target, uint32_t en
   reference.entry_offset = entry_offset;
   if (Status failed = AddReference(reference)) return failed;
   if (earlier != 0) RemoveReference(earlier);
-  if (source == target || Reaches(target, source)) table_[source].loops = table_[target].loops = 1;
   // Release: whoever follows the exit finds the target's bytes.
   RecordOf(source, exit).entry.store(CodeAddress(target) + entry_offset, std::memory_order_release);
   return Status::Ok();
@@ -124,58 +123,117 @@ void Linker::UnlinkInbound(uint32_t target) {
   }
 }
 
-bool Linker::Reaches(uint32_t from, uint32_t to) const {
-  std::vector<uint32_t> found = {from};
-  std::unordered_map<uint32_t, bool> seen = {{from, true}};
-  while (!found.empty()) {
-    uint32_t index = found.back();
-    found.pop_back();
-    for (uint32_t id = table_[index].outbound; id != 0; id = references_[id].next_outbound) {
-      const Reference& reference = references_[id];
-      if (reference.kind != ReferenceKind::kExit) continue;
-      if (reference.target == to) return true;
-      if (seen.emplace(reference.target, true).second) found.push_back(reference.target);
+// Executors that links lead back to: Tarjan's strongly connected components, without recursion, since chains may be
+// long. Only executors with links are looked at.
+std::vector<bool> Linker::FindLoops() const {
+  std::vector<bool> loops(table_.size());
+  struct Node {
+    uint32_t order;   // in which it was found
+    uint32_t lowest;  // order of the earliest one on the path that it leads back to
+    bool closed;      // its component is known
+  };
+  struct Frame {
+    uint32_t index;
+    uint32_t next;  // reference at which its walk stands
+  };
+  std::unordered_map<uint32_t, Node> nodes;
+  std::vector<Frame> path;
+  std::vector<uint32_t> open;  // found, of no known component
+  auto enter = [&](uint32_t at) {
+    uint32_t order = static_cast<uint32_t>(nodes.size());
+    nodes[at] = {order, order, false};
+    open.push_back(at);
+    path.push_back({at, table_[at].outbound});
+  };
+  for (uint32_t root = 1; root < table_.size(); root++) {
+    if (table_[root].outbound == 0 || table_[root].exit_count == 0 || nodes.count(root) != 0) continue;
+    enter(root);
+    while (!path.empty()) {
+      auto [index, next] = path.back();
+      Node& node = nodes[index];
+      if (next != 0) {
+        const Reference& reference = references_[next];
+        path.back().next = reference.next_outbound;
+        if (reference.kind != ReferenceKind::kExit) continue;
+        if (reference.target == index) loops[index] = true;
+        auto seen = nodes.find(reference.target);
+        if (seen == nodes.end())
+          enter(reference.target);
+        else if (!seen->second.closed)
+          node.lowest = std::min(node.lowest, seen->second.order);
+        continue;
+      }
+      path.pop_back();
+      if (!path.empty()) {
+        Node& before = nodes[path.back().index];
+        before.lowest = std::min(before.lowest, node.lowest);
+      }
+      if (node.lowest != node.order) continue;
+      // The first of its component: the others were found after it.
+      bool several = open.back() != index;
+      for (uint32_t member = 0; member != index;) {
+        member = open.back();
+        open.pop_back();
+        nodes[member].closed = true;
+        if (several) loops[member] = true;
+      }
     }
   }
-  return false;
+  return loops;
 }
 
-uint32_t Linker::ChainDepth(uint32_t index) const {
-  // Longest path backwards through executors that make no progress, without recursion: chains may be long.
+uint32_t Linker::ChainDepth(uint32_t index) const { return LongestChain(index, Direction::kBack, 0); }
+
+uint32_t Linker::DepthOfLink(uint32_t source, uint32_t target) const {
+  if (table_[target].makes_progress) return 0;
+  if (source == target && !table_[source].makes_progress) return kEndless;
+  uint32_t before = ChainDepth(source);
+  uint32_t behind = LongestChain(target, Direction::kForth, table_[source].makes_progress ? 0 : source);
+  return before == kEndless || behind == kEndless ? kEndless : before + 1 + behind;
+}
+
+// The longest path of links through executors that make no progress: back to the last that does, or forth to the last
+// before one that does. Endless when it is a cycle, or comes to `end`. Without recursion: chains may be long.
+uint32_t Linker::LongestChain(uint32_t index, Direction direction, uint32_t end) const {
+  bool back = direction == Direction::kBack;
   // A frame is an executor and the reference at which its walk stands.
   struct Frame {
     uint32_t index;
     uint32_t next;
-    uint32_t depth;
+    uint32_t length;
   };
   std::unordered_map<uint32_t, uint32_t> known;  // kEndless - 1: on the path just now
   constexpr uint32_t kOnPath = kEndless - 1;
   std::vector<Frame> path;
   auto enter = [&](uint32_t at) {
     known[at] = kOnPath;
-    path.push_back({at, table_[at].makes_progress ? 0 : table_[at].inbound, 0});
+    bool ends = back && table_[at].makes_progress;
+    path.push_back({at, ends ? 0 : back ? table_[at].inbound : table_[at].outbound, 0});
   };
   enter(index);
   for (;;) {
     Frame& frame = path.back();
     if (frame.next == 0) {
-      uint32_t depth = frame.depth;
-      known[frame.index] = depth;
+      uint32_t length = frame.length;
+      known[frame.index] = length;
       path.pop_back();
-      if (path.empty()) return depth;
-      path.back().depth = std::max(path.back().depth, depth + 1);
+      if (path.empty()) return length;
+      path.back().length = std::max(path.back().length, length + 1);
       continue;
     }
     const Reference& reference = references_[frame.next];
-    frame.next = reference.next_inbound;
+    frame.next = back ? reference.next_inbound : reference.next_outbound;
     if (reference.kind != ReferenceKind::kExit) continue;
-    auto seen = known.find(reference.source);
+    uint32_t other = back ? reference.source : reference.target;
+    if (!back && table_[other].makes_progress) continue;
+    if (other == end) return kEndless;
+    auto seen = known.find(other);
     if (seen == known.end())
-      enter(reference.source);  // `frame` is not valid from here on
+      enter(other);  // `frame` is not valid from here on
     else if (seen->second == kOnPath)
       return kEndless;
     else
-      frame.depth = std::max(frame.depth, seen->second + 1);
+      frame.length = std::max(frame.length, seen->second + 1);
   }
 }
 

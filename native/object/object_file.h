@@ -87,4 +87,9 @@ enum class SiteUse : uint8_t {
 };
 SiteUse UseOfCodeSite(arch::RelocKind kind, const uint8_t* section, uint32_t size, uint32_t offset);
 
+// Assemblers leave no reloc where an instruction takes the address of something in its own section. The first such
+// instruction with its field at `*site` or later: sets the field's offset and the target's. What only looks like one is
+// found too. False when there is none.
+bool FindOwnAddress(const uint8_t* section, uint32_t size, uint32_t* site, uint32_t* target);
+
 }  // namespace jit_arena

@@ -240,6 +240,7 @@ class UnitMaker {
       const ObjectSection& section = file_.sections[i];
       for (uint32_t n = section.first_reloc; n < section.first_reloc + section.reloc_count; n++)
         if (Status failed = AddReloc(i, file_.relocs[n])) return failed;
+      if (section.role == ObjectRole::kCode && section.bytes != nullptr) AddOwnAddresses(i);
     }
     for (ObjectUnit& unit : units_->units)
       std::stable_sort(unit.relocs.begin(), unit.relocs.end(), [](const UnitReloc& a, const UnitReloc& b) {
@@ -333,6 +334,41 @@ class UnitMaker {
     found->second.count++;
   }
 
+  // Addresses that code takes of its own section, for which there is no reloc.
+  void AddOwnAddresses(uint32_t index) {
+    const ObjectSection& section = file_.sections[index];
+    auto first = file_.relocs.begin() + section.first_reloc;
+    auto end = first + section.reloc_count;
+    uint32_t target = 0;
+    for (uint32_t site = 0; FindOwnAddress(section.bytes, section.size, &site, &target); site++) {
+      auto reloc =
+          std::lower_bound(first, end, site, [](const ObjectReloc& r, uint32_t offset) { return r.offset < offset; });
+      if (reloc != end && reloc->offset == site) continue;
+      units_->units[place_[index].unit].movable = false;
+      auto [found, is_new] =
+          escapes_.emplace(Escape{index, SymbolAt(index, target), SiteUse::kAddress},
+                           Places{site, 0, static_cast<uint32_t>(escapes_.size()), place_[index].unit});
+      found->second.count++;
+    }
+  }
+
+  // A symbol with a name for this place, or 0.
+  uint32_t SymbolAt(uint32_t section, uint32_t offset) {
+    auto key = [&](uint32_t i) { return std::pair(file_.symbols[i].section, file_.symbols[i].value); };
+    if (by_place_.empty()) {
+      for (uint32_t i = 1; i < file_.symbols.size(); i++)
+        if (file_.symbols[i].place == ObjectSymbol::Place::kSection && !file_.symbols[i].is_section &&
+            !file_.symbols[i].name.empty())
+          by_place_.push_back(i);
+      by_place_.push_back(0);
+      std::stable_sort(by_place_.begin(), by_place_.end(), [&](uint32_t a, uint32_t b) { return key(a) < key(b); });
+    }
+    std::pair<uint32_t, uint64_t> sought(section, offset);
+    auto found = std::lower_bound(by_place_.begin(), by_place_.end(), sought,
+                                  [&](uint32_t i, const auto& place) { return key(i) < place; });
+    return found != by_place_.end() && key(*found) == sought ? *found : 0;
+  }
+
   void AddReasons() {
     std::vector<std::pair<Escape, Places>> in_order(escapes_.begin(), escapes_.end());
     std::sort(in_order.begin(), in_order.end(),
@@ -343,7 +379,8 @@ class UnitMaker {
   std::string TextOf(const Escape& escape, const Places& places) const {
     const ObjectSection& section = file_.sections[escape.section];
     const ObjectSymbol& symbol = file_.symbols[escape.symbol];
-    const ObjectSection& target = file_.sections[symbol.section];
+    // Symbol 0: an unnamed place in the section itself.
+    const ObjectSection& target = file_.sections[escape.symbol == 0 ? escape.section : symbol.section];
     std::string what = symbol.name.empty() ? Shown(target.name) : Shown(symbol.name);
     if (!symbol.is_section && !symbol.name.empty()) what = "'" + what + "' (" + Shown(target.name) + ")";
     const char* how = section.role == ObjectRole::kState  ? "a variable holds the address of"
@@ -365,6 +402,7 @@ class UnitMaker {
   std::unordered_map<std::string_view, uint32_t> undefined_of_;
   std::unordered_map<uint64_t, size_t> slots_;  // by unit and symbol: position in the unit's relocs
   std::map<Escape, Places> escapes_;
+  std::vector<uint32_t> by_place_;  // named symbols in the order of their places, and symbol 0
 };
 
 }  // namespace

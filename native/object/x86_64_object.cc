@@ -4,6 +4,9 @@
 // displacement), and lea, the one instruction that takes an address from there, has the one opcode 8D directly before
 // its ModRM byte. So the two bytes before the field tell lea from every load and store. A direct branch has E8, E9 or
 // 0F 80..8F directly before its field; none of these is such a ModRM byte.
+#include <algorithm>
+
+#include "base/bits.h"
 #include "object/object_file.h"
 
 namespace jit_arena {
@@ -63,6 +66,19 @@ SiteUse UseOfCodeSite(arch::RelocKind kind, const uint8_t* section, uint32_t siz
   if (IsRipModRm(modrm)) return opcode == 0x8D ? SiteUse::kAddress : SiteUse::kAccess;
   if (modrm == 0xE8 || modrm == 0xE9 || (opcode == 0x0F && (modrm & 0xF0) == 0x80)) return SiteUse::kBranch;
   return SiteUse::kUnknown;
+}
+
+bool FindOwnAddress(const uint8_t* section, uint32_t size, uint32_t* site, uint32_t* target) {
+  // REX.W 8D ModRM disp32: an address has 64 bits.
+  for (uint64_t at = std::max<uint32_t>(*site, 3); at + 4 <= size; at++) {
+    if ((section[at - 3] & 0xF8) != 0x48 || section[at - 2] != 0x8D || !IsRipModRm(section[at - 1])) continue;
+    int64_t found = static_cast<int64_t>(at) + 4 + LoadAs<int32_t>(section + at);
+    if (found < 0 || found > size) continue;
+    *site = static_cast<uint32_t>(at);
+    *target = static_cast<uint32_t>(found);
+    return true;
+  }
+  return false;
 }
 
 }  // namespace jit_arena

@@ -298,6 +298,28 @@ TEST(code_space_finds_the_span_of_any_address) {
   CHECK_EQ(rig.space->FindSpan(0), 0);
 }
 
+// Proves that FindBrokenRule can fail.
+TEST(code_space_notices_broken_books) {
+  auto broken = [](void (*damage)(Rig&, SpanId)) {
+    Rig rig;
+    rig.Allocate(100);
+    SpanId span = rig.Allocate(100);
+    rig.Allocate(100);
+    rig.CheckRules();
+    SpanNode before = (*rig.space)[span];
+    damage(rig, span);
+    bool noticed = !rig.space->FindBrokenRule().empty();
+    (*rig.space)[span] = before;
+    rig.space->SlabOf(span).SetEvacuating(false);
+    return noticed;
+  };
+  CHECK(!broken([](Rig&, SpanId) {}));
+  CHECK(broken([](Rig& rig, SpanId span) { (*rig.space)[span].granules++; }));
+  CHECK(broken([](Rig& rig, SpanId span) { (*rig.space)[span].start--; }));
+  CHECK(broken([](Rig& rig, SpanId span) { (*rig.space)[span].hole_granules = 1; }));
+  CHECK(broken([](Rig& rig, SpanId span) { rig.space->SlabOf(span).SetEvacuating(true); }));
+}
+
 // ---- Writing
 
 TEST(write_scope_puts_bytes_where_each_writer_can) {

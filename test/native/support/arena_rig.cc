@@ -98,10 +98,12 @@ void ArenaRig::MakeMove(const std::vector<ExecutorId>& ids) {
   size_t moved = 0;
   for (int round = 0; round < 8 && moved < ids.size(); round++) {
     // Enough to fill every slab that has room, with small ones at their ends, which keep them from being filled again.
+    // Their size grows, so that they do not fit into what their predecessors left in front of somebody.
+    uint32_t small = 1500 + 160 * (make_moves_++ % 32);
     std::vector<ExecutorId> filling;
     for (int i = 0; i < 24; i++) filling.push_back(Install(Program::Of(20000, 20000)));
     std::vector<ExecutorId> last;
-    for (int i = 0; i < 60; i++) last.push_back(Install(Program::Of(1500, 1500)));
+    for (int i = 0; i < 60; i++) last.push_back(Install(Program::Of(small, small)));
     Free(filling);
     Collect();
     Free(last);

@@ -50,8 +50,10 @@ struct ArenaRig {
   FakeMemory* memory;
   std::unique_ptr<jit_arena::Arena> arena;
   jit_arena::PinSlot* self;
+
+ private:
+  uint32_t make_moves_ = 0;
 };
 
-// For logs: {writer, layout} of every combination that there is.
 inline constexpr jit_arena::os::WriterKind kAllWriters[] = {
     jit_arena::os::WriterKind::kAlias, jit_arena::os::WriterKind::kProcmem, jit_arena::os::WriterKind::kFlip};

@@ -1,0 +1,483 @@
+// The object reader on objects that are written here byte by byte, so that every header can lie, and on every
+// truncation and many mutations of them. Under ASan a read outside the bytes ends the test. Real objects are loaded,
+// run and mutated by test/70-objects.test.ts, and by test/fuzz.
+#include "object_checks.h"
+#include "test.h"
+
+namespace {
+
+using namespace jit_arena;
+
+// An object of sections, symbols and relocs in the simplest order: header, bodies, tables, section headers.
+struct ElfMaker {
+  struct MadeSection {
+    std::string name;
+    uint32_t type = 1;
+    uint64_t flags = 0;
+    std::vector<uint8_t> bytes;
+    uint64_t size = 0;  // of the NOBITS kind
+    uint32_t link = 0, info = 0;
+    uint64_t align = 1, entry_size = 0;
+  };
+  struct MadeReloc {
+    uint64_t offset;
+    uint32_t kind, symbol;
+    int64_t addend;
+  };
+
+  ElfMaker() { sections.push_back({}); }
+
+  uint32_t Add(std::string name, uint64_t flags, std::vector<uint8_t> bytes, uint64_t align = 1) {
+    sections.push_back({std::move(name), 1, flags, std::move(bytes), 0, 0, 0, align, 0});
+    return static_cast<uint32_t>(sections.size() - 1);
+  }
+
+  uint32_t Symbol(const std::string& name, uint8_t info, uint16_t section, uint64_t value, uint64_t size = 0) {
+    if (symbols.empty()) symbols.resize(24);
+    size_t at = symbols.size();
+    symbols.resize(at + 24);
+    Put<uint32_t>(symbols, at, AddName(name));
+    symbols[at + 4] = info;
+    Put<uint16_t>(symbols, at + 6, section);
+    Put<uint64_t>(symbols, at + 8, value);
+    Put<uint64_t>(symbols, at + 16, size);
+    return static_cast<uint32_t>(at / 24);
+  }
+
+  void Relocs(uint32_t section, std::vector<MadeReloc> relocs) {
+    std::vector<uint8_t> bytes(relocs.size() * 24);
+    for (size_t i = 0; i < relocs.size(); i++) {
+      Put<uint64_t>(bytes, i * 24, relocs[i].offset);
+      Put<uint32_t>(bytes, i * 24 + 8, relocs[i].kind);
+      Put<uint32_t>(bytes, i * 24 + 12, relocs[i].symbol);
+      Put<int64_t>(bytes, i * 24 + 16, relocs[i].addend);
+    }
+    sections.push_back({".rela", 4, 0, std::move(bytes), 0, 0, section, 8, 24});
+  }
+
+  std::vector<uint8_t> Make() {
+    std::vector<MadeSection> all = sections;
+    uint32_t symbol_table = static_cast<uint32_t>(all.size());
+    for (MadeSection& section : all)
+      if (section.type == 4) section.link = symbol_table;
+    if (symbols.empty()) symbols.resize(24);
+    all.push_back({".symtab", 2, 0, symbols, 0, symbol_table + 1, 1, 8, 24});
+    for (MadeSection& section : all) section_names.push_back(AddName(section.name));
+    section_names.push_back(AddName(".strtab"));
+    all.push_back({".strtab", 3, 0, names, 0, 0, 0, 1, 0});
+
+    std::vector<uint8_t> out = {0x7F, 'E', 'L', 'F', 2, 1, 1};
+    out.resize(64);
+    Put<uint16_t>(out, 16, 1);
+    Put<uint16_t>(out, 18, 62);
+    Put<uint32_t>(out, 20, 1);
+    Put<uint16_t>(out, 52, 64);
+    Put<uint16_t>(out, 58, 64);
+    Put<uint16_t>(out, 60, static_cast<uint16_t>(all.size()));
+    Put<uint16_t>(out, 62, static_cast<uint16_t>(all.size() - 1));
+    std::vector<uint64_t> offsets;
+    for (const MadeSection& section : all) {
+      out.resize((out.size() + 7) & ~size_t{7});
+      offsets.push_back(out.size());
+      out.insert(out.end(), section.bytes.begin(), section.bytes.end());
+    }
+    out.resize((out.size() + 7) & ~size_t{7});
+    headers = out.size();
+    Put<uint64_t>(out, 40, headers);
+    out.resize(headers + 64 * all.size());
+    for (size_t i = 1; i < all.size(); i++) {
+      size_t at = headers + 64 * i;
+      const MadeSection& section = all[i];
+      Put<uint32_t>(out, at, section_names[i]);
+      Put<uint32_t>(out, at + 4, section.type);
+      Put<uint64_t>(out, at + 8, section.flags);
+      Put<uint64_t>(out, at + 24, offsets[i]);
+      Put<uint64_t>(out, at + 32, section.type == 8 ? section.size : section.bytes.size());
+      Put<uint32_t>(out, at + 40, section.link);
+      Put<uint32_t>(out, at + 44, section.info);
+      Put<uint64_t>(out, at + 48, section.align);
+      Put<uint64_t>(out, at + 56, section.entry_size);
+    }
+    return out;
+  }
+
+  template <class T>
+  static void Put(std::vector<uint8_t>& bytes, size_t at, T value) {
+    std::memcpy(bytes.data() + at, &value, sizeof value);
+  }
+
+  uint32_t AddName(const std::string& name) {
+    if (names.empty()) names.push_back(0);
+    if (name.empty()) return 0;
+    uint32_t at = static_cast<uint32_t>(names.size());
+    names.insert(names.end(), name.begin(), name.end());
+    names.push_back(0);
+    return at;
+  }
+
+  std::vector<MadeSection> sections;
+  std::vector<uint8_t> symbols;
+  std::vector<uint8_t> names;
+  std::vector<uint32_t> section_names;
+  size_t headers = 0;  // where the section headers begin
+};
+
+constexpr uint64_t kA = 2, kAX = 6, kWA = 3;
+constexpr uint8_t kGlobalFunction = 0x12, kGlobalObject = 0x11, kLocalSection = 3, kGlobalNone = 0x10, kWeakNone = 0x20;
+
+// f: call g; mov table(%rip),%eax; lea table(%rip),%rax; mov counter(%rip),%eax; call away
+// g: ret; a table with a distance to f, a counter, and a pointer to it.
+struct Sample {
+  ElfMaker maker;
+  uint32_t text_f, text_g, table, counter, pointer;
+  Sample() {
+    std::vector<uint8_t> f = {0xE8, 0, 0,    0,    0, 0x8B, 0x05, 0, 0,    0,    0, 0x48, 0x8D, 0x05, 0,   0,
+                              0,    0, 0x8B, 0x05, 0, 0,    0,    0, 0xFF, 0x15, 0, 0,    0,    0,    0xC3};
+    text_f = maker.Add(".text.f", kAX, f, 16);
+    text_g = maker.Add(".text.g", kAX, {0xC3}, 16);
+    table = maker.Add(".rodata.table", kA, {1, 0, 0, 0, 2, 0, 0, 0}, 4);
+    counter = maker.Add(".bss.counter", kWA, {}, 8);
+    maker.sections.back().type = 8;
+    maker.sections.back().size = 8;
+    pointer = maker.Add(".data.pointer", kWA, {0, 0, 0, 0, 0, 0, 0, 0}, 8);
+    uint32_t section_table = maker.Symbol("", kLocalSection, static_cast<uint16_t>(table), 0);
+    maker.Symbol("f", kGlobalFunction, static_cast<uint16_t>(text_f), 0, f.size());
+    uint32_t g = maker.Symbol("g", kGlobalFunction, static_cast<uint16_t>(text_g), 0, 1);
+    uint32_t count = maker.Symbol("counter", kGlobalObject, static_cast<uint16_t>(counter), 0, 8);
+    uint32_t away = maker.Symbol("away", kGlobalNone, 0, 0);
+    maker.Relocs(
+        text_f,
+        {{1, 4, g, -4}, {7, 2, section_table, -4}, {14, 2, section_table, -4}, {20, 2, count, -4}, {26, 41, away, -4}});
+    maker.Relocs(pointer, {{0, 1, count, 0}});
+  }
+};
+
+Status ReadStatus(const std::vector<uint8_t>& bytes) {
+  Result<ObjectFile> file = ReadObject(bytes.data(), bytes.size());
+  if (!file.ok()) return std::move(file.status());
+  Result<ObjectUnits> units = MakeUnits(file.value());
+  return units.ok() ? Status::Ok() : std::move(units.status());
+}
+
+bool Refuses(const std::vector<uint8_t>& bytes, const char* words, ErrorCode code = ErrorCode::kObject) {
+  Status status = ReadStatus(bytes);
+  if (status.code() == code && status.error().message.find(words) != std::string::npos) return true;
+  std::printf("  instead: %s\n", status.ok() ? "accepted" : status.error().message.c_str());
+  return false;
+}
+
+ObjectUnits UnitsOf(const std::vector<uint8_t>& bytes) {
+  Result<ObjectFile> file = ReadObject(bytes.data(), bytes.size());
+  CHECK(file.ok());
+  if (!file.ok()) return {};
+  Result<ObjectUnits> units = MakeUnits(file.value());
+  CHECK(units.ok());
+  return units.ok() ? std::move(units.value()) : ObjectUnits{};
+}
+
+}  // namespace
+
+TEST(a_section_of_code_each_makes_a_unit) {
+  ObjectUnits units = UnitsOf(Sample().maker.Make());
+  CHECK_EQ(units.units.size(), 2);
+  CHECK_EQ(units.units[0].name, "f");
+  CHECK_EQ(units.units[1].name, "g");
+  CHECK_EQ(units.units[0].sizes[0], 31);
+  CHECK_EQ(units.units[0].sizes[1], 16);  // the table and a slot for `away`
+  CHECK_EQ(units.units[0].sizes[2], 16);  // the counter is used by f, the pointer by nobody
+  CHECK_EQ(units.units[1].sizes[1], 0);
+  CHECK_EQ(units.exports.size(), 3);
+  CHECK_EQ(units.undefined.size(), 1);
+  CHECK_EQ(units.undefined[0].name, "away");
+}
+
+TEST(bytes_come_first_and_zeros_last) {
+  ObjectUnits units = UnitsOf(Sample().maker.Make());
+  CHECK_EQ(units.units[0].bytes[2].size(), 8);  // .data.pointer, before .bss.counter
+  for (const UnitReloc& reloc : units.units[0].relocs)
+    if (reloc.spec.section == Section::kState) {
+      CHECK_EQ(reloc.spec.offset, 0);
+      CHECK(reloc.spec.target_kind == TargetKind::kOwnState);
+      CHECK_EQ(reloc.spec.target, 8);
+    }
+}
+
+TEST(a_slot_is_a_constant_of_the_unit) {
+  ObjectUnits units = UnitsOf(Sample().maker.Make());
+  bool use = false, slot = false;
+  for (const UnitReloc& reloc : units.units[0].relocs) {
+    if (reloc.spec.section == Section::kCode && reloc.spec.offset == 26) {
+      use = reloc.undefined == kNoIndex && reloc.spec.target_kind == TargetKind::kOwnData && reloc.spec.target == 8 &&
+            reloc.spec.kind == 2 && reloc.spec.addend == -4;
+    }
+    if (reloc.spec.section == Section::kData && reloc.spec.offset == 8)
+      slot = reloc.undefined == 0 && reloc.spec.kind == 1 && reloc.spec.addend == 0 && !reloc.takes_address;
+  }
+  CHECK(use);
+  CHECK(slot);
+}
+
+TEST(who_takes_an_address_is_told) {
+  ObjectUnits units = UnitsOf(Sample().maker.Make());
+  CHECK_EQ(units.reasons.size(), 2);
+  CHECK_EQ(units.reasons[0].text, ".text.f + 0xe: an instruction takes the address of .rodata.table");
+  CHECK_EQ(units.reasons[1].text, ".data.pointer + 0: a variable holds the address of 'counter' (.bss.counter)");
+  CHECK(!units.units[0].movable);
+  CHECK(units.units[1].movable);
+}
+
+TEST(an_address_in_the_own_section_needs_no_reloc_to_be_seen) {
+  ElfMaker maker;
+  // lea 0(%rip), %rcx, which is the ret; ret
+  uint32_t text = maker.Add(".text", kAX, {0x48, 0x8D, 0x0D, 0, 0, 0, 0, 0xC3}, 16);
+  maker.Symbol("f", kGlobalFunction, static_cast<uint16_t>(text), 0);
+  maker.Symbol("g", 2, static_cast<uint16_t>(text), 7);
+  ObjectUnits units = UnitsOf(maker.Make());
+  CHECK_EQ(units.reasons.size(), 1);
+  CHECK_EQ(units.reasons[0].text, ".text + 0x3: an instruction takes the address of 'g' (.text)");
+}
+
+TEST(cold_parts_go_with_their_functions) {
+  ElfMaker maker;
+  for (const char* name : {".text.unlikely.f", ".text.f", ".text.unlikely", ".text", ".text.hot.g", ".text.g"})
+    maker.Add(name, kAX, {0xC3}, 1);
+  CHECK_EQ(UnitsOf(maker.Make()).units.size(), 3);
+}
+
+TEST(distances_stay_with_what_they_measure) {
+  ElfMaker maker;
+  uint32_t f = maker.Add(".text.f", kAX, {0xC3, 0xC3, 0xC3, 0xC3}, 1);
+  uint32_t g = maker.Add(".text.g", kAX, {0xC3}, 1);
+  maker.Add(".text.h", kAX, {0xC3}, 1);
+  uint32_t table = maker.Add(".rodata", kA, std::vector<uint8_t>(8), 4);
+  uint32_t of_f = maker.Symbol("", kLocalSection, static_cast<uint16_t>(f), 0);
+  uint32_t of_g = maker.Symbol("", kLocalSection, static_cast<uint16_t>(g), 0);
+  maker.Relocs(table, {{0, 2, of_f, 0}, {4, 2, of_g, 4}});
+  ObjectUnits units = UnitsOf(maker.Make());
+  CHECK_EQ(units.units.size(), 2);
+  CHECK_EQ(units.units[0].sizes[1], 8);
+  CHECK_EQ(units.units[0].relocs.size(), 2);
+}
+
+TEST(the_first_user_owns_and_others_refer_to_it) {
+  ElfMaker maker;
+  uint32_t f = maker.Add(".text.f", kAX, std::vector<uint8_t>(8, 0x90), 1);
+  uint32_t g = maker.Add(".text.g", kAX, std::vector<uint8_t>(8, 0x90), 1);
+  uint32_t data = maker.Add(".rodata", kA, std::vector<uint8_t>(8), 4);
+  uint32_t strings = maker.Add(".rodata.str1.1", kA, {'a', 0}, 1);
+  uint32_t of_data = maker.Symbol("", kLocalSection, static_cast<uint16_t>(data), 0);
+  uint32_t of_strings = maker.Symbol("", kLocalSection, static_cast<uint16_t>(strings), 0);
+  maker.Relocs(f, {{0, 1, of_data, 0}});
+  maker.Relocs(g, {{0, 1, of_strings, 1}});
+  maker.Relocs(data, {{0, 1, of_strings, 0}});
+  ObjectUnits units = UnitsOf(maker.Make());
+  CHECK_EQ(units.units[0].sizes[1], 10);
+  CHECK_EQ(units.units[1].sizes[1], 0);
+  const RelocSpec& spec = units.units[1].relocs[0].spec;
+  CHECK(spec.target_kind == TargetKind::kBatchMember);
+  CHECK_EQ(spec.target, 0);
+  CHECK(spec.target_section == Section::kData);
+  CHECK_EQ(spec.target_offset, 8);
+  CHECK_EQ(spec.addend, 1);
+}
+
+TEST(common_weak_and_absolute_symbols) {
+  ElfMaker maker;
+  uint32_t text = maker.Add(".text", kAX, std::vector<uint8_t>(40, 0x90), 1);
+  uint32_t big = maker.Symbol("big", kGlobalObject, 0xFFF2, 32, 100);
+  uint32_t small = maker.Symbol("small", kGlobalObject, 0xFFF2, 4, 4);
+  uint32_t fixed = maker.Symbol("fixed", kGlobalNone, 0xFFF1, 0x1234);
+  uint32_t maybe = maker.Symbol("maybe", kWeakNone, 0, 0);
+  maker.Relocs(text, {{0, 1, big, 0}, {8, 1, small, 0}, {16, 1, fixed, 4}, {24, 1, maybe, 0}, {32, 0, 0, 0}});
+  ObjectUnits units = UnitsOf(maker.Make());
+  CHECK_EQ(units.units[0].sizes[2], 104);
+  CHECK_EQ(units.units[0].aligns[2], 32);
+  CHECK_EQ(units.units[0].relocs.size(), 4);
+  CHECK_EQ(units.units[0].relocs[1].spec.target, 100);
+  CHECK(units.units[0].relocs[2].spec.target_kind == TargetKind::kAddress);
+  CHECK_EQ(units.units[0].relocs[2].spec.target, 0x1234);
+  CHECK(units.undefined[0].weak);
+}
+
+TEST(data_alone_gets_code_that_traps) {
+  ElfMaker maker;
+  maker.Add(".data", kWA, {1, 2, 3}, 1);
+  ObjectUnits units = UnitsOf(maker.Make());
+  CHECK_EQ(units.units.size(), 1);
+  CHECK_EQ(units.units[0].bytes[0][0], arch::kPoisonByte);
+  CHECK(UnitsOf(ElfMaker().Make()).units.empty());
+}
+
+TEST(what_an_arena_does_not_have_is_named) {
+  auto with = [](const char* name, uint32_t type, uint64_t flags) {
+    ElfMaker maker;
+    maker.Add(name, flags, std::vector<uint8_t>(8), 8);
+    maker.sections.back().type = type;
+    return maker.Make();
+  };
+  CHECK(Refuses(with(".init_array", 14, kWA), "constructors", ErrorCode::kObjectUnsupported));
+  CHECK(Refuses(with(".fini_array", 15, kWA), "destructors", ErrorCode::kObjectUnsupported));
+  CHECK(Refuses(with(".ctors", 1, kWA), "constructors", ErrorCode::kObjectUnsupported));
+  CHECK(Refuses(with(".tdata", 1, kWA | 0x400), "thread-local", ErrorCode::kObjectUnsupported));
+  CHECK(Refuses(with(".text", 1, kAX | 1), "writable and executable", ErrorCode::kObjectUnsupported));
+  ElfMaker ifunc;
+  uint32_t text = ifunc.Add(".text", kAX, {0xC3}, 1);
+  ifunc.Symbol("chosen", 0x1A, static_cast<uint16_t>(text), 0);
+  CHECK(Refuses(ifunc.Make(), "'chosen' is an IFUNC", ErrorCode::kObjectUnsupported));
+}
+
+TEST(reloc_kinds_are_named) {
+  auto with = [](uint32_t kind) {
+    ElfMaker maker;
+    uint32_t text = maker.Add(".text", kAX, std::vector<uint8_t>(16), 1);
+    maker.Relocs(text, {{4, kind, maker.Symbol("s", kGlobalNone, 0, 0), 0}});
+    return maker.Make();
+  };
+  CHECK(Refuses(with(25), "R_X86_64_GOTOFF64 (25)", ErrorCode::kRelocKind));
+  CHECK(Refuses(with(14), "R_X86_64_8 (14)", ErrorCode::kRelocKind));
+  CHECK(Refuses(with(200), "number 200", ErrorCode::kRelocKind));
+  CHECK(Refuses(with(0x10002), "number 65538", ErrorCode::kRelocKind));  // not 2 after a cut
+  CHECK(Refuses(with(23), "R_X86_64_TPOFF32 (23)", ErrorCode::kObjectUnsupported));
+  CHECK(ReadStatus(with(2)).ok());
+}
+
+TEST(lies_of_the_header) {
+  std::vector<uint8_t> good = Sample().maker.Make();
+  auto changed = [&](size_t at, auto value) {
+    std::vector<uint8_t> bytes = good;
+    ElfMaker::Put(bytes, at, value);
+    return bytes;
+  };
+  CHECK(ReadStatus(good).ok());
+  CHECK(Refuses({}, "not an ELF object"));
+  CHECK(Refuses(changed(0, uint8_t{0}), "not an ELF object"));
+  CHECK(Refuses(changed(4, uint8_t{1}), "not a 64-bit"));
+  CHECK(Refuses(changed(5, uint8_t{2}), "not a 64-bit"));
+  CHECK(Refuses(changed(16, uint16_t{2}), "type is 2"));
+  CHECK(Refuses(changed(18, uint16_t{183}), "machine 183"));
+  CHECK(Refuses(changed(40, ~uint64_t{0}), "section headers"));
+  CHECK(Refuses(changed(40, ~uint64_t{0} - 63), "section headers"));
+  CHECK(Refuses(changed(40, uint64_t{good.size()}), "section headers"));
+  CHECK(Refuses(changed(58, uint16_t{65}), "section headers of 65"));
+  CHECK(Refuses(changed(60, uint16_t{0xFEFF}), "section headers"));
+  CHECK(Refuses(changed(60, uint16_t{0}), "65 280 sections", ErrorCode::kObjectUnsupported));
+  CHECK(Refuses(changed(62, uint16_t{0xFEFF}), "section names"));
+}
+
+TEST(lies_of_a_section) {
+  Sample sample;
+  std::vector<uint8_t> good = sample.maker.Make();
+  auto changed = [&](uint32_t section, size_t field, auto value) {
+    std::vector<uint8_t> bytes = good;
+    ElfMaker::Put(bytes, sample.maker.headers + 64 * section + field, value);
+    return bytes;
+  };
+  uint32_t f = sample.text_f, bss = sample.counter;
+  CHECK(Refuses(changed(f, 0, uint32_t{1 << 30}), "lies outside its string table"));
+  CHECK(Refuses(changed(f, 4, uint32_t{8}), "code without bytes"));
+  CHECK(Refuses(changed(f, 4, uint32_t{0x6FFFFFFF}), "unknown type", ErrorCode::kObjectUnsupported));
+  CHECK(Refuses(changed(f, 24, ~uint64_t{0}), "do not lie within"));
+  CHECK(Refuses(changed(f, 24, ~uint64_t{0} - 10), "do not lie within"));
+  CHECK(Refuses(changed(f, 32, ~uint64_t{0}), "do not lie within"));
+  CHECK(Refuses(changed(f, 32, uint64_t{good.size()}), "do not lie within"));
+  CHECK(Refuses(changed(f, 32, uint64_t{20}), "do not lie within the section's 20 bytes"));
+  CHECK(Refuses(changed(f, 48, uint64_t{3}), "power of two"));
+  CHECK(Refuses(changed(f, 48, uint64_t{1} << 63), "power of two"));
+  CHECK(Refuses(changed(bss, 32, ~uint64_t{0}), "more than any arena"));
+  CHECK(Refuses(changed(bss, 32, kMaxObjectBytes), "larger than any arena"));
+  CHECK(Refuses(changed(sample.pointer, 4, uint32_t{8}), "without bytes"));
+  CHECK(ReadStatus(changed(f, 48, uint64_t{0})).ok());
+}
+
+TEST(sections_that_share_bytes_do_not_multiply) {
+  ElfMaker maker;
+  for (int i = 0; i < 100; i++) maker.Add(".rodata", kA, std::vector<uint8_t>(16), 1);
+  std::vector<uint8_t> bytes = maker.Make();
+  for (int i = 1; i <= 100; i++) {
+    ElfMaker::Put<uint64_t>(bytes, maker.headers + 64 * i + 24, 0);
+    ElfMaker::Put<uint64_t>(bytes, maker.headers + 64 * i + 32, bytes.size() / 2);
+  }
+  CHECK(Refuses(bytes, "they share bytes"));
+}
+
+TEST(lies_of_symbols_and_relocs) {
+  auto with = [](uint8_t info, uint16_t section, uint64_t value, uint64_t size, ElfMaker::MadeReloc reloc) {
+    ElfMaker maker;
+    uint32_t text = maker.Add(".text", kAX, std::vector<uint8_t>(16, 0x90), 1);
+    maker.Add(".debug_info", 0, std::vector<uint8_t>(16), 1);
+    maker.Symbol("s", info, section, value, size);
+    maker.Relocs(text, {reloc});
+    return maker.Make();
+  };
+  ElfMaker::MadeReloc fine{4, 2, 1, -4};
+  CHECK(ReadStatus(with(kGlobalFunction, 1, 16, ~uint64_t{0}, fine)).ok());
+  CHECK(Refuses(with(kGlobalFunction, 1, 17, 0, fine), "lies outside"));
+  CHECK(Refuses(with(kGlobalFunction, 1, ~uint64_t{0}, 0, fine), "lies outside"));
+  CHECK(Refuses(with(kGlobalFunction, 99, 0, 0, fine), "section 99"));
+  CHECK(Refuses(with(kGlobalFunction, 0xFF55, 0, 0, fine), "section 65365"));
+  CHECK(Refuses(with(0x72, 1, 0, 0, fine), "unknown binding 7"));
+  CHECK(Refuses(with(kGlobalObject, 0xFFF2, 3, 8, fine), "power of two"));
+  CHECK(Refuses(with(kGlobalObject, 0xFFF2, 8, ~uint64_t{0}, fine), "larger than any arena"));
+  CHECK(Refuses(with(kGlobalObject, 2, 0, 0, fine), "not loaded"));
+  CHECK(Refuses(with(kGlobalFunction, 1, 0, 0, {13, 2, 1, 0}), "do not lie within the section's 16 bytes"));
+  CHECK(Refuses(with(kGlobalFunction, 1, 0, 0, {9, 1, 1, 0}), "do not lie within the section's 16 bytes"));
+  CHECK(Refuses(with(kGlobalFunction, 1, 0, 0, {~uint64_t{0}, 2, 1, 0}), "do not lie within"));
+  CHECK(Refuses(with(kGlobalFunction, 1, 0, 0, {uint64_t{1} << 32, 2, 1, 0}), "do not lie within"));
+  CHECK(Refuses(with(kGlobalFunction, 1, 0, 0, {4, 2, 7, 0}), "symbol 7 of 2"));
+
+  ElfMaker twice;
+  uint32_t text = twice.Add(".text", kAX, {0xC3}, 1);
+  for (int i = 0; i < 2; i++) twice.Symbol("f", kGlobalFunction, static_cast<uint16_t>(text), 0);
+  CHECK(Refuses(twice.Make(), "defines 'f' twice"));
+}
+
+TEST(every_truncation_is_refused) {
+  std::vector<uint8_t> good = Sample().maker.Make();
+  for (size_t size = 0; size < good.size(); size++) {
+    std::vector<uint8_t> bytes(good.begin(), good.begin() + static_cast<ptrdiff_t>(size));
+    CHECK(!ReadStatus(bytes).ok());
+    CHECK(test::FindBrokenObjectRule(bytes.data(), bytes.size()) == nullptr);
+  }
+}
+
+TEST(mutations_are_refused_or_make_sound_units) {
+  std::vector<uint8_t> good = Sample().maker.Make();
+  uint64_t random = 20240607;
+  auto next = [&](uint64_t below) {
+    random = random * 6364136223846793005u + 1442695040888963407u;
+    return (random >> 33) % below;
+  };
+  constexpr uint8_t kInteresting[] = {0, 1, 2, 7, 8, 16, 0x7F, 0x80, 0xFE, 0xFF};
+  int accepted = 0;
+  for (int i = 0; i < 60000; i++) {
+    std::vector<uint8_t> bytes = good;
+    for (uint64_t changes = 1 + next(5); changes > 0; changes--)
+      bytes[next(bytes.size())] =
+          next(2) == 0 ? static_cast<uint8_t>(next(256)) : kInteresting[next(sizeof kInteresting)];
+    const char* broken = test::FindBrokenObjectRule(bytes.data(), bytes.size());
+    if (broken != nullptr) test::Fail(__FILE__, __LINE__, broken + (" in mutation " + std::to_string(i)));
+    accepted += ReadStatus(bytes).ok();
+  }
+  CHECK(accepted > 0);
+}
+
+TEST(how_instructions_use_a_field) {
+  auto use = [](std::vector<uint8_t> bytes, uint8_t kind) {
+    uint32_t at = static_cast<uint32_t>(bytes.size());
+    bytes.resize(at + 8);
+    return UseOfCodeSite(kind, bytes.data(), static_cast<uint32_t>(bytes.size()), at);
+  };
+  constexpr uint8_t kAbs64 = 1, kPc = 2, kPlt = 4, kGot = 42;
+  CHECK(use({0x90, 0xE8}, kPlt) == SiteUse::kBranch);
+  CHECK(use({0x90, 0xE9}, kPc) == SiteUse::kBranch);
+  CHECK(use({0x0F, 0x84}, kPc) == SiteUse::kBranch);              // je
+  CHECK(use({0x48, 0x8D, 0x05}, kPc) == SiteUse::kAddress);       // lea
+  CHECK(use({0x48, 0x8B, 0x05}, kPc) == SiteUse::kAccess);        // mov
+  CHECK(use({0xF2, 0x0F, 0x59, 0x05}, kPc) == SiteUse::kAccess);  // mulsd
+  CHECK(use({0xFF, 0x15}, kGot) == SiteUse::kBranch);             // call *
+  CHECK(use({0xFF, 0x25}, kGot) == SiteUse::kBranch);             // jmp *
+  CHECK(use({0x48, 0x8B, 0x05}, kGot) == SiteUse::kAddress);
+  CHECK(use({0x48, 0xB8}, kAbs64) == SiteUse::kAddress);
+  CHECK(use({0x48, 0xC7, 0xC0}, kPc) == SiteUse::kUnknown);
+  CHECK(use({0x05}, kPc) == SiteUse::kUnknown);
+}
