@@ -235,7 +235,6 @@ class Arena {
   Result<uint32_t> EntryOffsetOf(uint32_t index, uint32_t entry) const;
   Status CheckTrace(uint32_t index) const;
   Status CheckChain(uint32_t source, uint32_t target) const;
-  uint32_t EntryAt(uint32_t index, uint32_t offset) const;
   Status Retire(const ExecutorId* ids, uint32_t count);
   // One pass of the clock: cold executors die, warm ones are looked at again the next time.
   std::vector<ExecutorId> EvictCold();

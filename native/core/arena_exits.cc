@@ -32,7 +32,7 @@ Status Arena::Link(ExecutorId source_id, uint32_t exit, ExecutorId target_id, ui
   Result<uint32_t> offset = EntryOffsetOf(target.value(), entry);
   if (!offset.ok()) return std::move(offset.status());
   if (Status failed = CheckChain(source.value(), target.value())) return failed;
-  if (Status failed = linker_.Link(source.value(), exit, target.value(), offset.value())) return failed;
+  if (Status failed = linker_.Link(source.value(), exit, target.value(), entry)) return failed;
   AfterCall();
   return Status::Ok();
 }
@@ -81,7 +81,7 @@ Result<Arena::LinkedTo> Arena::LinkOf(ExecutorId source_id, uint32_t exit) {
   if (!source.ok()) return std::move(source.status());
   Linker::LinkedTo linked = linker_.FindLink(source.value(), exit);
   if (linked.target == 0) return LinkedTo{0, 0};
-  return LinkedTo{table_.IdOf(linked.target), EntryAt(linked.target, linked.entry_offset)};
+  return LinkedTo{table_.IdOf(linked.target), linked.entry};
 }
 
 Result<uint32_t> Arena::ChainDepth(ExecutorId id) {
@@ -89,15 +89,6 @@ Result<uint32_t> Arena::ChainDepth(ExecutorId id) {
   Result<uint32_t> index = FindFrozen(id);
   if (!index.ok()) return index;
   return linker_.ChainDepth(index.value());
-}
-
-// The number of the entry at an offset; the offset is that of one.
-uint32_t Arena::EntryAt(uint32_t index, uint32_t offset) const {
-  const Notes* notes = table_.FindNotes(index);
-  if (notes != nullptr)
-    for (uint32_t entry = 0; entry < notes->entries.size(); entry++)
-      if (notes->entries[entry] == offset) return entry;
-  return 0;
 }
 
 Status Arena::Replace(ExecutorId old_id, ExecutorId new_id) {
@@ -110,15 +101,15 @@ Status Arena::Replace(ExecutorId old_id, ExecutorId new_id) {
   if (Status failed = CheckTrace(to.value())) return failed;
   // Check: every entry that is linked to must be there.
   Status failed;
-  linker_.ForEachLinkTo(from.value(), [&](uint32_t source, uint32_t, uint32_t entry_offset) {
-    Result<uint32_t> offset = EntryOffsetOf(to.value(), EntryAt(from.value(), entry_offset));
-    if (!offset.ok() && failed.ok()) failed = std::move(offset.status());
+  linker_.ForEachLinkTo(from.value(), [&](uint32_t source, uint32_t, uint32_t entry) {
+    Result<uint32_t> offset = EntryOffsetOf(to.value(), entry);
+    if (failed.ok() && !offset.ok()) failed = std::move(offset.status());
     if (failed.ok()) failed = CheckChain(source, to.value());
   });
   if (!failed.ok()) return failed;
-  linker_.ForEachLinkTo(from.value(), [&](uint32_t source, uint32_t exit, uint32_t entry_offset) {
-    uint32_t offset = EntryOffsetOf(to.value(), EntryAt(from.value(), entry_offset)).value();
-    if (failed.ok()) failed = linker_.Link(source, exit, to.value(), offset);
+  // Only the first can fail for want of memory: it gives the place of the old link to the next.
+  linker_.ForEachLinkTo(from.value(), [&](uint32_t source, uint32_t exit, uint32_t entry) {
+    if (failed.ok()) failed = linker_.Link(source, exit, to.value(), entry);
   });
   AfterCall();
   return failed;

@@ -56,7 +56,7 @@ Result<ExecutorInfo> Arena::Describe(ExecutorId id) {
   info.makes_progress = executor.makes_progress;
   info.exits = executor.exit_count;
   info.trace = executor.trace;
-  if (notes != nullptr && !notes->entries.empty()) info.first_entry = notes->entries[0];
+  info.first_entry = *table_.EntryOffset(IndexOf(id), 0);
   if (notes != nullptr) info.name = notes->name;
   info.address = executor.entry.load(std::memory_order_relaxed);
   return info;
@@ -70,10 +70,9 @@ Result<uint32_t> Arena::EntryOffset(ExecutorId id, uint32_t entry) {
 }
 
 Result<uint32_t> Arena::EntryOffsetOf(uint32_t index, uint32_t entry) const {
+  if (std::optional<uint32_t> offset = table_.EntryOffset(index, entry)) return *offset;
   const Notes* notes = table_.FindNotes(index);
   size_t count = notes != nullptr ? notes->entries.size() : 0;
-  if (count == 0 && entry == 0) return uint32_t{0};
-  if (entry < count) return notes->entries[entry];
   return ExecutorError(ErrorCode::kBounds, table_.IdOf(index),
                        Format("executor %llu has %zu entries and no entry %u", Wide(table_.IdOf(index)),
                               std::max<size_t>(count, 1), entry));

@@ -74,6 +74,12 @@ const Notes* ExecutorTable::FindNotes(uint32_t index) const {
   return found == notes_.end() ? nullptr : &found->second;
 }
 
+std::optional<uint32_t> ExecutorTable::EntryOffset(uint32_t index, uint32_t entry) const {
+  const Notes* notes = executors_[index].has_notes ? FindNotes(index) : nullptr;
+  if (notes == nullptr || notes->entries.empty()) return entry == 0 ? std::optional(0u) : std::nullopt;
+  return entry < notes->entries.size() ? std::optional(notes->entries[entry]) : std::nullopt;
+}
+
 size_t ExecutorTable::MetadataBytes() const {
   return executors_.MetadataBytes() + kept_heap_bytes_ + notes_.size() * (sizeof(Notes) + 4 * sizeof(void*));
 }

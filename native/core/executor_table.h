@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -120,6 +121,8 @@ class ExecutorTable {
   // Created on first use.
   Notes& NotesOf(uint32_t index);
   const Notes* FindNotes(uint32_t index) const;
+  // Offset in code of entry n, if there is one.
+  std::optional<uint32_t> EntryOffset(uint32_t index, uint32_t entry) const;
 
   size_t MetadataBytes() const;
   uint64_t kept_heap_bytes() const { return kept_heap_bytes_; }

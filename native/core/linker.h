@@ -54,7 +54,7 @@ struct Reference {
   uint32_t next_outbound = 0;
   uint32_t next_inbound = 0;
   uint32_t previous_inbound = 0;
-  uint32_t entry_offset = 0;  // kExit: where in the target's code
+  uint32_t entry = 0;         // kExit: the number of the target's entry
   ReferenceKind kind = ReferenceKind::kReloc;
   uint8_t field_bytes = 0;                  // kReloc
   bool relative = false;                    // kReloc
@@ -123,18 +123,18 @@ class Linker {
   // Where cold exits and done jumps go, and how often an exit is taken before it is hot for the first time (1 to 4096).
   void SetStubs(uint64_t exit_stub, uint64_t done_stub, uint32_t exit_threshold, double exit_growth);
   // One aligned store; no code is written. Replaces an earlier link. ERR_ARENA_NO_MEMORY.
-  Status Link(uint32_t source, uint32_t exit, uint32_t target, uint32_t entry_offset);
+  Status Link(uint32_t source, uint32_t exit, uint32_t target, uint32_t entry);
   // Back to the exit stub, with the temperature of a new exit.
   void Unlink(uint32_t source, uint32_t exit);
   void UnlinkAll();
   // Every exit that is linked to an executor goes back to the stub.
   void UnlinkInbound(uint32_t target);
-  // Calls visit(source, exit, entry_offset) for every exit linked to an executor; visit may relink it.
+  // Calls visit(source, exit, entry) for every exit linked to an executor; visit may relink it.
   template <class Visit>
   void ForEachLinkTo(uint32_t target, Visit visit) const;
   struct LinkedTo {
     uint32_t target;  // 0: not linked
-    uint32_t entry_offset;
+    uint32_t entry;
   };
   LinkedTo FindLink(uint32_t source, uint32_t exit) const;
   // By index: whether links lead from an executor back to it. Looks at every link.
@@ -232,6 +232,9 @@ class Linker {
   void RemoveReference(uint32_t reference);
   uint64_t SectionAddress(uint32_t index, Section section) const;
   uint64_t CodeAddress(uint32_t index) const { return space_.AddressOf(table_[index].code_span); }
+  uint64_t EntryAddress(uint32_t index, uint32_t entry) const {
+    return CodeAddress(index) + *table_.EntryOffset(index, entry);
+  }
   uint64_t SlotAddress(uint32_t link) const {
     return space_.AddressOf(links_[link].span) + arch::kExternalLinkSlotOffset;
   }
@@ -292,7 +295,7 @@ void Linker::ForEachLinkTo(uint32_t target, Visit visit) const {
   for (uint32_t id = table_[target].inbound; id != 0;) {
     const Reference reference = references_[id];
     id = reference.next_inbound;
-    if (reference.kind == ReferenceKind::kExit) visit(reference.source, reference.site, reference.entry_offset);
+    if (reference.kind == ReferenceKind::kExit) visit(reference.source, reference.site, reference.entry);
   }
 }
 

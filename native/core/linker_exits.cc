@@ -82,21 +82,21 @@ uint32_t Linker::FindExitReference(uint32_t source, uint32_t exit) const {
 Linker::LinkedTo Linker::FindLink(uint32_t source, uint32_t exit) const {
   uint32_t id = FindExitReference(source, exit);
   if (id == 0) return {0, 0};
-  return {references_[id].target, references_[id].entry_offset};
+  return {references_[id].target, references_[id].entry};
 }
 
-Status Linker::Link(uint32_t source, uint32_t exit, uint32_t target, uint32_t entry_offset) {
+Status Linker::Link(uint32_t source, uint32_t exit, uint32_t target, uint32_t entry) {
   uint32_t earlier = FindExitReference(source, exit);
   Reference reference;
   reference.kind = ReferenceKind::kExit;
   reference.source = source;
   reference.target = target;
   reference.site = exit;
-  reference.entry_offset = entry_offset;
+  reference.entry = entry;
   if (Status failed = AddReference(reference)) return failed;
   if (earlier != 0) RemoveReference(earlier);
   // Release: whoever follows the exit finds the target's bytes.
-  RecordOf(source, exit).entry.store(CodeAddress(target) + entry_offset, std::memory_order_release);
+  RecordOf(source, exit).entry.store(EntryAddress(target, entry), std::memory_order_release);
   return Status::Ok();
 }
 
@@ -242,7 +242,7 @@ void Linker::VerifyExits(uint32_t index, std::vector<Problem>* problems) const {
   for (uint32_t exit = 0; exit < executor.exit_count; exit++) {
     const ExitRecord& record = RecordOf(index, exit);
     LinkedTo linked = FindLink(index, exit);
-    uint64_t expected = linked.target != 0 ? CodeAddress(linked.target) + linked.entry_offset : exit_stub_;
+    uint64_t expected = linked.target != 0 ? EntryAddress(linked.target, linked.entry) : exit_stub_;
     uint64_t found = record.entry.load(std::memory_order_relaxed);
     int64_t offset = static_cast<int64_t>(executor.RecordsOffset() + arch::kExitRecordBytes * exit);
     if (found != expected)

@@ -85,7 +85,7 @@ uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
       if (reference.kind == ReferenceKind::kExit) {
         // Release: whoever follows the exit finds the bytes.
         RecordOf(reference.source, reference.site)
-            .entry.store(CodeAddress(index) + reference.entry_offset, std::memory_order_release);
+            .entry.store(EntryAddress(index, reference.entry), std::memory_order_release);
         fields++;
         continue;
       }

@@ -4,7 +4,7 @@
 #include "node/arena_handle.h"
 
 namespace jit_arena::node {
-// Takes the id and the entry from numbers[] and the context from the call frame; leaves in numbers[] the executor whose
+// Takes the id and the entry (0: the first byte; n: entry n - 1) from numbers[] and the context from the call frame; leaves in numbers[] the executor whose
 // exit was taken (0: done), the exit, and whether it is hot. Returns undefined when the run was made.
 napi_value Run(napi_env env, napi_callback_info info) {
   void* data = nullptr;
@@ -18,7 +18,7 @@ napi_value Run(napi_env env, napi_callback_info info) {
   uint32_t entry_number = static_cast<uint32_t>(numbers[kRunEntry]);
   uint32_t offset = 0;
   if (entry_number != 0) {
-    Result<uint32_t> found = arena->EntryOffset(id, entry_number);
+    Result<uint32_t> found = arena->EntryOffset(id, entry_number - 1);
     if (!found.ok()) return environment.Fail(std::move(found.status()));
     offset = found.value();
   }

@@ -32,6 +32,8 @@ Napi::Object ToJs(Napi::Env env, const ExecutorInfo& info) {
   object.Set("evictable", info.evictable);
   object.Set("makesProgress", info.makes_progress);
   object.Set("exits", ToNumber(env, info.exits));
+  object.Set("trace", info.trace);
+  object.Set("firstEntry", ToNumber(env, info.first_entry));
   object.Set("name", std::string(info.name));
   object.Set("address", Napi::BigInt::New(env, info.address));
   return object;

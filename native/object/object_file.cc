@@ -44,7 +44,8 @@ constexpr size_t kElfHeaderBytes = 64;
 constexpr size_t kElfSectionHeaderBytes = 64;
 constexpr size_t kElfSymbolBytes = 24;
 constexpr size_t kElfRelaBytes = 24;
-constexpr uint64_t kMaxObjectAlign = uint64_t{1} << 24;
+constexpr uint64_t kMaxObjectAlign = uint64_t{1} << 16;
+constexpr uint64_t kMaxObjectPadding = uint64_t{1} << 26;
 constexpr size_t kMaxObjectNameBytes = 4096;
 
 struct SectionHeader {
@@ -195,7 +196,7 @@ class ObjectReader {
 
   Status ReadSections(ObjectFile* file) {
     file->sections.resize(headers_.size());
-    uint64_t loaded = 0, from_file = 0;
+    uint64_t loaded = 0, from_file = 0, padding = 0;
     for (uint32_t i = 1; i < headers_.size(); i++) {
       const SectionHeader& header = headers_[i];
       ObjectSection& section = file->sections[i];
@@ -215,10 +216,14 @@ class ObjectReader {
       section.size = static_cast<uint32_t>(header.size);
       if (has_bytes && section.size != 0) section.bytes = bytes_ + header.offset;
       // Real sections do not share bytes. Lying ones could make a small file very large in memory.
-      if (has_bytes) from_file += header.size;
+      if (has_bytes) {
+        from_file += header.size;
+        padding += section.align;
+      }
       loaded += AlignUp(header.size, section.align);
       if (from_file > size_) return Malformed("the sections are larger than the object: they share bytes");
       if (loaded > kMaxObjectBytes) return Malformed("the sections are larger than any arena");
+      if (padding > kMaxObjectPadding) return Malformed("the alignments of the sections add up to more than 64 MiB");
     }
     return Status::Ok();
   }
@@ -230,6 +235,7 @@ class ObjectReader {
         return Malformed(Format("the object has two symbol tables, sections %u and %u", symbol_table_, i));
       symbol_table_ = i;
     }
+    file->symbols.resize(1);  // symbol 0, which every table has, stands for the absolute value 0
     if (symbol_table_ == 0) return Status::Ok();
     const SectionHeader& table = headers_[symbol_table_];
     if (!Has(table.offset, table.size) || table.size % kElfSymbolBytes != 0)
@@ -240,7 +246,7 @@ class ObjectReader {
       return Malformed(Format("the symbols' names are said to be in section %u of %zu", table.link, headers_.size()));
 
     uint64_t count = table.size / kElfSymbolBytes;
-    file->symbols.resize(count);
+    file->symbols.resize(std::max<uint64_t>(count, 1));
     // COMMON variables become one section more, .bss as a linker would make it.
     ObjectSection common;
     common.name = "COMMON";

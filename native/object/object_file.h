@@ -58,7 +58,7 @@ struct ObjectReloc {
 // Views point into the bytes that were read, and last as long as they do.
 struct ObjectFile {
   std::vector<ObjectSection> sections;  // as numbered in the object; COMMON is added at the end
-  std::vector<ObjectSymbol> symbols;    // as numbered in the object
+  std::vector<ObjectSymbol> symbols;    // as numbered in the object; symbol 0 is always there
   std::vector<ObjectReloc> relocs;      // of loaded sections, grouped by section and sorted by offset
 };
 

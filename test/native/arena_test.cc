@@ -258,12 +258,12 @@ TEST(arena_threads_execute_while_code_moves) {
     }
     std::mt19937 random(4);
     uint64_t moved = 0;
-    for (int step = 0; step < 4000 / kFewer || (calls < 1000 && step < 1'000'000); step++) {
+    for (int step = 0; step < 4000 / kFewer || ((calls < 1000 || moved == 0) && step < 1'000'000); step++) {
       size_t slot = random() % kSlots;
       if (uint64_t id = ids[slot].exchange(0)) {
         machine.Free(id);
       } else {
-        Program program = Sum(value_of(slot), 0, random() % 1000);
+        Program program = Sum(value_of(slot), 0, random() % 4000);
         ExecutorSpec spec = program.Spec();
         ExecutorId installed = 0;
         Status failed = machine.arena->Install(&spec, 1, &installed, machine.self);

@@ -37,7 +37,7 @@ void Exercise(FakeMemory& memory, Arena& arena) {
     CHECK_EQ(memory.violations(), "");
     CHECK_EQ(memory.open_windows(), 0);
   };
-  for (uint32_t step = 0; step < 260 && test::failed_checks == failed_before; step++) {
+  for (uint32_t step = 0; step < 200 && test::failed_checks == failed_before; step++) {
     if (step % 40 == 39) {
       arena.Collect({}, self);
       check();
@@ -119,7 +119,7 @@ size_t Run(os::WriterKind writer, bool apart, const std::string& script) {
 
 // With `letters` from call n on, for every n that the run gets to.
 void FailFromEach(os::WriterKind writer, bool apart, size_t refusals, size_t stride) {
-  for (size_t n = 0;; n += n < 16 ? 1 : stride) {
+  for (size_t n = 0;; n += n < 8 ? 1 : stride) {
     int failed_before = test::failed_checks;
     size_t calls = Run(writer, apart, std::string(n, '.') + std::string(refusals, 'x'));
     if (test::failed_checks != failed_before) {
@@ -132,7 +132,7 @@ void FailFromEach(os::WriterKind writer, bool apart, size_t refusals, size_t str
 }
 
 // The flip writer asks for a window at each write: every call is too much of the same.
-size_t StrideOf(os::WriterKind writer) { return writer == os::WriterKind::kAlias ? 1 : 19; }
+size_t StrideOf(os::WriterKind writer) { return writer == os::WriterKind::kAlias ? 1 : 53; }
 
 }  // namespace
 

@@ -237,6 +237,16 @@ TEST(an_address_in_the_own_section_needs_no_reloc_to_be_seen) {
   CHECK_EQ(units.reasons[0].text, ".text + 0x3: an instruction takes the address of 'g' (.text)");
 }
 
+TEST(an_object_without_symbols) {
+  ElfMaker maker;
+  maker.Add(".text", kAX, {0x48, 0x8D, 0x0D, 0, 0, 0, 0, 0xC3}, 16);
+  std::vector<uint8_t> bytes = maker.Make();
+  ElfMaker::Put<uint32_t>(bytes, maker.headers + 64 * 2 + 4, 1);  // .symtab becomes something else
+  ObjectUnits units = UnitsOf(bytes);
+  CHECK_EQ(units.units.size(), 1);
+  CHECK_EQ(units.reasons[0].text, ".text + 0x3: an instruction takes the address of .text");
+}
+
 TEST(cold_parts_go_with_their_functions) {
   ElfMaker maker;
   for (const char* name : {".text.unlikely.f", ".text.f", ".text.unlikely", ".text", ".text.hot.g", ".text.g"})
@@ -398,6 +408,10 @@ TEST(sections_that_share_bytes_do_not_multiply) {
     ElfMaker::Put<uint64_t>(bytes, maker.headers + 64 * i + 32, bytes.size() / 2);
   }
   CHECK(Refuses(bytes, "they share bytes"));
+
+  ElfMaker aligned;
+  for (int i = 0; i < 1025; i++) aligned.Add(".data", kWA, {1}, 1 << 16);
+  CHECK(Refuses(aligned.Make(), "add up to more than 64 MiB"));
 }
 
 TEST(lies_of_symbols_and_relocs) {
