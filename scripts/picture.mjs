@@ -6,12 +6,12 @@ import { join } from 'node:path';
 import { root } from './tools.mjs';
 
 const load = createRequire(import.meta.url);
-const { Arena } = load('../dist/index.js');
+const { stressArena } = load('../dist/stress/exit.js');
 const { occupancyMaps, inWords } = load('../dist/stress/occupancy.js');
 const { Replay } = load('../dist/stress/replay.js');
 const { readWorkload } = load('../dist/stress/workload.js');
 
-const arena = new Arena();
+const arena = stressArena();
 const replay = new Replay(arena, readWorkload(join(root, 'bench/workloads/py314-bench_mix.jsonl.gz')), { seed: 1 });
 await replay.run();
 const { samples: all, best } = replay.timeline;

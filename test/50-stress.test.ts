@@ -3,10 +3,13 @@
 import assert from 'node:assert/strict';
 import { join, resolve } from 'node:path';
 import { Code, Decoder, DecoderOptions, FlowControl, Instruction, OpKind } from 'iced-x86';
-import { Arena } from 'jit-arena';
+import type { Arena, Executor, RelocTarget } from 'jit-arena';
+import { Context, NO_EXIT } from '../dist/stress/context';
+import { stressArena } from '../dist/stress/exit';
 import { generate } from '../dist/stress/generate';
 import { withHelpers } from '../dist/stress/helpers';
-import type { Encoded, Program } from '../dist/stress/program';
+import type { Model } from '../dist/stress/model';
+import type { Program } from '../dist/stress/program';
 import { Random } from '../dist/stress/random';
 import { readWorkload, type Shape } from '../dist/stress/workload';
 import { outsideWorld, type World } from '../dist/stress/world';
@@ -29,13 +32,17 @@ function shapesOf(name: string): Shape[] {
 describe('stress code', () => {
   let arena: Arena;
   let world: World;
-  const callable = (encoded: Encoded) => {
-    const executor = arena.install(encoded);
-    return { executor, call: executor.func({ args: ['u64'], returns: 'u64' }) };
+  let context: Context;
+  /** What a run comes to: the hash, how many traces it went through, and the exit that it took. */
+  const run = (executor: Executor, input: bigint, ...choices: number[]) => {
+    const token = context.run(executor, input, choices);
+    return { hash: context.hash, stops: context.stops, exit: token === 0 ? NO_EXIT : arena.exitOf(token).exit };
   };
+  const expected = (model: Model, input: bigint, exit: number) => ({ hash: model.run(input), stops: 1, exit });
 
   before(() => {
-    arena = new Arena();
+    arena = stressArena();
+    context = new Context(arena);
     world = withHelpers(outsideWorld(), arena, 1);
   });
   after(() => arena.dispose());
@@ -56,14 +63,12 @@ describe('stress code', () => {
       };
 
       it('gives each executor its exact sizes and its holes', () => {
-        for (const [program, { code, data, holes }] of programs()) {
+        for (const [program, { code, data, exits, holes }] of programs()) {
           const encoded = program.encode();
+          assert.equal(encoded.exits, exits);
           assert.deepEqual([encoded.code.length, encoded.data.length], [code, data]);
           const own = (section: string, kinds: RegExp) =>
-            encoded.relocs.filter(
-              ({ kind, target }) =>
-                typeof target === 'object' && 'own' in target && target.own === section && kinds.test(kind),
-            ).length;
+            encoded.relocs.filter(({ kind, target }) => ownOf(target) === section && kinds.test(kind)).length;
           const absolute = /_64$/;
           const relative = /_(PC|PLT)32$/;
           assert.equal(own('code', relative), holes.ownBranches);
@@ -72,34 +77,44 @@ describe('stress code', () => {
           const inData = encoded.relocs.filter(({ section }) => section === 'data');
           assert.equal(inData.length, holes.symbolsInData);
           const { symbolsInData, ...counts } = holes;
-          assert.equal(
-            encoded.relocs.length,
-            Object.values(counts).reduce((sum, count) => sum + count),
-          );
+          // And each exit's, and those of the valid byte, the warm byte and the done stub.
+          assert.equal(encoded.relocs.length, sum(Object.values(counts)) + exits + 3);
         }
       });
 
-      it('executes every reloc site, and at least half of the code, in each call', () => {
-        for (const [program, { code }] of programs()) {
-          const executed = executedBytes(program);
-          assert.ok(sum(executed) >= code / 2, `${sum(executed)} of ${code}`);
-          for (const { section, offset } of program.encode().relocs) {
-            if (section === 'code') assert.ok(executed[offset], `the site at ${offset} is not executed`);
+      it('executes all but the other ways out in each run, which is most of the code', () => {
+        for (const [program, { code, exits }] of programs()) {
+          const sites = program.encode().relocs.filter(({ section }) => section === 'code');
+          const executedByAny = new Uint8Array(code);
+          for (const exit of [NO_EXIT, ...Array(exits).keys()]) {
+            const executed = program.executed(exit);
+            assert.ok(sum(executed) >= 0.8 * code, `${sum(executed)} of ${code}`);
+            for (const { offset, target } of sites) {
+              if (!isWayOut(target)) assert.ok(executed[offset], `the site at ${offset} is not executed`);
+            }
+            for (let at = 0; at < code; at++) executedByAny[at]! |= executed[at]!;
           }
+          assert.equal(sum(executedByAny), code, 'some code is never executed');
         }
       });
 
-      it('returns what its model says', () => {
+      it('ends with what its model says, through each of its exits', () => {
         const random = new Random(3);
-        for (const [program] of programs()) {
-          const { executor, call } = callable(program.encode());
+        for (const [program, { exits }] of programs()) {
+          const executor = arena.install(program.encode());
           const model = program.model();
-          for (const input of [0n, 2n ** 64n - 1n, random.u64()]) assert.equal(call(input), model.run(input));
+          for (const input of [0n, 2n ** 64n - 1n, random.u64()]) {
+            assert.deepEqual(run(executor, input, NO_EXIT), expected(model, input, NO_EXIT));
+          }
+          const { hash } = expected(model, 5n, NO_EXIT);
+          for (let exit = 0; exit < exits; exit++) {
+            assert.deepEqual(run(executor, 5n, exit), { hash, stops: 1, exit });
+          }
           executor.free();
         }
       });
 
-      it('returns something else when any one of its relocs is changed', () => {
+      it('ends otherwise when any one of its relocs is changed', () => {
         const byHoles = [...shapes].sort((a, b) => total(a) - total(b));
         for (const share of [0, 0.2, 0.4, 0.6, 0.8]) {
           const shape = byHoles[Math.floor(share * byHoles.length)]!;
@@ -107,9 +122,16 @@ describe('stress code', () => {
           const model = program.model();
           const { relocs } = program.encode();
           for (const site of relocs.keys()) {
-            const { executor, call } = callable(program.encode(site));
+            const executor = arena.install(program.encode(site));
+            const what = `reloc ${site} of an executor of ${shape.code} bytes`;
+            const { target } = relocs[site]!;
+            if (ownOf(target) === 'warm') {
+              assert.ok(!staysWarm(executor), what);
+              continue;
+            }
+            const exit = exitOf(target) ?? NO_EXIT;
             for (const input of [5n, 2n ** 63n]) {
-              assert.notEqual(call(input), model.run(input), `reloc ${site} of an executor of ${shape.code} bytes`);
+              assert.notDeepEqual(run(executor, input, exit), expected(model, input, exit), what);
             }
             executor.free();
           }
@@ -118,16 +140,46 @@ describe('stress code', () => {
     });
   }
 
+  /** Whether running it is enough to keep it from being evicted. It is gone afterwards. */
+  function staysWarm(executor: Executor): boolean {
+    arena.collect({ evictCold: true });
+    run(executor, 1n, NO_EXIT);
+    const evicted = arena.collect({ evictCold: true }).evictedIds.includes(executor.id);
+    if (!evicted) executor.free();
+    return !evicted;
+  }
+
+  it('stays warm as long as it runs, and leaves at once when it finds itself invalid', () => {
+    const [shape] = shapesOf('py314-bm_richards');
+    const program = generate(shape!, new Random(1), world);
+    assert.ok(staysWarm(arena.install(program.encode())));
+    const validSite = program.encode().relocs.findIndex(({ target }) => ownOf(target) === 'valid');
+    const invalid = arena.install(program.encode(validSite));
+    assert.deepEqual(run(invalid, 7n, 0), { hash: 7n, stops: 0, exit: NO_EXIT });
+    invalid.free();
+  });
+
+  it('goes on in the target of a link with the hash so far', () => {
+    const shapes = shapesOf('py314-bm_richards').slice(0, 2);
+    const programs = shapes.map((shape, i) => generate(shape, new Random(5, i), world));
+    const [a, b] = arena.install(programs.map((program) => program.encode()));
+    const [modelOfA, modelOfB] = programs.map((program) => program.model());
+    arena.link(a!, 0, b!);
+    arena.link(b!, 0, a!);
+    const hash = modelOfA!.run(modelOfB!.run(modelOfA!.run(9n)));
+    assert.deepEqual(run(a!, 9n, 0, 0, NO_EXIT), { hash, stops: 3, exit: NO_EXIT });
+    arena.free([a!, b!]);
+  });
+
   it('is executed as an independent disassembler reads it', () => {
     const shapes = shapesOf('py314-bm_richards');
     for (const [i, shape] of shapes.entries()) {
       const program = generate(shape, new Random(7, i), world);
-      const { executor } = callable(program.encode());
-      const visited = follow(
-        executor.read('code'),
-        arena.pinned(() => executor.address),
-      );
-      assert.deepEqual(visited, executedBytes(program));
+      const executor = arena.install(program.encode());
+      const address = arena.pinned(() => executor.address);
+      for (const exit of [NO_EXIT, 0, shape.exits - 1]) {
+        assert.deepEqual(follow(executor.read('code'), address, exit), program.executed(exit));
+      }
       executor.free();
     }
   });
@@ -152,23 +204,25 @@ function total({ holes }: Shape): number {
   return sum(Object.values(holes));
 }
 
-function sum(values: Iterable<number>): number {
+function sum(values: ArrayLike<number>): number {
   let result = 0;
-  for (const value of values) result += value;
+  for (let i = 0; i < values.length; i++) result += values[i]!;
   return result;
 }
 
-/** 1 for each byte of code that a call executes, as the generator knows it. */
-function executedBytes(program: Program): Uint8Array {
-  const executed = new Uint8Array(program.shape.code);
-  for (const { offset, size } of program.executed()) executed.fill(1, offset, offset + size);
-  return executed;
-}
+const ownOf = (target: RelocTarget) => (typeof target === 'object' && 'own' in target ? target.own : undefined);
+const exitOf = (target: RelocTarget) => (typeof target === 'object' && 'exit' in target ? target.exit : undefined);
+const isWayOut = (target: RelocTarget) => target === 'done' || exitOf(target) !== undefined;
 
-/** The same, by following a call through the machine code and its branches, all of which are taken. */
-function follow(code: Uint8Array, address: bigint): Uint8Array {
+/**
+ * 1 for each byte of code that a run executes which takes this exit, by following it through the machine code. All
+ * conditional branches are taken but that of the valid byte, and those that choose the way out.
+ */
+function follow(code: Uint8Array, address: bigint, exit: number): Uint8Array {
   const executed = new Uint8Array(code.length);
   let scratch = 0n; // rcx, for indirect jumps
+  let choice = exit; // ecx, at the ways out
+  let testsByte = false;
   let now = new Instruction();
   const callers: bigint[] = [];
   const inside = (target: bigint) => target >= address && target < address + BigInt(code.length);
@@ -179,13 +233,19 @@ function follow(code: Uint8Array, address: bigint): Uint8Array {
     now = decode(code.subarray(offset), at);
     executed.fill(1, offset, offset + now.length);
     if (now.code === Code.Mov_r64_imm64 && now.op1Kind === OpKind.Immediate64) scratch = now.immediate64;
+    if (now.code === Code.Dec_rm32) choice--;
     at = now.nextIP;
     switch (now.flowControl) {
-      case FlowControl.UnconditionalBranch:
       case FlowControl.ConditionalBranch:
+        if (testsByte || (now.code === Code.Jns_rel8_64 && choice < 0)) break;
+        at = now.nearBranchTarget;
+        break;
+      case FlowControl.UnconditionalBranch:
+        if (!inside(now.nearBranchTarget)) return executed; // to the done stub
         at = now.nearBranchTarget;
         break;
       case FlowControl.IndirectBranch:
+        if (now.op0Kind === OpKind.Memory) return executed; // through an exit record
         at = scratch;
         break;
       case FlowControl.Call:
@@ -193,12 +253,10 @@ function follow(code: Uint8Array, address: bigint): Uint8Array {
         callers.push(at);
         at = now.nearBranchTarget;
         break;
-      case FlowControl.Return: {
-        const caller = callers.pop();
-        if (caller === undefined) return executed;
-        at = caller;
-      }
+      case FlowControl.Return:
+        at = callers.pop()!;
     }
+    testsByte = now.code === Code.Cmp_rm8_imm8;
   }
 }
 

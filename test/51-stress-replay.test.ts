@@ -6,6 +6,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Arena, probe } from 'jit-arena';
+import { stressArena } from '../dist/stress/exit';
 import { Replay, type ReplayOptions } from '../dist/stress/replay';
 import { prefix, readWorkload, type Workload } from '../dist/stress/workload';
 import { skip } from './support/skip.js';
@@ -33,8 +34,8 @@ describe('a stress replay', () => {
       it(`ends without a failure: writer ${writer}, code and data ${layout}`, async function () {
         const found = probe().find((candidate) => candidate.writer === writer);
         if (!found?.available) skip(this, `writer ${writer}: ${found?.reason}`);
-        for (const workload of [recording('py314-bm_richards'), prefix(recording('py314-bench_mix'), 600)]) {
-          const arena = new Arena({ writer, layout });
+        for (const workload of [recording('py314-bm_richards'), prefix(recording('py314-bench_mix'), 1500)]) {
+          const arena = stressArena({ writer, layout });
           const replay = await replayed(workload, arena);
           assertClean(replay);
           assert.equal(replay.created, workload.created);
@@ -46,15 +47,54 @@ describe('a stress replay', () => {
     }
   }
 
+  it('takes exits and links, and ends executors as they ended in the recording', async () => {
+    const workload = recording('py314-tests_mix');
+    const replay = await replayed(workload, stressArena());
+    assertClean(replay);
+    const invalidated = (...reasons: string[]) =>
+      workload.events.filter((event) => event.kind === 'invalidate' && reasons.includes(event.reason)).length;
+    assert.equal(replay.evictedCold, invalidated('cold'));
+    assert.equal(replay.invalidated, invalidated('dependency', 'all'));
+    assert.ok(replay.evictedCold > 200 && replay.invalidated > 40);
+    const { checker, exits, linksOfHotExits, population } = replay;
+    assert.equal(exits, 1844);
+    assert.equal(population.linksMade - linksOfHotExits, workload.events.filter(({ kind }) => kind === 'link').length);
+    assert.ok(population.unlinked > 10 && population.linksOfDead > 30);
+    assert.ok(checker.linksTaken > checker.callsChecked / 10, `${checker.linksTaken} links taken`);
+    assert.ok(checker.exitsTaken > 1000 && checker.hotExits > 100);
+  });
+
+  const wrongs: Record<string, Partial<Arena>> = {
+    'does not link': { link() {} },
+    'does not unlink': { unlink() {} },
+    'evicts nothing': {
+      collect(options) {
+        return Arena.prototype.collect.call(this, { ...options, evictCold: false });
+      },
+    },
+    'unlinks too much': {
+      invalidate(executor) {
+        this.unlinkAll!();
+        Arena.prototype.invalidate.call(this, executor);
+      },
+    },
+  };
+  for (const [what, methods] of Object.entries(wrongs)) {
+    it(`finds out when an arena ${what}`, async () => {
+      const { checker } = await replayed(recording('py314-bm_go'), Object.assign(stressArena(), methods));
+      assert.notEqual(checker.failures, 0);
+    });
+  }
+
   it('goes on with other contents until its time is over', async () => {
-    const replay = await replayed(recording('py314-bm_richards'), new Arena(), { seconds: 1 });
+    const replay = await replayed(recording('py314-bm_richards'), stressArena(), { seconds: 1 });
     assertClean(replay);
     assert.ok(replay.round > 1);
     assert.ok(replay.elapsedSeconds >= 1 && replay.elapsedSeconds < 5);
   });
 
   it('measures the peak, and pages per executor by arithmetic', async () => {
-    const { timeline } = await replayed(recording('py314-bm_richards'), new Arena());
+    const { timeline } = await replayed(recording('py314-bm_richards'), stressArena());
     const { peak, samples } = timeline;
     assert.equal(peak.live, Math.max(...samples.map(({ live }) => live)));
     assert.ok(peak.committed >= peak.live);
@@ -65,7 +105,7 @@ describe('a stress replay', () => {
 
   it('counts as committed what the kernel has for the arena', async function () {
     if (process.platform !== 'linux') skip(this, 'there is no /proc/self/smaps');
-    const arena = new Arena();
+    const arena = stressArena();
     let compared = 0;
     const progress = () => {
       const slabs = arena.slabs();
@@ -82,13 +122,16 @@ describe('a stress replay', () => {
   });
 
   it('reports a wrong result, with what is needed to find it', async () => {
-    const { checker } = await replayed(recording('py314-bm_richards'), new Arena(), { spoil: 100 });
+    const { checker } = await replayed(recording('py314-bm_richards'), stressArena(), { spoil: 100 });
     assert.equal(checker.failures, 1);
-    assert.match(checker.reports[0]!, /^executor \d+ of the recording returned 0x\w+ for 0x\w+, expected 0x\w+$/);
+    assert.match(
+      checker.reports[0]!,
+      /^executor [\d →]+ of the recording ended with 0x\w+.* for 0x\w+, expected 0x\w+/,
+    );
   });
 
   it('reports an unexpected error, and ends', async () => {
-    const { checker } = await replayed(recording('py314-bench_mix'), new Arena({ maxBytes: 1 << 20 }));
+    const { checker } = await replayed(recording('py314-bench_mix'), stressArena({ maxBytes: 1 << 20 }));
     assert.equal(checker.failures, 1);
     assert.match(checker.reports[0]!, /^at step \d+ of the replay: ArenaError/);
   });
@@ -126,7 +169,9 @@ describe('jit-arena stress', () => {
     );
     const bytes = ['liveBytesPeak', 'committedBytesPeak', 'pagePerExecutorBytesPeak', 'pagePerExecutor16kBytesPeak'];
     for (const key of [...bytes, 'seconds', 'ratioPeak', 'freed', 'callsChecked']) assert.ok(json[key] > 0, key);
-    for (const key of ['moved', 'relocsRewritten', 'collects']) assert.ok(json[key] >= 0, key);
+    for (const key of ['exits', 'exitsTaken', 'linksMade', 'linksTaken', 'invalidated']) assert.ok(json[key] > 0, key);
+    for (const key of ['evictedCold', 'hotExits', 'moved', 'relocsRewritten', 'collects'])
+      assert.ok(json[key] >= 0, key);
     assert.deepEqual(Object.keys(pausesMicros), ['median', 'p99', 'max']);
     assert.equal(json.ratioPeak, Number((json.committedBytesAtPeak / json.liveBytesPeak).toFixed(4)));
   });
@@ -150,7 +195,7 @@ describe('jit-arena stress', () => {
     });
     assert.equal(status, 1);
     assert.match(stdout, /failures +1\n/);
-    assert.match(stdout, /FAILURE: executor \d+ of the recording returned/);
+    assert.match(stdout, /FAILURE: executor [\d →]+ of the recording ended with/);
   });
 
   it('explains itself, and what is wrong with its arguments', () => {

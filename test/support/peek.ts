@@ -60,3 +60,58 @@ export class OwnCode {
     return this.throughVeneer(address - slotOffset);
   }
 }
+
+const exitRecordBytes = 16n;
+
+/**
+ * What traces without state have in their state slabs: the valid byte, the warm byte, and from the next multiple of 16
+ * on the exit records, which say whose they are (u64 entry, u32 executor index, u16 exit number, …).
+ */
+export class TraceState {
+  private readonly slabs: SlabMap[];
+  /** Ids by index. */
+  private readonly ids: Map<number, number>;
+
+  constructor(arena: Arena) {
+    this.slabs = arena.slabs().filter(({ kind }) => kind === 'state');
+    this.ids = new Map(arena.executors().map(({ id }) => [id % 2 ** 32, id]));
+  }
+
+  name(address: bigint): string | undefined {
+    const offset = address % exitRecordBytes;
+    const start = address - offset;
+    const record = this.recordAt(start);
+    if (record) return offset === 0n ? `executor ${record.id}'s exit ${record.exit}` : undefined;
+    const behind = this.recordAt(start + exitRecordBytes);
+    if (behind?.exit !== 0 || offset > 1n) return undefined;
+    return `executor ${behind.id}'s ${offset === 0n ? 'valid' : 'warm'} byte`;
+  }
+
+  private recordAt(address: bigint): { id: number; exit: number } | undefined {
+    const slab = this.slabs.find((slab) => address >= slab.address && address < slab.address + BigInt(slab.bytes));
+    if (!slab?.backed[Math.floor(Number(address - slab.address) / machine.pageBytes)]) return undefined;
+    // The valid byte is 1, and entries are multiples of 16 here. What is behind the flags may be left from a record.
+    if (peek(address) % 16n !== 0n) return undefined;
+    const words = peek(address + 8n);
+    const id = this.ids.get(Number(words & 0xffff_ffffn));
+    return id === undefined ? undefined : { id, exit: Number((words >> 32n) & 0xffffn) };
+  }
+}
+
+const doneStubs = new WeakMap<Arena, bigint>();
+
+/** Where an arena's done stub is: it stays there. */
+export function doneStubOf(arena: Arena): bigint {
+  let stub = doneStubs.get(arena);
+  if (stub === undefined) {
+    const probe = arena.install({
+      code: Uint8Array.of(0xcc),
+      data: 8,
+      relocs: [{ section: 'data', offset: 0, kind: 'R_X86_64_64', target: 'done' }],
+    });
+    stub = new DataView(probe.read('data').buffer).getBigUint64(0, true);
+    probe.free();
+    doneStubs.set(arena, stub);
+  }
+  return stub;
+}

@@ -1,7 +1,7 @@
 // What every field of an executor refers to, in words that no move changes, such as "executor 7's data + 16".
 import type { Arena, Executor, Reloc, RelocTarget, Section } from 'jit-arena';
 import { operandsOf } from './disassembly.js';
-import { OwnCode } from './peek.js';
+import { doneStubOf, OwnCode, TraceState } from './peek.js';
 import { fields, readField } from './psabi.js';
 
 /** An executor, and what its host asked for. */
@@ -29,14 +29,21 @@ export interface Copy {
 /** Names addresses; for as long as nothing moves. */
 export class Namer {
   private readonly ownCode: OwnCode;
+  private readonly traceState: TraceState;
+  private readonly doneStub: bigint;
 
   constructor(private readonly arena: Arena) {
+    this.doneStub = doneStubOf(arena);
     this.ownCode = new OwnCode(arena);
+    this.traceState = new TraceState(arena);
   }
 
   name(address: bigint): string {
     const found = this.arena.find(address);
     if (found) return `executor ${found.executor}'s ${found.section} + ${found.offset}`;
+    if (address === this.doneStub) return 'the done stub';
+    const ofTrace = this.traceState.name(address);
+    if (ofTrace) return ofTrace;
     return `${this.ownCode.has(address) ? "the arena's" : 'the outside'} ${address.toString(16)}`;
   }
 
@@ -90,7 +97,11 @@ function intended(subject: Subject, reloc: Reloc, namer: Namer): string {
 }
 
 function inWords({ handle }: Subject, target: RelocTarget, added: number, namer: Namer): string {
-  if (target === 'done' || 'exit' in target) throw new Error('traces are not looked at here');
+  if (target === 'done') return 'the done stub';
+  if ('exit' in target) return `executor ${handle.id}'s exit ${target.exit}`;
+  if ('own' in target && (target.own === 'valid' || target.own === 'warm')) {
+    return `executor ${handle.id}'s ${target.own} byte`;
+  }
   if ('address' in target) return namer.name(BigInt.asUintN(64, target.address + BigInt(added)));
   if ('id' in target) return `executor ${target.id}'s code + ${added}`;
   const { offset = 0 } = target as { offset?: number };

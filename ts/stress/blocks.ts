@@ -1,10 +1,11 @@
 // Own code: blocks that lie in a random order in memory and are executed in another, joined by relocated branches.
 //
-// Most blocks form a chain from the entry to the return. Leaves are off the chain: a step in a chain block calls them.
+// Most blocks form a chain from the entry to the way out. Leaves are off the chain: a step in a chain block calls them.
 // A branch with a wrong target leaves out part of the work, and the order of the work matters, so the hash comes out wrong.
 import type { RelocKind } from '../index';
 import type { ModelBuilder } from './model';
 import type { Emitter, Step } from './step';
+import type { WaysOut } from './trace-frame';
 import { ALWAYS_TAKEN, type AlwaysTaken, SIZE } from './x64';
 
 export class Block {
@@ -30,7 +31,7 @@ export class Block {
 }
 
 /** How a block ends. Ends change nothing in the hash; a jump says which block comes next. */
-export type End = Jump | Leave | Return;
+export type End = Jump | Leave | WaysOut | Return;
 
 export type JumpForm = 'jmp' | AlwaysTaken | 'indirect';
 
@@ -66,7 +67,7 @@ export class Jump {
   }
 }
 
-/** The end of the chain. */
+/** The end of a plain function's chain. */
 export class Leave {
   readonly size = SIZE.leave;
 
@@ -84,7 +85,7 @@ export class Return {
   }
 }
 
-/** The first step of all. */
+/** The first step of a plain function. */
 export class EnterStep implements Step {
   readonly size = SIZE.enter;
 

@@ -2,7 +2,8 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { Arena, type ArenaOptions } from '../index';
+import type { ArenaOptions } from '../index';
+import { stressArena } from './exit';
 import { makeProgress } from './progress';
 import { Replay } from './replay';
 import { report } from './report';
@@ -61,7 +62,7 @@ export async function stress(args: string[], { spoil }: { spoil?: number } = {})
 }
 
 async function run(options: StressOptions, workload: Workload, spoil: number | undefined): Promise<number> {
-  const arena = new Arena({ ...options.arena, name: 'stress' });
+  const arena = stressArena({ ...options.arena, name: 'stress' });
   const progress = makeProgress(process.stdout);
   const replay = new Replay(arena, workload, {
     seed: options.seed,

@@ -1,8 +1,8 @@
-// Makes a function of exactly the recorded sizes, with relocs of the recorded kinds and counts.
+// Makes an executor of exactly the recorded sizes, with relocs of the recorded kinds and counts and the recorded exits.
 //
 // The recorded holes ask for steps and blocks, fill steps bring the code to its size, and all steps are dealt out at
 // random over the blocks. Each seed gives other contents.
-import { EnterStep } from './blocks';
+import { EnterStep, Leave } from './blocks';
 import type { Draft } from './draft';
 import { fill, shortFill } from './fill';
 import { makeBlocks, type Skeleton } from './make-blocks';
@@ -11,18 +11,23 @@ import { makeWords } from './make-words';
 import { Program } from './program';
 import type { Random } from './random';
 import type { Step } from './step';
+import { EnterTraceStep, WaysOut } from './trace-frame';
 import type { Shape } from './workload';
 import type { World } from './world';
-import { SIZE } from './x64';
+
+/** A trace leaves through exits (trace-frame.ts); a function is called and returns, as C functions do. */
+export type Form = 'trace' | 'function';
 
 /** @throws Error when the shape has no room for its holes, which is so for none that was recorded */
-export function generate(shape: Shape, random: Random, world: World): Program {
+export function generate(shape: Shape, random: Random, world: World, form: Form = 'trace'): Program {
   const data = Uint8Array.from({ length: shape.data }, () => random.below(256));
   const words = makeWords(shape, data, random, world);
   const draft: Draft = { shape, random, world, words };
   const own = shareOwnAddresses(draft);
-  const skeleton = makeBlocks(shape.holes.ownBranches, own.jumps, random);
+  const end = form === 'trace' ? new WaysOut(shape.exits) : new Leave();
+  const skeleton = makeBlocks(end, shape.holes.ownBranches, own.jumps, random);
   const blocks = [...skeleton.chain, ...skeleton.leaves];
+  const enter = end instanceof WaysOut ? new EnterTraceStep(skeleton.chain.at(-1)!, end) : new EnterStep();
 
   // Every block does something, so that leaving one out shows.
   for (const block of blocks) block.steps.push(shortFill(random));
@@ -31,13 +36,13 @@ export function generate(shape: Shape, random: Random, world: World): Program {
   deal(symbolSteps(draft), skeleton, random);
   deal(wordSteps(draft, own), skeleton, random);
   deal(codeDistanceSteps(draft, own, blocks), skeleton, random);
-  const needed = blocks.reduce((sum, block) => sum + block.size, SIZE.enter);
+  const needed = blocks.reduce((sum, block) => sum + block.size, enter.size);
   if (needed > shape.code) throw new Error(`${needed} bytes are needed for the holes, ${shape.code} are recorded`);
   deal(fill(shape.code - needed, random), skeleton, random);
 
   for (const block of blocks) random.shuffle(block.steps);
   const [entry, ...others] = blocks;
-  entry!.steps.unshift(new EnterStep());
+  entry!.steps.unshift(enter);
   return new Program(shape, [entry!, ...random.shuffle(others)], words, data, world);
 }
 

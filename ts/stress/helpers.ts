@@ -1,5 +1,6 @@
-// Shared executors that the replayed ones call directly, as traces of a JIT call its common routines. They are ordinary
-// generated functions, and later ones call earlier ones. They move like any other; then every call to them is rewritten.
+// Shared executors that the replayed ones call directly, as traces of a JIT call its common routines. They are plain
+// C functions, generated as traces are, and later ones call earlier ones. They move like any other executor; then every
+// call to them is rewritten.
 import type { Arena } from '../index';
 import { generate } from './generate';
 import { Random } from './random';
@@ -13,9 +14,10 @@ export function withHelpers(world: World, arena: Arena, seed: number): World {
   const helpers: Helper[] = [];
   for (let i = 0; i < HELPERS; i++) {
     const shape = shapeOf(i);
-    const program = generate(shape, new Random(seed, -1, i), { ...world, helpers });
+    const program = generate(shape, new Random(seed, -1, i), { ...world, helpers }, 'function');
     const executor = arena.install({ ...program.encode(), name: `helper ${i}` });
-    helpers.push({ executor, model: program.model(), bytes: shape.code + shape.data });
+    const call = executor.func({ args: ['u64'], returns: 'u64' });
+    helpers.push({ executor, model: program.model(), shape, call });
   }
   return { ...world, helpers };
 }
@@ -24,6 +26,7 @@ function shapeOf(index: number): Shape {
   return {
     code: 180 + 40 * index,
     data: 48 + 8 * index,
+    exits: 0,
     holes: {
       ownBranches: 2 + (index % 3),
       ownLoads: 3,

@@ -1,5 +1,5 @@
-// Makes the blocks of a function and the branches between them.
-import { Block, Jump, LeafStep, Leave, Return } from './blocks';
+// Makes the blocks of an executor and the branches between them.
+import { Block, type End, Jump, LeafStep, Return } from './blocks';
 import type { Random } from './random';
 import type { Step } from './step';
 import { ALWAYS_TAKEN, type AlwaysTaken } from './x64';
@@ -16,15 +16,15 @@ export interface Skeleton {
   leafCalls: Step[];
 }
 
-/** Every relative branch is the end of a chain block or the call of a leaf; indirect jumps end further chain blocks. */
-export function makeBlocks(relativeBranches: number, indirectJumps: number, random: Random): Skeleton {
+/** `end` ends the chain. Every relative branch is the end of a chain block or the call of a leaf; indirect jumps end further chain blocks. */
+export function makeBlocks(end: End, relativeBranches: number, indirectJumps: number, random: Random): Skeleton {
   const leaves: Block[] = [];
   for (let i = 0; i < Math.floor(relativeBranches * LEAF_SHARE); i++) leaves.push(new Block(new Return()));
   const leafCalls = leaves.map((leaf) => new LeafStep(leaf, branchKind(random)));
 
   const jumps = relativeBranches - leaves.length + indirectJumps;
   const indirect = random.shuffle(Array.from({ length: jumps }, (_, i) => i < indirectJumps));
-  let next = new Block(new Leave());
+  let next = new Block(end);
   const chain = [next];
   for (const isIndirect of indirect) {
     const conditional = random.chance(CONDITIONAL_SHARE);

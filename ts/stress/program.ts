@@ -1,17 +1,19 @@
-// One generated function as a logical description: its data words and its blocks, with the places of both known.
+// One generated executor as a logical description: its data words and its blocks, with the places of both known.
 import type { Reloc } from '../index';
 import { type Block, Jump, LeafStep } from './blocks';
 import { type Model, ModelBuilder } from './model';
 import { Emitter } from './step';
+import { WaysOut } from './trace-frame';
 import type { Words } from './words';
 import type { Shape } from './workload';
 import type { World } from './world';
 
-/** What an arena needs to install the function. */
+/** What an arena needs to install the executor. */
 export interface Encoded {
   code: Uint8Array;
   data: Uint8Array;
   relocs: Reloc[];
+  exits: number;
 }
 
 export class Program {
@@ -37,7 +39,7 @@ export class Program {
     for (const block of this.blocks) block.encode(out);
     const data = this.plainData.slice();
     this.words.encode(out, this.world, data);
-    return { code: out.code.bytes, data, relocs: out.relocs };
+    return { code: out.code.bytes, data, relocs: out.relocs, exits: out.exits };
   }
 
   model(): Model {
@@ -46,16 +48,23 @@ export class Program {
     return model.build();
   }
 
-  /** The blocks that a call executes. Blocks have no way in or out but their start and end. */
-  executed(): Set<Block> {
-    const executed = new Set<Block>();
+  /** 1 for each byte of code that a run executes which takes `exit`, or none. */
+  executed(exit?: number): Uint8Array {
+    const executed = new Uint8Array(this.shape.code);
+    const mark = ({ offset, size }: Block) => executed.fill(1, offset, offset + size);
     for (const block of this.chain()) {
-      executed.add(block);
-      for (const step of block.steps) if (step instanceof LeafStep) executed.add(step.leaf);
+      mark(block);
+      for (const step of block.steps) if (step instanceof LeafStep) mark(step.leaf);
+      if (!(block.end instanceof WaysOut)) continue;
+      // Of its ways out a run takes one.
+      const start = block.offset + block.size - block.end.size;
+      executed.fill(0, start, start + block.end.size);
+      for (const [from, to] of block.end.executed(exit)) executed.fill(1, start + from, start + to);
     }
     return executed;
   }
 
+  /** The blocks that a run goes through. Blocks have no way in or out but their start and end. */
   private *chain(): Generator<Block> {
     let block = this.blocks[0];
     while (block) {

@@ -56,13 +56,13 @@ function introduction(summary: Summary): string {
   const { callsChecked, created, failures, moved, rounds } = summary;
   const verdict =
     failures === 0
-      ? `Each of the ${count(callsChecked)} checked calls returned what it should.`
+      ? `Each of the ${count(callsChecked)} checked runs ended as it should.`
       : `<span class="bad">${plural(failures, 'check')} failed.</span>`;
   const list = summary.failureReports.map((failure) => `<li><code>${escaped(failure)}</code></li>`).join('');
   return `<p class="lead">A recording of what CPython's JIT compiled and threw away was replayed
 ${rounds === 1 ? 'once' : `in ${count(rounds)} rounds`} in a jit-arena: ${plural(created, 'executor')} of the recorded
-sizes, filled with real machine code, were installed, called and freed in the recorded order. To close the gaps that
-frees leave, executors were moved ${count(moved)} times, and with them every reference to them. ${verdict}</p>
+sizes, filled with real machine code, were installed, run, linked to each other and freed in the recorded order. To close
+the gaps that frees leave, executors were moved ${count(moved)} times, and with them every reference to them. ${verdict}</p>
 ${list && `<ul class="bad">${list}</ul>`}
 <p class="note">Contents from seed ${summary.seed}; ${summary.seconds.toFixed(1)} s, checks included${summary.interrupted ? '; interrupted before its end' : ''}.</p>`;
 }
@@ -79,6 +79,7 @@ function tiles(summary: Summary): string {
   return `<div class="tiles">
 ${tile(ratio(summary.ratioPeak), `bytes committed for each live byte at the peak; whole pages per executor: ${perPage}`)}
 ${tile(count(summary.moved), `executors moved, ${plural(summary.relocsRewritten, 'reloc')} rewritten for it`)}
+${tile(count(summary.linksTaken), `jumps straight from trace to trace, through ${plural(summary.linksMade, 'link')}`)}
 ${tile(micros(summary.pausesMicros.max), `longest pause of ${plural(summary.collects, 'collect')}`)}
 ${tile(count(summary.callsChecked), `calls checked, ${summary.callsCheckedPerExecutor} per executor`)}
 ${tile(count(failures), 'failures', failures === 0 ? 'good' : 'bad')}
@@ -126,6 +127,12 @@ ${memory('page per executor, 16 KB', summary.pagePerExecutor16kBytesPeak)}
 <tr><th>in all</th><th></th></tr>
 ${row('executors created', count(summary.created))}
 ${row('executors freed', count(summary.freed))}
+${row('of these invalidated, evicted cold', `${count(summary.invalidated)}, ${count(summary.evictedCold)}`)}
+${row('exits, how often taken', `${count(summary.exits)}, ${count(summary.exitsTaken)}`)}
+${row('how often one became hot', count(summary.hotExits))}
+${row('links made, how often taken', `${count(summary.linksMade)}, ${count(summary.linksTaken)}`)}
+${row('of these of exits that became hot', count(summary.linksOfHotExits))}
+${row('links undone by unlink, by the death of an end', `${count(summary.unlinked)}, ${count(summary.linksOfDead)}`)}
 ${row('executors moved', count(summary.moved))}
 ${row('bytes moved', bytes(summary.movedBytes))}
 ${row('relocs rewritten', count(summary.relocsRewritten))}
@@ -149,6 +156,10 @@ function words(): string {
 <dl>
 <dt>executor</dt><dd>One piece of compiled code with its constants. Here it computes a checksum in which every reloc takes part.</dd>
 <dt>reloc</dt><dd>A place in an executor that depends on an address, and must be rewritten when that changes.</dd>
+<dt>trace</dt><dd>Here every recorded executor is one: it leaves through one of its exits, or is done.</dd>
+<dt>exit</dt><dd>A numbered way out of a trace. Taken often, it becomes hot; then a JIT compiles what follows.</dd>
+<dt>link</dt><dd>Makes an exit jump straight to another trace.</dd>
+<dt>cold</dt><dd>Not executed between two collects that looked for such: what they throw away.</dd>
 <dt>slab</dt><dd>A run of pages, 256 KiB by default, into which executors are packed.</dd>
 <dt>collect</dt><dd>Moves live executors together, so that whole pages become empty and go back to the system.</dd>
 </dl>

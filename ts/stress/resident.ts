@@ -1,38 +1,52 @@
 // An executor that lives in the arena, with what is known of it.
 import type { Executor } from '../index';
+import { Exit } from './exit';
 import type { Model } from './model';
 import type { Random } from './random';
+import type { EndReason, Shape } from './workload';
 
 /** Inputs whose results are kept: checking everything after every collect must not wait for the model each time. */
 const KEPT_INPUTS = 4;
+/** Most results that are kept. Those for hashes that come in through links are among them. */
+const KEPT_RESULTS = 64;
 
 export class Resident {
+  readonly exits: readonly Exit[];
+  /** Exits that are linked to it. */
+  readonly inbound = new Set<Exit>();
+  /** Why the recording says that it ends, once it has said so. */
+  reason: EndReason | undefined;
   private readonly inputs: bigint[] = [];
-  private readonly results: bigint[] = [];
+  private readonly results = new Map<bigint, bigint>();
   private turn = 0;
 
   constructor(
     /** As in the recording. */
     readonly id: number,
     readonly executor: Executor,
-    readonly bytes: number,
-    readonly call: (input: bigint) => bigint,
+    readonly shape: Shape,
     private readonly model: Model,
-  ) {}
-
-  /** An input with its result: a new one as long as few are kept, then these in turn. */
-  nextKept(random: Random): { input: bigint; expected: bigint } {
-    if (this.inputs.length < KEPT_INPUTS && this.turn === this.inputs.length) {
-      this.inputs.push(random.u64());
-      this.results.push(this.model.run(this.inputs.at(-1)!));
-    }
-    const i = this.turn;
-    this.turn = (this.turn + 1) % KEPT_INPUTS;
-    return { input: this.inputs[i]!, expected: this.results[i]! };
+  ) {
+    this.exits = Array.from({ length: shape.exits }, (_, number) => new Exit(this, number));
   }
 
-  fresh(random: Random): { input: bigint; expected: bigint } {
-    const input = random.u64();
-    return { input, expected: this.model.run(input) };
+  /** A new input as long as few are kept, then these in turn. */
+  nextKept(random: Random): bigint {
+    if (this.inputs.length < KEPT_INPUTS && this.turn === this.inputs.length) this.inputs.push(random.u64());
+    const input = this.inputs[this.turn]!;
+    this.turn = (this.turn + 1) % KEPT_INPUTS;
+    return input;
+  }
+
+  /** What it makes of a hash; `keep` when it will be asked again. */
+  resultOf(input: bigint, keep: boolean): bigint {
+    const known = this.results.get(input);
+    if (known !== undefined) return known;
+    const result = this.model.run(input);
+    if (keep) {
+      if (this.results.size === KEPT_RESULTS) this.results.clear();
+      this.results.set(input, result);
+    }
+    return result;
   }
 }

@@ -23,6 +23,21 @@ export interface Summary {
   ratioAfterCollectMax: number;
   created: number;
   freed: number;
+  /** Of `freed`: by `invalidate`, and by `collect({ evictCold: true })`. */
+  invalidated: number;
+  evictedCold: number;
+  /** Exit records made, and exits taken that were not linked: these among them that became hot with it. */
+  exits: number;
+  exitsTaken: number;
+  hotExits: number;
+  /** Links made: the recorded ones, and these of hot exits. Then how often a run went through one. */
+  linksMade: number;
+  linksOfHotExits: number;
+  linksTaken: number;
+  runsThroughLinks: number;
+  /** Links undone by `unlink`, and by the arena because an end died. */
+  unlinked: number;
+  linksOfDead: number;
   moved: number;
   movedBytes: number;
   relocsRewritten: number;
@@ -47,7 +62,7 @@ export interface Pauses {
 }
 
 export function summarize(replay: Replay, workload: string, seed: number, interrupted: boolean): Summary {
-  const { checker, created, freed, timeline } = replay;
+  const { checker, created, freed, population, timeline } = replay;
   const { peak, pauses, pausesOfMoves } = timeline;
   return {
     workload,
@@ -66,6 +81,17 @@ export function summarize(replay: Replay, workload: string, seed: number, interr
     ratioAfterCollectMax: rounded(timeline.ratioAfterCollectMax, 4),
     created,
     freed,
+    invalidated: replay.invalidated,
+    evictedCold: replay.evictedCold,
+    exits: replay.exits,
+    exitsTaken: checker.exitsTaken,
+    hotExits: checker.hotExits,
+    linksMade: population.linksMade,
+    linksOfHotExits: replay.linksOfHotExits,
+    linksTaken: checker.linksTaken,
+    runsThroughLinks: checker.runsThroughLinks,
+    unlinked: population.unlinked,
+    linksOfDead: population.linksOfDead,
     moved: timeline.moved,
     movedBytes: timeline.movedBytes,
     relocsRewritten: timeline.relocsRewritten,

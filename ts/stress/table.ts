@@ -20,6 +20,7 @@ export function table(summary: Summary): string {
 function rows(summary: Summary): Row[] {
   const { pausesMicros: pauses, pausesOfMovesMicros: ofMoves, liveBytesPeak: live, recordingEnd: end } = summary;
   const moves = (value: number) => (value > 0 ? `${micros(value)} of those that moved something` : '');
+  const share = (part: number, whole: number) => `in ${((100 * part) / whole).toFixed(0)} % of the runs`;
   const perLive = (value: number) => `${ratio(value / live)} × live`;
   const rows: Row[] = [
     ['live at the peak', bytes(live), ''],
@@ -38,8 +39,13 @@ function rows(summary: Summary): Row[] {
   }
   rows.push(
     ['executors created', count(summary.created), `${count(summary.freed)} freed`],
+    ['ended by invalidate', count(summary.invalidated), ''],
+    ['evicted cold', count(summary.evictedCold), ''],
     ['executors moved', count(summary.moved), bytes(summary.movedBytes)],
     ['relocs rewritten', count(summary.relocsRewritten), ''],
+    ['exits', count(summary.exits), `taken ${count(summary.exitsTaken)} times, hot ${count(summary.hotExits)}`],
+    ['links made', count(summary.linksMade), `${count(summary.linksOfDead)} lasted until an end died`],
+    ['links taken', count(summary.linksTaken), share(summary.runsThroughLinks, summary.callsChecked)],
     ['collects', count(summary.collects), `${count(summary.collectsThatMoved)} moved something`],
     ['pause, median', micros(pauses.median), moves(ofMoves.median)],
     ['pause, p99', micros(pauses.p99), moves(ofMoves.p99)],

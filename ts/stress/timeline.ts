@@ -1,7 +1,8 @@
 // What is measured during a replay: memory over time, the moment of the peak, every collect.
-import type { Arena, CollectResult, SlabMap } from '../index';
+import type { Arena, CollectOptions, CollectResult, SlabMap } from '../index';
 import { PagePerExecutor } from './page-per-executor';
 import { Thinned } from './thinned';
+import type { Footprint } from './workload';
 
 export interface Sample {
   /** Executors created and freed so far: the time axis of a replay. */
@@ -26,6 +27,7 @@ export interface BestCollect {
   after: SlabMap[];
 }
 
+const EXIT_RECORD_BYTES = 16;
 const PLOT_POINTS = 6000;
 /** Below this much live memory a ratio says more about the smallest unit than about packing. */
 export const RATIO_MIN_LIVE_BYTES = 256 * 1024;
@@ -66,28 +68,27 @@ export class Timeline {
     return this.plottedCollects.items;
   }
 
-  created(bytes: number): void {
-    this.live += bytes;
-    this.pages4k.add(bytes);
-    this.pages16k.add(bytes);
+  created(footprint: Footprint): void {
+    const { code, data } = footprint;
+    this.live += liveBytes(footprint);
+    this.pages4k.add(code + data);
+    this.pages16k.add(code + data);
     this.step++;
     this.sample();
   }
 
-  freed(bytes: number): void {
-    this.live -= bytes;
-    this.pages4k.remove(bytes);
-    this.pages16k.remove(bytes);
-    this.step++;
+  freed(footprint: Footprint): void {
+    this.died(footprint);
     this.sample();
   }
 
-  /** Collects, and keeps the figures. */
-  collect(): CollectResult {
+  /** Collects, and keeps the figures; `evicted` is what must die of it. */
+  collect(options: CollectOptions, evicted: readonly Footprint[] = []): CollectResult {
     const before = this.arena.slabs();
     const start = process.hrtime.bigint();
-    const result = this.arena.collect();
+    const result = this.arena.collect(options);
     const micros = Number(process.hrtime.bigint() - start) / 1000;
+    for (const footprint of evicted) this.died(footprint);
     const { moved, pagesFreed } = result;
     const collect = { step: this.step, micros, moved, pagesFreed };
     this.plottedCollects.push(collect);
@@ -103,6 +104,14 @@ export class Timeline {
     return result;
   }
 
+  private died(footprint: Footprint): void {
+    const { code, data } = footprint;
+    this.live -= liveBytes(footprint);
+    this.pages4k.remove(code + data);
+    this.pages16k.remove(code + data);
+    this.step++;
+  }
+
   private sample(): Sample {
     const committed = this.arena.stats().committedBytes;
     const { live, pages16k, pages4k, step } = this;
@@ -114,6 +123,11 @@ export class Timeline {
     this.latest = sample;
     return sample;
   }
+}
+
+/** As `stats()` counts them: exit records, too. */
+function liveBytes({ code, data, exits }: Footprint): number {
+  return code + data + EXIT_RECORD_BYTES * exits;
 }
 
 /** 0 where too little is live for a ratio. */

@@ -1,8 +1,9 @@
-// Reads a recording (bench/workloads/README.md describes the records) and keeps what a replay without exits needs:
-// executors compiled, executors freed, and cold collections that found something to throw away.
+// Reads a recording (bench/workloads/README.md describes the records) and keeps what a replay needs: executors compiled,
+// linked, unlinked, invalidated and freed, and cold collections that found something to throw away.
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { gunzipSync } from 'node:zlib';
+import { linkEarly } from './early-links';
 
 /** How many holes of each recorded kind (patch function/target class) one executor has. */
 export interface HoleCounts {
@@ -23,16 +24,28 @@ export interface HoleCounts {
   symbolsInData: number;
 }
 
-/** What a recording says of one executor: its exact sizes in bytes and its holes. */
-export interface Shape {
+/** What an executor takes of an arena: bytes of code and data, and a number of exit records. */
+export interface Footprint {
   code: number;
   data: number;
+  exits: number;
+}
+
+/** What a recording says of one executor: its exact size and its holes. */
+export interface Shape extends Footprint {
   holes: HoleCounts;
 }
 
+/** Why an executor was invalidated. */
+export type EndReason = 'cold' | 'dependency' | 'all' | 'dealloc' | 'other';
+
 export type WorkloadEvent =
   | { kind: 'create'; id: number; shape: Shape }
-  | { kind: 'free'; id: number }
+  | { kind: 'link'; from: number; exit: number; to: number }
+  | { kind: 'unlink'; from: number; exit: number }
+  | { kind: 'invalidate'; id: number; reason: EndReason }
+  /** All that were freed one directly after the other. */
+  | { kind: 'free'; ids: number[] }
   | { kind: 'collect' };
 
 export interface Workload {
@@ -41,6 +54,8 @@ export interface Workload {
   created: number;
   freed: number;
 }
+
+const END_REASONS: Record<string, EndReason> = { c: 'cold', d: 'dependency', a: 'all', r: 'dealloc', g: 'other' };
 
 const HOLE_KINDS: Record<string, keyof HoleCounts> = {
   '32r/c': 'ownBranches',
@@ -71,6 +86,7 @@ export function parseWorkload(text: string, name: string): Workload {
       throw new Error(`${name}, line ${index + 1}: ${(error as Error).message}`);
     }
   }
+  workload.events = linkEarly(workload.events);
   if (workload.created === 0) throw new Error(`${name}: not a recording, nothing is compiled in it`);
   return workload;
 }
@@ -78,8 +94,9 @@ export function parseWorkload(text: string, name: string): Workload {
 /** The first `count` events: a shorter recording for a quick run. */
 export function prefix(workload: Workload, count: number): Workload {
   const events = workload.events.slice(0, count);
-  const number = (kind: WorkloadEvent['kind']) => events.filter((event) => event.kind === kind).length;
-  return { name: workload.name, events, created: number('create'), freed: number('free') };
+  const created = events.filter(({ kind }) => kind === 'create').length;
+  const freed = events.reduce((sum, event) => sum + (event.kind === 'free' ? event.ids.length : 0), 0);
+  return { name: workload.name, events, created, freed };
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: a line of a JSON file, checked here
@@ -91,10 +108,21 @@ function addRecord(workload: Workload, live: Set<number>, record: any): void {
     workload.created++;
     workload.events.push({ kind: 'create', id: record.id, shape: shapeOf(record) });
   }
+  if (record.e === 'L' || record.e === 'U') {
+    const { from, exit, to } = record;
+    // Links are noted late, when an end may be gone.
+    if (!live.has(from) || !live.has(to)) return;
+    workload.events.push(record.e === 'L' ? { kind: 'link', from, exit, to } : { kind: 'unlink', from, exit });
+  }
+  if (record.e === 'V') {
+    workload.events.push({ kind: 'invalidate', id: record.id, reason: END_REASONS[record.why] ?? 'other' });
+  }
   if (record.e === 'F') {
     if (!live.delete(record.id)) throw new Error(`executor ${record.id} is freed but not live`);
     workload.freed++;
-    workload.events.push({ kind: 'free', id: record.id });
+    const last = workload.events.at(-1);
+    if (last?.kind === 'free') last.ids.push(record.id);
+    else workload.events.push({ kind: 'free', ids: [record.id] });
   }
   if (record.e === 'K' && record.cold > 0) workload.events.push({ kind: 'collect' });
 }
@@ -118,5 +146,5 @@ function shapeOf(record: any): Shape {
     if (key === undefined) throw new Error(`holes of unknown kind ${kind}`);
     holes[key] += count as number;
   }
-  return { code: record.code, data: record.data, holes };
+  return { code: record.code, data: record.data, exits: record.exits, holes };
 }

@@ -1,6 +1,7 @@
 // What stress code refers to outside itself: C symbols and functions of this process, and shared helper executors.
 import { type Executor, symbolAddress } from '../index';
 import type { Model } from './model';
+import type { Footprint } from './workload';
 
 export interface ExternalSymbol {
   name: string;
@@ -16,8 +17,9 @@ export interface ExternalFunction extends ExternalSymbol {
 export interface Helper {
   executor: Executor;
   model: Model;
-  /** Code and data. */
-  bytes: number;
+  shape: Footprint;
+  /** From JavaScript. */
+  call(input: bigint): bigint;
 }
 
 export interface World {

@@ -1,6 +1,6 @@
 // An encoder for the x86-64 instructions that stress code is made of, and no others.
 //
-// The hash that a function computes lives in rbx, which called functions preserve; rcx and rdx are scratch. Fields that
+// The hash that an executor computes lives in rbx, which called functions preserve; rcx and rdx are scratch. Fields that
 // a reloc fills in are written as garbage, so that code whose relocs are not applied, or only OR-ed in, fails.
 
 export type Mix = 'add' | 'xor';
@@ -12,6 +12,13 @@ const GARBAGE = 0xa5;
 export const SIZE = {
   enter: 4,
   leave: 5,
+  testValid: 7,
+  jumpIfEqual: 6,
+  setWarm: 7,
+  beginTrace: 4,
+  endTrace: 14,
+  skipUnlessChosen: 4,
+  leaveThroughRecord: 10,
   return: 1,
   jump: 5,
   call: 5,
@@ -63,6 +70,34 @@ export class X64 {
 
   return(): void {
     this.put(0xc3);
+  }
+
+  /** push rdi; mov rbx, [rdi]: keeps the context's address, aligns the stack for calls, and takes the hash over. */
+  beginTrace(): void {
+    this.put(0x57, 0x48, 0x8b, 0x1f);
+  }
+
+  /**
+   * The other end of a trace, with the stack as at its start: the hash goes back into the context, whose count of traces
+   * grows by one, and ecx gets this trace's choice (context.ts).
+   */
+  endTrace(): void {
+    this.put(0x5f); // pop rdi
+    this.put(0x48, 0x89, 0x1f); // mov [rdi], rbx
+    this.put(0x8b, 0x47, 0x08); // mov eax, [rdi + 8]
+    this.put(0xff, 0x47, 0x08); // inc dword [rdi + 8]
+    this.put(0x8b, 0x4c, 0x87, 0x10); // mov ecx, [rdi + 4 * rax + 16]
+  }
+
+  /** dec ecx; jns over the way out that follows: taken there when the choice was 0. */
+  skipUnlessChosen(): void {
+    this.put(0xff, 0xc9, 0x79, SIZE.leaveThroughRecord);
+  }
+
+  /** je to an offset in the code, without a reloc. */
+  jumpIfEqual(offset: number): void {
+    this.put(0x0f, 0x84);
+    this.int32(offset - (this.at + 4));
   }
 
   /** A wide fill takes 7 bytes, a short one 4. Rotations are short, multiplications (by an odd number) wide. */
@@ -145,7 +180,7 @@ export class X64 {
     this.put(0xff, 0xd0);
   }
 
-  // What follows ends in a field for a reloc and returns its offset.
+  // What follows has a field for a reloc, mostly at its end, and returns the field's offset.
 
   jump(): number {
     return this.field32(0xe9);
@@ -187,6 +222,27 @@ export class X64 {
   /** mov rax, field */
   loadCallee(): number {
     return this.field64(0x48, 0xb8);
+  }
+
+  /** lea r11, [rip + field]; jmp [r11] */
+  leaveThroughRecord(): number {
+    const field = this.field32(0x4c, 0x8d, 0x1d);
+    this.put(0x41, 0xff, 0x23);
+    return field;
+  }
+
+  /** cmp byte [rip + field], 0 */
+  testValid(): number {
+    const field = this.field32(0x80, 0x3d);
+    this.put(0);
+    return field;
+  }
+
+  /** mov byte [rip + field], 1 */
+  setWarm(): number {
+    const field = this.field32(0xc6, 0x05);
+    this.put(1);
+    return field;
   }
 
   private put(...bytes: number[]): void {
