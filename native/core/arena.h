@@ -40,8 +40,8 @@ struct ExecutorInfo {
   bool evictable;
   bool makes_progress;
   uint32_t exits;
-  bool trace;              // follows the trace ABI
-  uint32_t first_entry;    // offset in code of entry 0
+  bool trace;             // follows the trace ABI
+  uint32_t first_entry;   // offset in code of entry 0
   std::string_view name;  // until the executor is freed
   uint64_t address;       // of the code; 0 while writable. Until any thread collects, unless pinned
 };

@@ -41,8 +41,9 @@ Status Arena::Link(ExecutorId source_id, uint32_t exit, ExecutorId target_id, ui
 Status Arena::CheckTrace(uint32_t index) const {
   if (table_[index].trace) return Status::Ok();
   ExecutorId id = table_.IdOf(index);
-  return ExecutorError(ErrorCode::kTraceAbi, id,
-                       Format("executor %llu has neither exits nor a done target: an exit cannot lead to it", Wide(id)));
+  return ExecutorError(
+      ErrorCode::kTraceAbi, id,
+      Format("executor %llu has neither exits nor a done target: an exit cannot lead to it", Wide(id)));
 }
 
 Status Arena::CheckChain(uint32_t source, uint32_t target) const {

@@ -54,7 +54,7 @@ struct Reference {
   uint32_t next_outbound = 0;
   uint32_t next_inbound = 0;
   uint32_t previous_inbound = 0;
-  uint32_t entry = 0;         // kExit: the number of the target's entry
+  uint32_t entry = 0;  // kExit: the number of the target's entry
   ReferenceKind kind = ReferenceKind::kReloc;
   uint8_t field_bytes = 0;                  // kReloc
   bool relative = false;                    // kReloc

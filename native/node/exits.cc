@@ -4,8 +4,9 @@
 #include "node/arena_handle.h"
 
 namespace jit_arena::node {
-// Takes the id and the entry (0: the first byte; n: entry n - 1) from numbers[] and the context from the call frame; leaves in numbers[] the executor whose
-// exit was taken (0: done), the exit, and whether it is hot. Returns undefined when the run was made.
+// Takes the id and the entry (0: the first byte; n: entry n - 1) from numbers[] and the context from the call frame;
+// leaves in numbers[] the executor whose exit was taken (0: done), the exit, and whether it is hot. Returns undefined
+// when the run was made.
 napi_value Run(napi_env env, napi_callback_info info) {
   void* data = nullptr;
   napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);

@@ -1,5 +1,5 @@
 // What an arena must refuse, with the right code, and without changing anything.
-import { Arena, type Executor } from 'jit-arena';
+import { Arena, type Executor, machine } from 'jit-arena';
 import type { Random } from '../../dist/stress/random';
 import type { Model } from './model.js';
 import { withRelocs } from './model-specs.js';
@@ -140,9 +140,11 @@ export const misuses: readonly ((model: Model, random: Random) => void)[] = [
   // Too large, too crooked, at the wrong time.
   (model) => {
     const { arena } = model;
-    const { reservedBytes } = arena.stats();
-    model.refuses('ERR_ARENA_FULL', () => arena.install({ code: reservedBytes - 1000 }));
-    model.refuses('ERR_ARENA_SIZE', () => arena.install({ code: reservedBytes + 1 }));
+    const { reservedBytes, slabs } = arena.stats();
+    // One slab of what is reserved is the arena's own.
+    const room = reservedBytes - machine.slabBytes;
+    if (slabs > 1) model.refuses('ERR_ARENA_FULL', () => arena.install({ code: room - 1000 }));
+    model.refuses('ERR_ARENA_SIZE', () => arena.install({ code: room + 1 }));
     model.refuses('ERR_ARENA_SIZE', () => arena.allocate({ code: 0 }));
     model.refuses('ERR_ARENA_ALIGNMENT', () => arena.allocate({ code: 1, align: 24 }));
     if (model.pins > 0) model.refuses('ERR_ARENA_BUSY', () => arena.dispose());
