@@ -112,7 +112,7 @@ export class TraceBuilder {
     const relocs: Reloc[] = [];
     for (const placed of layout.parts) {
       const { part, offset, size } = placed;
-      bytes[part.section].set(part.bytes.subarray(0, size), offset);
+      if (part.bytes.length > 0) bytes[part.section].set(part.bytes.subarray(0, size), offset);
       for (const reloc of part.relocs) {
         if (reloc.offset < size) this.#fill(placed, reloc, layout, bytes[part.section], relocs);
       }
