@@ -144,9 +144,15 @@ Status Arena::SetHotStub(ExecutorId id, const PinSlot* self) {
 
 Result<uint32_t> Arena::ExitTag(ExecutorId id, uint32_t exit) {
   std::lock_guard guard(lock_);
-  Result<uint32_t> index = FindExit(id, exit);
-  if (!index.ok()) return index;
-  const Notes* notes = table_.FindNotes(index.value());
+  uint32_t index = IndexOf(id);
+  // Also of a trace that died while it ran and took the exit: what it knows stays until it is reclaimed.
+  bool retired = index != 0 && index < table_.size() && table_.IdOf(index) == id &&
+                 table_[index].State() == ExecutorState::kRetired && exit < table_[index].exit_count;
+  if (!retired) {
+    Result<uint32_t> found = FindExit(id, exit);
+    if (!found.ok()) return found;
+  }
+  const Notes* notes = table_.FindNotes(index);
   return notes != nullptr && exit < notes->exit_tags.size() ? notes->exit_tags[exit] : exit;
 }
 
