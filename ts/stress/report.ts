@@ -93,7 +93,7 @@ function maps({ collect, before: slabsBefore, after: slabsAfter }: BestCollect):
   const cells = key.map((text, level) => `<span><i class="l${level}"></i>${text}</span>`).join('\n');
   return `<section>
 <h2>Pages before and after a collect</h2>
-<p class="note">The collect that freed the most pages, at step ${count(collect.step)}: it moved
+<p class="note">The collect that freed the most pages by moving alone, at step ${count(collect.step)}: it moved
 ${plural(collect.moved, 'executor')} and freed ${plural(collect.pagesFreed, 'page')} in ${micros(collect.micros)}. A row is a slab of
 the arena, a cell a page of 4 KiB; a slab has the same row on both sides. Point at a row for its figures.</p>
 <div class="key">

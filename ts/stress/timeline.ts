@@ -20,7 +20,7 @@ export interface Collect {
   pagesFreed: number;
 }
 
-/** The collect that freed the most pages, with the arena's slabs around it. */
+/** The collect that freed the most pages by moving alone, with the arena's slabs around it. */
 export interface BestCollect {
   collect: Collect;
   before: SlabMap[];
@@ -97,7 +97,9 @@ export class Timeline {
     this.moved += moved;
     this.movedBytes += result.movedBytes;
     this.relocsRewritten += result.relocsRewritten;
-    if (moved > 0 && pagesFreed > (this.best?.collect.pagesFreed ?? 0)) {
+    // One that also evicted frees pages that were full: it shows no compaction.
+    const compacted = moved > 0 && result.evicted === 0;
+    if (compacted && pagesFreed > (this.best?.collect.pagesFreed ?? 0)) {
       this.best = { collect, before, after: this.arena.slabs() };
     }
     this.ratioAfterCollectMax = Math.max(this.ratioAfterCollectMax, ratioOf(this.sample()));
