@@ -43,7 +43,7 @@ export interface ArenaOptions {
   exitThreshold?: number;
   /** The factor by which that grows each time the exit has been hot, 1 or more; 2 unless given. */
   exitGrowth?: number;
-  /** The longest chain of links without progress (`chainDepth`) that `link` allows; no limit unless given. */
+  /** The longest chain of links without progress (`chainDepth`) that `link` and `replace` allow; no limit unless given. */
   maxChainDepth?: number;
   /** Keep every reloc, so that `verify` can name a wrong field; for debugging. */
   fullRecords?: boolean;
@@ -83,6 +83,8 @@ export class Arena {
     if (layout !== 'together' && layout !== 'apart') {
       throw new TypeError(`the layout is ${String(layout)}, and not 'together' or 'apart'`);
     }
+    const { exitThreshold = 1024, exitGrowth = 2, maxChainDepth = maxSize } = options;
+    if (typeof exitGrowth !== 'number') throw new TypeError('exitGrowth is not a number');
     checkCount(maxBytes, addon.machine.maxArenaBytes, 'ERR_ARENA_SIZE', 'maxBytes');
     checkCount(maxRetiredBytes, addon.machine.maxArenaBytes, 'ERR_ARENA_SIZE', 'maxRetiredBytes');
     this.#native = orRaise(
@@ -91,9 +93,9 @@ export class Arena {
         writer: writer === 'auto' ? -1 : writers.indexOf(writer),
         apart: layout === 'apart',
         maxRetiredBytes,
-        exitThreshold: checkCount(options.exitThreshold ?? 1024, 4096, 'ERR_ARENA_SIZE', 'exitThreshold'),
-        exitGrowth: options.exitGrowth ?? 2,
-        maxChainDepth: checkCount(options.maxChainDepth ?? maxSize, maxSize, 'ERR_ARENA_SIZE', 'maxChainDepth'),
+        exitThreshold: checkCount(exitThreshold, 4096, 'ERR_ARENA_SIZE', 'exitThreshold'),
+        exitGrowth,
+        maxChainDepth: checkCount(maxChainDepth, maxSize, 'ERR_ARENA_SIZE', 'maxChainDepth'),
         fullRecords: options.fullRecords === true,
         name: String(name),
       }),
@@ -201,7 +203,7 @@ export class Arena {
    * A function that runs traces with the address of `context` in their first argument register. It returns 0 when the
    * trace was done, a number above 0 when it left through an exit, and one below 0 when that exit has just become hot:
    * a token for `exitOf` and `exitTag`, valid until the next run, free, invalidate or collect. It makes no objects.
-   * ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR; ERR_ARENA_DETACHED when the context's buffer is gone.
+   * ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI; ERR_ARENA_DETACHED when the context's buffer is gone.
    */
   runner(context: ArrayBufferView): Runner {
     return makeRunner(this.#native, context, (executor) => this.#checkOwn(executor as Executor));
@@ -209,12 +211,12 @@ export class Arena {
 
   /** The exit that a token of the last run stands for. ERR_ARENA_EXIT for any other number. */
   exitOf(token: number): ExitTaken {
-    return exitOf(token);
+    return exitOf(this.#native, token);
   }
 
   /** The host's number for the exit that a token of the last run stands for. */
   exitTag(token: number): number {
-    const { executor, exit } = exitOf(token);
+    const { executor, exit } = exitOf(this.#native, token);
     if (this.#native.exitTag(executor, exit) !== 0) raise();
     return numbers[N.id] as number;
   }
@@ -261,7 +263,10 @@ export class Arena {
     return numbers[N.id] as number;
   }
 
-  /** Moves all links that lead to `old` to `replacement`, to the entries of the same numbers; `old` stays alive. */
+  /**
+   * Moves all links that lead to `old` to `replacement`, to the entries of the same numbers, or none; `old` stays
+   * alive. ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI, _BOUNDS, _CHAIN_DEPTH.
+   */
   replace(old: Executor, replacement: Executor): void {
     this.#checkOwn(old);
     this.#checkOwn(replacement);
@@ -271,6 +276,7 @@ export class Arena {
   /**
    * Ends an executor whose assumptions no longer hold: its valid byte is cleared, links to it return to the exit stub,
    * it is never entered again, its id is stale, and its memory is used again when nothing can be inside it.
+   * ERR_ARENA_STALE_EXECUTOR (also for a second time), _REFERENCED, _IMMORTAL.
    */
   invalidate(executor: Executor): void {
     this.#checkOwn(executor);
@@ -280,7 +286,7 @@ export class Arena {
   /**
    * Where hot exits jump instead of returning to the runner: an immovable trace of yours that finds the exit record in
    * the exit register (r11 on x86-64). It lives as long as the arena from then on. `undefined`: back to the runner.
-   * ERR_ARENA_MOVABLE.
+   * ERR_ARENA_MOVABLE, _NOT_FROZEN, _TRACE_ABI.
    */
   setHotStub(executor: Executor | undefined): void {
     if (executor !== undefined) this.#checkOwn(executor);

@@ -18,6 +18,8 @@ export class Executor {
   readonly id: number;
   readonly arena: Arena;
   readonly #native: NativeArena;
+  /** What `entersAtStart` says, once it is known. */
+  #entersAtStart: boolean | undefined;
 
   /** @internal Use `arena.allocate`, `arena.install` or `arena.executor(id)`. */
   constructor(arena: Arena, native: NativeArena, id: number) {
@@ -80,6 +82,26 @@ export class Executor {
     throw new ArenaError('ERR_ARENA_NOT_FROZEN', `executor ${this.id} is still writable and has no address`, {
       executor: this.id,
     });
+  }
+
+  /**
+   * @internal For runners: whether entry 0 is the first byte of code, of an executor that can be run; it does not change.
+   * ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI.
+   */
+  get entersAtStart(): boolean {
+    if (this.#entersAtStart === undefined) {
+      const { frozen, trace, firstEntry } = this.#describe();
+      const details = { executor: this.id };
+      if (!frozen) {
+        throw new ArenaError('ERR_ARENA_NOT_FROZEN', `executor ${this.id} is still writable: freeze it first`, details);
+      }
+      if (!trace) {
+        const message = `executor ${this.id} has neither exits nor a done target: call it through func`;
+        throw new ArenaError('ERR_ARENA_TRACE_ABI', message, details);
+      }
+      this.#entersAtStart = firstEntry === 0;
+    }
+    return this.#entersAtStart;
   }
 
   /**

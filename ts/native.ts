@@ -14,6 +14,9 @@ export interface NativeDescription {
   evictable: boolean;
   makesProgress: boolean;
   exits: number;
+  trace: boolean;
+  /** Offset of entry 0. */
+  firstEntry: number;
   name: string;
   address: bigint;
 }

@@ -8,14 +8,18 @@ import type { ExitTaken } from './types';
 /** Something that a runner can run: an Executor. */
 interface Runnable {
   readonly id: number;
+  readonly entersAtStart: boolean;
 }
 
 /** Runs a trace; see `arena.runner`. `entry` counts the executor's entries. */
 export type Runner = (executor: Runnable, entry?: number) => number;
 
-/** The exit of the last run; tokens are its number + 1, negative when it is hot. */
+/** The exit of the last run, and the arena; tokens are its number + 1, negative when it is hot. */
 const last: ExitTaken = { executor: 0, exit: 0, hot: false };
 let lastToken = 0;
+let lastArena: NativeArena | undefined;
+
+const maxEntry = 0xffff_fffe;
 
 export function makeRunner(
   native: NativeArena,
@@ -30,20 +34,22 @@ export function makeRunner(
   const high = Number(address >> 32n);
   const at = (layout.call + layout.frameIntegers) / 4;
   const { u32 } = mailbox;
-  // `length` costs less than `byteLength`, and both are 0 when the buffer is detached.
-  const typed = context instanceof DataView ? undefined : (context as Uint8Array);
-  const length = typed === undefined ? context.byteLength : typed.length;
+  // The length is 0 when the buffer is detached; a DataView's would throw, and `byteLength` costs more.
+  const bytes = new Uint8Array(context.buffer, context.byteOffset, context.byteLength);
+  const { length } = bytes;
   return (executor, entry = 0) => {
-    if ((typed === undefined ? context.byteLength : typed.length) !== length) {
+    if (bytes.length !== length) {
       throw new ArenaError('ERR_ARENA_DETACHED', "the ArrayBuffer of the runner's context is detached");
     }
     checkOwn(executor);
+    const atStart = executor.entersAtStart && entry === 0;
     numbers[N.id] = executor.id;
-    numbers[N.runEntry] = entry === 0 ? 0 : checkCount(entry, 0xffff_ffff, 'ERR_ARENA_BOUNDS', 'entry');
+    numbers[N.runEntry] = atStart ? 0 : 1 + checkCount(entry, maxEntry, 'ERR_ARENA_BOUNDS', 'entry');
     u32[at] = low;
     u32[at + 1] = high;
     if (native.run() !== undefined) raise();
     rethrowThrown();
+    lastArena = native;
     last.executor = numbers[N.id] as number;
     if (last.executor === 0) {
       lastToken = 0;
@@ -57,10 +63,10 @@ export function makeRunner(
   };
 }
 
-export function exitOf(token: number): ExitTaken {
+export function exitOf(native: NativeArena, token: number): ExitTaken {
   if (typeof token !== 'number') throw new TypeError('the exit token is not a number');
-  if (token === 0 || token !== lastToken) {
-    throw new ArenaError('ERR_ARENA_EXIT', `${token} is not the exit of the last run on this thread`);
+  if (token === 0 || token !== lastToken || native !== lastArena) {
+    throw new ArenaError('ERR_ARENA_EXIT', `${token} is not the exit of the last run, and of this arena`);
   }
   return { ...last };
 }

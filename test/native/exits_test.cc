@@ -1,4 +1,5 @@
 // Exits and links: traces that leave through records, the stubs, and links that survive moves and deaths.
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -52,7 +53,7 @@ struct Host {
   uint64_t context[2] = {0, 0};
 
   explicit Host(ArenaOptions options = {}) {
-    options.max_bytes = 4 * kMiB;
+    options.max_bytes = std::min(options.max_bytes, 4 * kMiB);
     options.full_records = true;
     arena = std::move(Arena::Create(options).value());
     pin = arena->reclaimer().Attach();
@@ -69,8 +70,12 @@ struct Host {
   ExitTaken Run(ExecutorId id, uint64_t exits_to_take) {
     context[0] = 0;
     context[1] = exits_to_take;
+    return RunWith(id, context);
+  }
+
+  ExitTaken RunWith(ExecutorId id, uint64_t* context_of_run) {
     arch::CallFrame frame{};
-    frame.integers[0] = reinterpret_cast<uint64_t>(context);
+    frame.integers[0] = reinterpret_cast<uint64_t>(context_of_run);
     arena->reclaimer().Enter(*pin);
     arena->call_gate()(reinterpret_cast<const void*>(arena->EntryOf(id)), &frame);
     ExitTaken taken = arena->ResolveExit(frame.integer_result);
@@ -259,6 +264,158 @@ TEST(a_record_of_an_executor_freed_while_it_ran_still_resolves) {
   host.arena->reclaimer().Leave(*host.pin);
   CHECK_EQ(taken.executor, id);
   CHECK(host.Holds());
+}
+
+// A trace that calls a C function, which does what it likes to the trace that called it.
+namespace {
+
+struct Meddler {
+  Host* host;
+  ExecutorId caller, running, target, spare;
+  enum { kFree, kInvalidate, kReplace, kEvict, kMove } what;
+  bool waited = true;
+
+  static void Meddle(uint64_t* context) { reinterpret_cast<Meddler*>(context[2])->Meddle(); }
+
+  void Meddle() {
+    Arena& arena = *host->arena;
+    ExecutorId all[] = {caller, running, target};
+    uint64_t places[] = {arena.EntryOf(caller), arena.EntryOf(running), arena.EntryOf(target)};
+    CollectOptions evict;
+    evict.evict_cold = true;
+    switch (what) {
+      case kFree:
+        CHECK(arena.Free(all, 3, host->pin).ok());
+        break;
+      case kInvalidate:
+        for (ExecutorId id : all) CHECK(arena.Invalidate(id, host->pin).ok());
+        break;
+      case kReplace:
+        for (ExecutorId id : all) CHECK(arena.Replace(id, spare).ok());
+        return;
+      case kEvict:
+        arena.Collect(evict, host->pin);
+        arena.Collect(evict, host->pin);
+        for (ExecutorId id : all) CHECK(!arena.Describe(id).ok());
+        break;
+      case kMove:
+        CHECK(arena.Collect({}, host->pin).moved >= 3);
+        break;
+    }
+    // Traps wherever there is room, in code and in state.
+    for (uint32_t bytes : {16384u, 1024u, 48u}) {
+      std::vector<uint8_t> traps(bytes, 0xCC);
+      ExecutorSpec spec;
+      spec.bytes[0] = spec.bytes[2] = traps.data();
+      spec.sizes[0] = spec.sizes[2] = bytes;
+      ExecutorId id = 0;
+      for (int i = 0; i < 60 && arena.Install(&spec, 1, &id, host->pin).ok(); i++) continue;
+    }
+    for (int i = 0; i < 3; i++) {
+      std::optional<FoundAddress> found = arena.Find(places[i]);
+      waited = waited && found && found->retired && found->executor == all[i];
+    }
+  }
+};
+
+}  // namespace
+
+TEST(a_c_function_may_end_the_traces_that_are_executing) {
+  for (auto what : {Meddler::kFree, Meddler::kInvalidate, Meddler::kReplace, Meddler::kEvict, Meddler::kMove}) {
+    for (int writer = 0; writer < os::kWriterKinds; writer++) {
+      ArenaOptions options;
+      options.writer = static_cast<os::WriterKind>(writer);
+      options.max_bytes = options.max_retired_bytes = kMiB;
+      Host host(options);
+      Trace running(1, 0, 10);
+      // In front: push rdi; movabs rax, Meddle; call rax; pop rdi. The calls' stack is aligned.
+      std::vector<uint8_t> call = {0x57, 0x48, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xD0, 0x5F};
+      uint64_t address = reinterpret_cast<uint64_t>(static_cast<void (*)(uint64_t*)>(&Meddler::Meddle));
+      std::memcpy(call.data() + 3, &address, sizeof address);
+      running.code.insert(running.code.begin(), call.begin(), call.end());
+      for (RelocSpec& reloc : running.relocs) reloc.offset += static_cast<uint32_t>(call.size());
+
+      // Between others, so that there is something to move.
+      std::vector<ExecutorId> others;
+      auto install = [&](const Trace& trace) {
+        Trace other(1);
+        other.code.resize(6000);
+        for (int i = 0; i < 2; i++) others.push_back(host.Install(other));
+        return host.Install(trace);
+      };
+      Meddler meddler{&host, 0, 0, 0, 0, what};
+      meddler.caller = install(Trace(1, 0, 1));
+      meddler.running = install(running);
+      meddler.target = install(Trace(1, 0, 100));
+      meddler.spare = install(Trace(1, 0, 50));
+      CHECK(host.arena->Free(others.data(), static_cast<uint32_t>(others.size()), host.pin).ok());
+      CHECK(host.arena->Link(meddler.caller, 0, meddler.running, 0).ok());
+      CHECK(host.arena->Link(meddler.running, 0, meddler.target, 0).ok());
+      uint64_t context[4] = {0, 9, reinterpret_cast<uint64_t>(&meddler), 0};
+      ExitTaken taken = host.RunWith(meddler.caller, context);
+      CHECK(meddler.waited);
+      bool linked = what == Meddler::kReplace || what == Meddler::kMove;
+      CHECK_EQ(context[0], !linked ? 11u : what == Meddler::kMove ? 111u : 61u);
+      CHECK_EQ(taken.executor, !linked ? meddler.running : what == Meddler::kReplace ? meddler.spare : meddler.target);
+      CHECK_EQ(host.arena->Collect({}, host.pin).retired_bytes, 0u);
+      CHECK(host.Holds());
+    }
+  }
+}
+
+TEST(the_call_gate_gives_back_what_a_callee_keeps) {
+  Host host;
+  // Clobbers what a caller may rely on, of which the gate must save all; then an exit, or done.
+  for (bool exit : {false, true}) {
+    Trace trace(1);
+    trace.code.clear();
+    trace.relocs.clear();
+    auto put = [](Trace& to, std::initializer_list<uint8_t> bytes) { to.code.insert(to.code.end(), bytes); };
+    put(trace, {0x31, 0xDB, 0x31, 0xED, 0x45, 0x31, 0xE4, 0x45, 0x31, 0xED});  // xor ebx, ebp, r12d, r13d
+    put(trace, {0x45, 0x31, 0xF6, 0x45, 0x31, 0xFF});                          // xor r14d, r15d
+    put(trace, {0x0F, 0xAE, 0x17, 0xDB, 0xE3, 0xD9, 0x6F, 0x04, 0xFD});        // ldmxcsr, fninit, fldcw, std
+    if (exit) {
+      put(trace, {0x4C, 0x8D, 0x1D, 0, 0, 0, 0, 0x41, 0xFF, 0x23});
+      trace.Reloc(static_cast<uint32_t>(trace.code.size() - 7), TargetKind::kExit, 0, -4);
+    } else {
+      put(trace, {0xE9, 0, 0, 0, 0});
+      trace.Reloc(static_cast<uint32_t>(trace.code.size() - 4), TargetKind::kDone, 0, -4, 4);
+    }
+    ExecutorId id = host.Install(trace);
+    const uint32_t control[] = {0xE040, 0x0C40};
+    arch::CallFrame frame{};
+    frame.integers[0] = reinterpret_cast<uint64_t>(control);
+
+    // A C function that calls the gate with its own two arguments, and returns what differs afterwards.
+    Trace keeps(0);
+    keeps.code.clear();
+    keeps.relocs.clear();
+    put(keeps, {0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x48, 0x83, 0xEC, 0x18});  // pushes; sub
+    const uint8_t registers[][2] = {{0x48, 3}, {0x48, 5}, {0x49, 4}, {0x49, 5}, {0x49, 6}, {0x49, 7}};
+    for (auto [rex, n] : registers) put(keeps, {rex, 0xC7, uint8_t(0xC0 + n), 1, 2, 3, 4});  // mov register, pattern
+    put(keeps, {0x0F, 0xAE, 0x1C, 0x24, 0xD9, 0x7C, 0x24, 0x04});                            // stmxcsr, fnstcw
+    put(keeps, {0x48, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xD0, 0x31, 0xC0});  // mov rax, gate; call rax; xor eax
+    uint64_t gate = reinterpret_cast<uint64_t>(host.arena->call_gate());
+    std::memcpy(keeps.code.data() + keeps.code.size() - 12, &gate, sizeof gate);
+    for (auto [rex, n] : registers) {
+      put(keeps, {rex, 0x81, uint8_t(0xE8 + n), 1, 2, 3, 4});                         // sub register, pattern
+      put(keeps, {uint8_t(rex == 0x48 ? 0x48 : 0x4C), 0x09, uint8_t(0xC0 + 8 * n)});  // or rax, register
+    }
+    put(keeps, {0x0F, 0xAE, 0x5C, 0x24, 0x08, 0xD9, 0x7C, 0x24, 0x0C});                    // stmxcsr, fnstcw
+    put(keeps, {0x48, 0x8B, 0x4C, 0x24, 0x08, 0x48, 0x33, 0x0C, 0x24, 0x48, 0x09, 0xC8});  // or their difference
+    put(keeps, {0x9C, 0x59, 0x81, 0xE1, 0, 4, 0, 0, 0x48, 0x09, 0xC8});                    // or the direction flag
+    put(keeps, {0x48, 0x83, 0xC4, 0x18, 0x41, 0x5F, 0x41, 0x5E, 0x41, 0x5D, 0x41, 0x5C, 0x5D, 0x5B, 0xC3});
+    ExecutorId outer = host.Install(keeps);
+
+    host.arena->reclaimer().Enter(*host.pin);
+    arch::CallFrame call{};
+    call.integers[0] = host.arena->EntryOf(id);
+    call.integers[1] = reinterpret_cast<uint64_t>(&frame);
+    host.arena->call_gate()(reinterpret_cast<const void*>(host.arena->EntryOf(outer)), &call);
+    CHECK_EQ(call.integer_result, 0u);
+    CHECK_EQ(host.arena->ResolveExit(frame.integer_result).executor, exit ? id : 0);
+    host.arena->reclaimer().Leave(*host.pin);
+  }
 }
 
 TEST(the_hot_stub_gets_the_record_in_the_exit_register) {

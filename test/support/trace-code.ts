@@ -2,7 +2,16 @@
 //
 // The convention of these tests: rdi is the context's address at entry, at every exit and at every link. In the context,
 // word 0 is the trail of the traces that ran (one decimal digit each), word 1 counts down the exits to take.
-import type { Arena, Executor, ExecutorSpec, ExitTaken, Reloc, RelocKind, RelocTarget } from 'jit-arena';
+import {
+  type Arena,
+  type Executor,
+  type ExecutorSpec,
+  type ExitTaken,
+  type Reloc,
+  type RelocKind,
+  type RelocTarget,
+  symbolAddress,
+} from 'jit-arena';
 
 export const trail = 0;
 export const exitsToTake = 1;
@@ -64,6 +73,16 @@ export class TraceCode {
     return this.put(0x57, 0xe8).refer(target, { kind: 'R_X86_64_PLT32' }).put(0x5f);
   }
 
+  /**
+   * The same through C: bsearch for the word of state in itself calls `target` once, as its comparison.
+   * push rdi; lea rdi, [rip + state]; mov rsi, rdi; mov edx, 1; mov ecx, 8; movabs r8, target; call bsearch; pop rdi
+   */
+  callThroughC(target: RelocTarget): this {
+    this.put(0x57, 0x48, 0x8d, 0x3d).refer({ own: 'state' }).put(0x48, 0x89, 0xfe, 0xba, 1, 0, 0, 0, 0xb9, 8, 0, 0, 0);
+    this.load([0x49, 0xb8], target).put(0xe8);
+    return this.refer({ address: symbolAddress('bsearch') }, { kind: 'R_X86_64_PLT32' }).put(0x5f);
+  }
+
   /** jmp done */
   done(): this {
     return this.put(0xe9).refer('done', { kind: 'R_X86_64_PLT32' });
@@ -84,19 +103,30 @@ export class TraceCode {
 export const step = (digit: number, more: Partial<ExecutorSpec> = {}): ExecutorSpec =>
   new TraceCode().warm().mark(digit).exitWhileToTake(0).done().spec(more);
 
-/** The same, with a call of the host in the middle, behind which it leaves the digit again: out of its data. */
-export const stepThatCalls = (digit: number, host: RelocTarget): ExecutorSpec =>
+/** How a trace can call its host: at once, or with frames of C in between. */
+export type Call = 'call' | 'callThroughC';
+
+/**
+ * The same, with a call of the host in the middle, behind which it leaves the digit again, out of its data, and counts
+ * the call in its state.
+ */
+export const stepThatCalls = (
+  digit: number,
+  host: RelocTarget,
+  call: Call = 'call',
+  more: Partial<ExecutorSpec> = {},
+): ExecutorSpec =>
   new TraceCode()
     .warm()
     .mark(digit)
-    .call(host)
+    [call](host)
     .put(0x48, 0x6b, 0x07, 10, 0x48, 0x03, 0x05) // imul rax, [rdi], 10; add rax, [rip + data]
     .refer({ own: 'data' })
     .put(0x48, 0x89, 0x07, 0x48, 0xff, 0x05) // mov [rdi], rax; inc qword [rip + state]
     .refer({ own: 'state' })
     .exitWhileToTake(0)
     .done()
-    .spec({ data: Uint8Array.of(digit, 0, 0, 0, 0, 0, 0, 0), state: 8 });
+    .spec({ data: Uint8Array.of(digit, 0, 0, 0, 0, 0, 0, 0), state: 8, ...more });
 
 export interface Ran {
   /** The digits of the traces that ran, in order. */
