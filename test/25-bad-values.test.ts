@@ -227,3 +227,32 @@ describe('bad values', () => {
     });
   });
 });
+
+describe('a length that lies', () => {
+  it('of a typed array in a batch reads nothing beyond its memory', () => {
+    using arena = new Arena();
+    const code = new Uint8Array(8);
+    Object.defineProperty(code, 'length', { value: 65536 });
+    assert.throws(() => arena.installBatch({ code, codeOffsets: [0, 65536] }), { code: 'ERR_ARENA_SIZE' });
+    assert.equal(arena.stats().executors, 0);
+  });
+
+  it('of a list of relocs that grows while it is read counts once', () => {
+    using arena = new Arena();
+    const reloc = { offset: 0, kind: 'R_X86_64_64', target: { own: 'code' } };
+    let reads = 0;
+    const relocs = new Proxy([reloc], {
+      get: (list, key, receiver) => (key === 'length' ? (reads++ === 0 ? 1 : 5e6) : Reflect.get(list, key, receiver)),
+    });
+    const made = (() => {
+      try {
+        return arena.allocate({ code: 64, relocs: relocs as never });
+      } catch (error) {
+        assert(error instanceof TypeError, String(error));
+        return undefined;
+      }
+    })();
+    made?.free();
+    assert(arena.verify().ok);
+  });
+});

@@ -1,5 +1,5 @@
-// The programs in examples/ and every ```js block of README.md run, and print what their comments say: each `// → text`
-// is a line of the output, in the same order.
+// The programs in examples/ and every ```js block of README.md and docs/ run, and print what their comments say: each
+// `// → text` is a line of the output, in the same order.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -44,10 +44,13 @@ describe('examples', () => {
     it(`examples/${file} prints what it says`, () => checkOutput(readFileSync(join(root, 'examples', file), 'utf8')));
   }
 
-  const readme = readFileSync(join(root, 'README.md'), 'utf8');
-  for (const match of readme.matchAll(/^```js\n([\s\S]*?)^```/gm)) {
-    const line = readme.slice(0, match.index).split('\n').length;
-    it(`README.md, line ${line}, prints what it says`, () => checkOutput(match[1] as string));
+  for (const file of ['README.md', ...readdirSync(join(root, 'docs')).map((name) => join('docs', name))]) {
+    if (!file.endsWith('.md')) continue;
+    const text = readFileSync(join(root, file), 'utf8');
+    for (const match of text.matchAll(/^```js\n([\s\S]*?)^```/gm)) {
+      const line = text.slice(0, match.index).split('\n').length;
+      it(`${file}, line ${line}, prints what it says`, () => checkOutput(match[1] as string));
+    }
   }
 
   it('notices a line that is not printed, and one out of order', () => {

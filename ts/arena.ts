@@ -167,7 +167,10 @@ export class Arena {
     // From here on nothing of the caller's runs that could take the bytes away.
     checkOffsets(codeOffsets, checkBytes(code, 'code').length, 'codeOffsets');
     checkOffsets(dataOffsets, checkBytes(data, 'data').length, 'dataOffsets');
-    endRelocs(encoding, relocs?.executor.length ?? 0);
+    endRelocs(
+      encoding,
+      relocsOfEach.reduce((sum, count) => sum + count, 0),
+    );
     const ids = new Float64Array(count);
     if (this.#native.installBatch(code, codeOffsets, data, dataOffsets, relocsOfEach, ids) !== 0) raise();
     return ids;
@@ -289,7 +292,10 @@ export class Arena {
    * ERR_ARENA_MOVABLE, _NOT_FROZEN, _TRACE_ABI.
    */
   setHotStub(executor: Executor | undefined): void {
-    if (executor !== undefined) this.#checkOwn(executor);
+    if (executor !== undefined) {
+      this.#checkOwn(executor);
+      checkId(executor.id, 'the id');
+    }
     if (this.#native.setHotStub(executor?.id ?? 0) !== 0) raise();
   }
 
@@ -388,7 +394,7 @@ export class Arena {
     encodeSection(0, code);
     encodeSection(1, data);
     encodeSection(2, state);
-    endRelocs(encoding, relocs.length);
+    endRelocs(encoding);
     numbers[N.movable] = movable ? 1 : 0;
     numbers[N.evictable] = evictable === undefined ? -1 : evictable ? 1 : 0;
     numbers[N.makesProgress] = makesProgress ? 1 : 0;

@@ -139,7 +139,7 @@ export class Executor {
 
   /** Adds relocs to a writable executor; checked against addresses by `freeze`. ERR_ARENA_RELOC_…, all or none. */
   addRelocs(relocs: readonly Reloc[]): void {
-    endRelocs(encodeRelocs(relocs, this.arena), relocs.length);
+    endRelocs(encodeRelocs(relocs, this.arena));
     if (this.#native.addRelocs(this.id) !== 0) raise();
   }
 

@@ -123,8 +123,11 @@ export function putReloc(
   else put64(u32, at + layout.relocAddend, addend);
 }
 
+// How many relocs the last encodeRelocs has put into the buffer.
+let encoded = 0;
+
 /** Tells native code how many relocs there are. */
-export function endRelocs(encoding: number, count: number): void {
+export function endRelocs(encoding: number, count = encoded): void {
   // There is one buffer. A getter among the caller's values may have used it for an executor of its own.
   if (encoding !== buffers.encodings) {
     throw new TypeError('a getter of the given values made or changed another executor: pass plain values');
@@ -136,7 +139,10 @@ export function endRelocs(encoding: number, count: number): void {
 export function encodeRelocs(relocs: readonly Reloc[], arena: object): number {
   if (!Array.isArray(relocs)) throw new TypeError('relocs is not an array');
   const encoding = beginRelocs();
-  for (let i = 0; i < relocs.length; i++) encodeReloc(i, relocs[i] as Reloc, arena);
+  // Once: a Proxy may say something else the next time.
+  const count = relocs.length;
+  for (let i = 0; i < count; i++) encodeReloc(i, relocs[i] as Reloc, arena);
+  encoded = count;
   return encoding;
 }
 

@@ -38,13 +38,16 @@ export function makeRunner(
   const bytes = new Uint8Array(context.buffer, context.byteOffset, context.byteLength);
   const { length } = bytes;
   return (executor, entry = 0) => {
+    checkOwn(executor);
+    const { id } = executor;
+    const atStart = executor.entersAtStart && entry === 0;
+    const entryNumber = atStart ? 0 : 1 + checkCount(entry, maxEntry, 'ERR_ARENA_BOUNDS', 'entry');
+    // Last, since what is read before may be code of the caller's.
     if (bytes.length !== length) {
       throw new ArenaError('ERR_ARENA_DETACHED', "the ArrayBuffer of the runner's context is detached");
     }
-    checkOwn(executor);
-    const atStart = executor.entersAtStart && entry === 0;
-    numbers[N.id] = executor.id;
-    numbers[N.runEntry] = atStart ? 0 : 1 + checkCount(entry, maxEntry, 'ERR_ARENA_BOUNDS', 'entry');
+    numbers[N.id] = id;
+    numbers[N.runEntry] = entryNumber;
     u32[at] = low;
     u32[at + 1] = high;
     if (native.run() !== undefined) raise();

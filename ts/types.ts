@@ -125,7 +125,7 @@ export interface CompactionPlan {
 export interface Stats {
   /** Writable and frozen. */
   executors: number;
-  /** Code + data + state of frozen executors. */
+  /** Code + data + state + exit records of frozen executors. */
   liveBytes: number;
   /** The same in whole granules, with the arena's own code. */
   spanBytes: number;

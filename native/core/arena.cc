@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 #include <cstring>
 
 #include "base/bits.h"
@@ -17,6 +18,15 @@ constexpr bool kDebug = true;
 #else
 constexpr bool kDebug = false;
 #endif
+
+// Whether so much ordinary memory can be had. Containers end the process when they get none, and a host may ask for
+// gigabytes under `ulimit -v`.
+bool HasMemory(size_t bytes) {
+  if (bytes < kMiB) return true;
+  void* memory = std::malloc(bytes);
+  std::free(memory);
+  return memory != nullptr;
+}
 
 // Names the position of the executor in the caller's list, where there is a list.
 Status WithIndex(Status failed, uint32_t position, uint32_t count) {
@@ -97,8 +107,9 @@ Status Arena::AddStubs(const ArenaOptions& options) {
                                      [](uint8_t* bytes, uint64_t) { arch::WriteHotReturn(bytes); });
   if (!hot.ok()) return std::move(hot.status());
   hot_return_ = hot.value();
-  Result<uint64_t> exit = AddInternal(static_cast<uint32_t>(arch::ExitStubBytes()), nullptr,
-                                      [&](uint8_t* bytes, uint64_t) { arch::WriteExitStub(bytes, hot_return_); });
+  Result<uint64_t> exit = AddInternal(
+      static_cast<uint32_t>(arch::ExitStubBytes()), nullptr,
+      [&](uint8_t* bytes, uint64_t) { arch::WriteExitStub(bytes, hot_return_); }, arch::kHotSlotOffset);
   if (!exit.ok()) return std::move(exit.status());
   exit_stub_ = exit.value();
   linker_.SetStubs(exit.value(), done.value(), options.exit_threshold, options.exit_growth);
@@ -203,6 +214,10 @@ Result<ExecutorId> Arena::Allocate(const ExecutorSpec& spec) {
     failed.error().executor.reset();  // it has no id yet
     return failed;
   }
+  uint64_t staged_bytes = uint64_t{spec.reloc_count} * sizeof(RelocSpec);
+  for (int section = 0; section < kSections; section++)
+    if (spec.bytes[section] != nullptr) staged_bytes += spec.sizes[section];
+  if (!HasMemory(staged_bytes)) return Error{ErrorCode::kNoMemory, "no memory to stage the executor in"};
   Result<uint32_t> index = AddExecutor(spec);
   if (!index.ok()) return std::move(index.status());
   Staged& staged = staged_[index.value()];
@@ -247,6 +262,7 @@ Status Arena::Write(ExecutorId id, Section section, uint32_t offset, const uint8
     return Status::Ok();
   }
   std::vector<uint8_t>& staged = staged_[IndexOf(id)].bytes[static_cast<int>(section)];
+  if (staged.empty() && !HasMemory(size)) return failed(ErrorCode::kNoMemory, "no memory to stage the section in");
   if (staged.empty()) staged.resize(size);
   std::memcpy(staged.data() + offset, bytes, count);
   return Status::Ok();
@@ -261,6 +277,8 @@ Status Arena::AddRelocs(ExecutorId id, const RelocSpec* relocs, uint32_t count) 
     return ExecutorError(ErrorCode::kNotWritable, id, Format("executor %llu is frozen: relocs come before", Wide(id)));
   Staged& staged = staged_[IndexOf(id)];
   size_t before = staged.relocs.size();
+  if (!HasMemory((before + count) * 2 * sizeof(RelocSpec)))
+    return ExecutorError(ErrorCode::kNoMemory, id, "no memory for the relocs");
   staged.relocs.insert(staged.relocs.end(), relocs, relocs + count);
   if (Status failed = linker_.CheckShape(staged.Spec(), id)) {
     staged.relocs.resize(before);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/bits.h"
+#include "core/checksum.h"
 #include "core/code_space.h"
 #include "core/collector.h"
 #include "core/executor_table.h"
@@ -79,7 +80,7 @@ struct PauseStats {
 
 struct ArenaStats {
   uint64_t executors = 0;        // writable and frozen
-  uint64_t live_bytes = 0;       // code + data + state of frozen executors
+  uint64_t live_bytes = 0;       // code + data + state + exit records of frozen executors
   uint64_t span_bytes = 0;       // the same in whole granules, with the arena's own code
   uint64_t committed_bytes = 0;  // pages with memory behind them
   uint64_t reserved_bytes = 0;
@@ -180,14 +181,16 @@ class Arena {
   std::string CheckInvariants();
 
   // `bytes` bytes of the arena's own code, such as a callback's thunk; immovable, there until the arena ends.
-  // `write(bytes, address)` fills them.
+  // `write(bytes, address)` fills them; the first `fixed_bytes` (0: all) never change, and Verify sees to that.
   template <class WriteBytes>
-  Result<uint64_t> AddInternal(uint32_t bytes, const PinSlot* self, WriteBytes write);
+  Result<uint64_t> AddInternal(uint32_t bytes, const PinSlot* self, WriteBytes write, uint32_t fixed_bytes = 0);
 
   // Executing, without the lock. Under a pin: the address at which the executor may be entered until the pin ends, or
   // 0 when the id is stale or not frozen.
   uint64_t EntryOf(ExecutorId id) const {
-    const Executor& executor = table_[IndexOf(id)];
+    uint32_t index = IndexOf(id);
+    if (index == 0 || index >= table_.size()) return 0;
+    const Executor& executor = table_[index];
     // Entry first. An entry stored by a later user of the index was stored after its generation, so the generation that
     // is loaded then is not this id's. The other way round, the index could change hands between the two loads.
     uint64_t entry = executor.entry.load(std::memory_order_acquire);
@@ -266,7 +269,12 @@ class Arena {
   Reclaimer reclaimer_;
   Collector collector_;
   std::unordered_map<uint32_t, Staged> staged_;
-  std::vector<SpanId> internal_;
+  struct Internal {
+    SpanId span;
+    uint32_t bytes;  // that never change; behind them may be a slot that does
+    uint64_t checksum;
+  };
+  std::vector<Internal> internal_;
   arch::CallGate call_gate_ = nullptr;
   uint64_t callback_common_ = 0;
   uint64_t exit_stub_ = 0;
@@ -281,8 +289,9 @@ class Arena {
 };
 
 template <class WriteBytes>
-Result<uint64_t> Arena::AddInternal(uint32_t bytes, const PinSlot* self, WriteBytes write) {
+Result<uint64_t> Arena::AddInternal(uint32_t bytes, const PinSlot* self, WriteBytes write, uint32_t fixed_bytes) {
   std::lock_guard guard(lock_);
+  if (fixed_bytes == 0) fixed_bytes = bytes;
   if (Status failed = CheckProcess()) return failed;
   FlipGate gate(*this, self);
   if (Status busy = gate.Busy()) return busy;
@@ -296,7 +305,8 @@ Result<uint64_t> Arena::AddInternal(uint32_t bytes, const PinSlot* self, WriteBy
   uint64_t address = space_.AddressOf(span.value());
   write(scope.Fill(span.value(), 0, bytes), address);
   space_.SetState(span.value(), SpanState::kInternal);
-  internal_.push_back(span.value());
+  scope.Finish();
+  internal_.push_back({span.value(), fixed_bytes, Checksum(0, reinterpret_cast<const uint8_t*>(address), fixed_bytes)});
   return address;
 }
 

@@ -174,6 +174,11 @@ std::vector<Problem> Arena::Verify() {
   for (uint32_t index = 1; index < table_.size(); index++)
     if (table_[index].State() == ExecutorState::kFrozen) linker_.Verify(index, &problems);
   linker_.VerifyLinks(&problems);
+  for (const Internal& internal : internal_) {
+    uint64_t sum = Checksum(0, reinterpret_cast<const uint8_t*>(space_.AddressOf(internal.span)), internal.bytes);
+    if (sum != internal.checksum)
+      problems.push_back({0, Section::kCode, -1, internal.checksum, sum, "the arena's own code"});
+  }
   return problems;
 }
 

@@ -52,6 +52,7 @@ struct Reference {
   uint32_t target = 0;  // executor; for kLinkUse an external link
   uint32_t site = 0;    // kReloc: as in KeptReloc; kExit: the exit's number
   uint32_t next_outbound = 0;
+  uint32_t previous_outbound = 0;
   uint32_t next_inbound = 0;
   uint32_t previous_inbound = 0;
   uint32_t entry = 0;  // kExit: the number of the target's entry

@@ -239,10 +239,13 @@ uint32_t Linker::LongestChain(uint32_t index, Direction direction, uint32_t end)
 
 void Linker::VerifyExits(uint32_t index, std::vector<Problem>* problems) const {
   const Executor& executor = table_[index];
+  std::vector<uint32_t> reference_of(executor.exit_count);
+  for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound)
+    if (references_[id].kind == ReferenceKind::kExit) reference_of[references_[id].site] = id;
   for (uint32_t exit = 0; exit < executor.exit_count; exit++) {
     const ExitRecord& record = RecordOf(index, exit);
-    LinkedTo linked = FindLink(index, exit);
-    uint64_t expected = linked.target != 0 ? EntryAddress(linked.target, linked.entry) : exit_stub_;
+    uint32_t id = reference_of[exit];
+    uint64_t expected = id != 0 ? EntryAddress(references_[id].target, references_[id].entry) : exit_stub_;
     uint64_t found = record.entry.load(std::memory_order_relaxed);
     int64_t offset = static_cast<int64_t>(executor.RecordsOffset() + arch::kExitRecordBytes * exit);
     if (found != expected)

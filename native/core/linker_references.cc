@@ -14,7 +14,8 @@ Status Linker::AddReference(const Reference& reference) {
   uint32_t& inbound = added.target_is_link() ? links_[added.target].inbound : table_[added.target].inbound;
   added.next_outbound = outbound;
   added.next_inbound = inbound;
-  added.previous_inbound = 0;
+  added.previous_inbound = added.previous_outbound = 0;
+  if (outbound != 0) references_[outbound].previous_outbound = id;
   if (inbound != 0) references_[inbound].previous_inbound = id;
   outbound = inbound = id;
   return Status::Ok();
@@ -146,9 +147,14 @@ uint32_t Linker::FindUnmarkedSource(uint32_t index) const {
 
 void Linker::RemoveReference(uint32_t id) {
   const Reference& reference = references_[id];
-  uint32_t* from = reference.source_is_link() ? &links_[reference.source].outbound : &table_[reference.source].outbound;
-  while (*from != id) from = &references_[*from].next_outbound;
-  *from = reference.next_outbound;
+  uint32_t& outbound =
+      reference.source_is_link() ? links_[reference.source].outbound : table_[reference.source].outbound;
+  if (reference.next_outbound != 0)
+    references_[reference.next_outbound].previous_outbound = reference.previous_outbound;
+  if (reference.previous_outbound != 0)
+    references_[reference.previous_outbound].next_outbound = reference.next_outbound;
+  else
+    outbound = reference.next_outbound;
   RemoveInbound(id);
 }
 

@@ -50,6 +50,13 @@ std::vector<ExecutorId> IdsOf(const Napi::Value& value) {
   return ids;
 }
 
+// That the relocs which numbers[] counts are there: the counts come from lists of the caller's.
+Status CheckRelocs(const Environment& environment) {
+  double count = environment.mailbox->numbers[kRelocs];
+  if (count >= 0 && count <= static_cast<double>(environment.reloc_capacity)) return Status::Ok();
+  return Error{ErrorCode::kRelocBounds, "the list of relocs changed its length while it was read"};
+}
+
 // arguments: code, data, state (Uint8Array, or undefined: zero, of the size in numbers[]), name (string or undefined),
 // entries (Uint32Array or undefined); the rest is in numbers[] and the reloc buffer.
 struct SpecArguments {
@@ -71,7 +78,6 @@ struct SpecArguments {
     spec.exit_count = static_cast<uint32_t>(numbers[kExits]);
     spec.relocs = environment.relocs;
     spec.reloc_count = static_cast<uint32_t>(numbers[kRelocs]);
-    JIT_ARENA_CHECK(spec.reloc_count <= environment.reloc_capacity);
     if (info[3].IsString()) name = info[3].As<Napi::String>().Utf8Value();
     spec.name = name;
     if (info[4].IsTypedArray()) {
@@ -93,6 +99,7 @@ Napi::Value Allocate(const Napi::CallbackInfo& info) {
   ArenaHandle* handle = HandleOf(info, &failed);
   if (handle == nullptr) return failed;
   Environment& environment = *handle->environment;
+  if (Status missing = CheckRelocs(environment)) return environment.Fail(std::move(missing));
   SpecArguments arguments(info, environment);
   Result<ExecutorId> id = handle->arena->Allocate(arguments.spec);
   if (!id.ok()) return environment.Fail(std::move(id.status()));
@@ -105,6 +112,7 @@ Napi::Value Install(const Napi::CallbackInfo& info) {
   ArenaHandle* handle = HandleOf(info, &failed);
   if (handle == nullptr) return failed;
   Environment& environment = *handle->environment;
+  if (Status missing = CheckRelocs(environment)) return environment.Fail(std::move(missing));
   SpecArguments arguments(info, environment);
   ExecutorId id = 0;
   if (Status status = handle->arena->Install(&arguments.spec, 1, &id, handle->pin))
@@ -129,7 +137,11 @@ Napi::Value InstallBatch(const Napi::CallbackInfo& info) {
   uint32_t count = static_cast<uint32_t>(ids.ElementLength());
   std::vector<ExecutorSpec> specs(count);
   const RelocSpec* relocs = environment.relocs;
-  JIT_ARENA_CHECK(environment.mailbox->numbers[kRelocs] <= static_cast<double>(environment.reloc_capacity));
+  if (Status missing = CheckRelocs(environment)) return environment.Fail(std::move(missing));
+  // TypeScript has checked that offsets ascend; what `length` said there may not be what the memory is.
+  if (code_offsets[count] > static_cast<double>(code.ByteLength()) ||
+      data_offsets[count] > static_cast<double>(data.size))
+    return environment.Fail(Error{ErrorCode::kSize, "the offsets of the batch reach beyond its bytes"});
   for (uint32_t i = 0; i < count; i++) {
     ExecutorSpec& spec = specs[i];
     spec.bytes[0] = code.Data() + static_cast<size_t>(code_offsets[i]);
@@ -174,6 +186,7 @@ Napi::Value AddRelocs(const Napi::CallbackInfo& info) {
   ArenaHandle* handle = HandleOf(info, &failed);
   if (handle == nullptr) return failed;
   Environment& environment = *handle->environment;
+  if (Status missing = CheckRelocs(environment)) return environment.Fail(std::move(missing));
   return Done(info, &environment,
               handle->arena->AddRelocs(IdOf(info[0]), environment.relocs,
                                        static_cast<uint32_t>(environment.mailbox->numbers[kRelocs])));
