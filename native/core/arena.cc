@@ -394,9 +394,8 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
   return Status::Ok();
 }
 
-Status Arena::Freeze(const ExecutorId* ids, uint32_t count, const PinSlot* self) {
-  std::lock_guard guard(lock_);
-  if (Status failed = CheckProcess()) return failed;
+// What is due gives room; ERR_ARENA_RETIRED_LIMIT when too much still waits.
+Status Arena::ReclaimForFreeze(const PinSlot* self) {
   Reclaim(self);
   if (reclaimer_.retired_bytes() >= max_retired_bytes_)
     return Error{
@@ -404,6 +403,13 @@ Status Arena::Freeze(const ExecutorId* ids, uint32_t count, const PinSlot* self)
         Format("%llu retired bytes wait for a thread to leave machine code; the limit is %llu: let "
                "the call or pinned() that is under way return, or make the arena with a larger maxRetiredBytes",
                Wide(reclaimer_.retired_bytes()), Wide(max_retired_bytes_))};
+  return Status::Ok();
+}
+
+Status Arena::Freeze(const ExecutorId* ids, uint32_t count, const PinSlot* self) {
+  std::lock_guard guard(lock_);
+  if (Status failed = CheckProcess()) return failed;
+  if (Status failed = ReclaimForFreeze(self)) return failed;
   batch_.clear();
   std::vector<ExecutorSpec> specs;
   Status failed;
@@ -435,13 +441,7 @@ Status Arena::Freeze(const ExecutorId* ids, uint32_t count, const PinSlot* self)
 Status Arena::Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids, const PinSlot* self) {
   std::lock_guard guard(lock_);
   if (Status failed = CheckProcess()) return failed;
-  Reclaim(self);
-  if (reclaimer_.retired_bytes() >= max_retired_bytes_)
-    return Error{
-        ErrorCode::kRetiredLimit,
-        Format("%llu retired bytes wait for a thread to leave machine code; the limit is %llu: let "
-               "the call or pinned() that is under way return, or make the arena with a larger maxRetiredBytes",
-               Wide(reclaimer_.retired_bytes()), Wide(max_retired_bytes_))};
+  if (Status failed = ReclaimForFreeze(self)) return failed;
   batch_.clear();
   Status failed;
   for (uint32_t i = 0; i < count && failed.ok(); i++) {

@@ -243,6 +243,7 @@ class Arena {
   std::vector<ExecutorId> EvictCold();
   SizeClass& SizeClassOf(const Executor& executor);
   void Reclaim(const PinSlot* self);
+  Status ReclaimForFreeze(const PinSlot* self);
   void Synchronise(const PinSlot* self);
   // Keeps other threads out while the flip writer takes execution away from slabs; nothing with other writers.
   class FlipGate {
