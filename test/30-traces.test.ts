@@ -366,7 +366,7 @@ function harmonic(n: number): number {
   return sum - 1;
 }
 
-/** Calls a function; returns 0 when everything that a callee must keep is as it was. */
+/** Calls a function; returns 0 when everything that a callee must keep is as it was, the control words as in any process. */
 function calleeSaved(target: RelocTarget): ExecutorSpec {
   const pattern = [0x78, 0x56, 0x34, 0x12];
   const code = new TraceCode()
@@ -382,7 +382,7 @@ function calleeSaved(target: RelocTarget): ExecutorSpec {
   ] as const;
   for (const [rex, n] of registers) code.put(rex, 0xc7, 0xc0 + n, ...pattern); // mov register, pattern
   code
-    .put(0x0f, 0xae, 0x1c, 0x24, 0xd9, 0x7c, 0x24, 4) // stmxcsr [rsp]; fnstcw [rsp + 4]
+    .put(0xc7, 0x04, 0x24, 0x80, 0x1f, 0, 0, 0xc7, 0x44, 0x24, 4, 0x7f, 3, 0, 0) // mov dword [rsp], 0x1f80; and [rsp + 4], 0x37f
     .put(0xe8)
     .refer(target, { kind: 'R_X86_64_PLT32' })
     .put(0x31, 0xc0); // xor eax, eax
