@@ -5,10 +5,13 @@ import { join, resolve } from 'node:path';
 import { Code, Decoder, DecoderOptions, FlowControl, Instruction, OpKind } from 'iced-x86';
 import type { Arena, Executor, RelocTarget } from 'jit-arena';
 import { Context, NO_EXIT } from '../dist/stress/context';
+import type { Draft } from '../dist/stress/draft';
 import { stressArena } from '../dist/stress/exit';
 import { generate } from '../dist/stress/generate';
 import { withHelpers } from '../dist/stress/helpers';
+import { constantSteps } from '../dist/stress/make-steps';
 import type { Model } from '../dist/stress/model';
+import type { ConstantStep } from '../dist/stress/outside-steps';
 import type { Program } from '../dist/stress/program';
 import { Random } from '../dist/stress/random';
 import { readWorkload, type Shape } from '../dist/stress/workload';
@@ -46,6 +49,14 @@ describe('stress code', () => {
     world = withHelpers(outsideWorld(), arena, 1);
   });
   after(() => arena.dispose());
+
+  it('holds no number that could be an address in the arena, which would be refused once in many runs', () => {
+    const random = new Random(7);
+    const holes = { ...shapesOf('py314-bm_go')[0]!.holes, heapPointers: 2000, pointers: 2000, smallNumbers: 0 };
+    const steps = constantSteps({ shape: { holes }, random } as Draft);
+    assert.equal(steps.length, 4000);
+    for (const step of steps) assert.ok((step as ConstantStep).value < 2n ** 46n + 512n);
+  });
 
   it('comes from recordings of what a JIT did', () => {
     const { created, events, freed, name } = readWorkload(join(folder, 'py314-bench_mix.jsonl.gz'));
