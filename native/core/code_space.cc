@@ -53,6 +53,7 @@ os::Access CodeSpace::AccessOf(Zone zone) {
     case Zone::kFixedData:
       return os::Access::kData;
     case Zone::kState:
+    case Zone::kFixedState:
       break;
   }
   return os::Access::kState;

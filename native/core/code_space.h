@@ -55,6 +55,10 @@ class CodeSpace {
   uint64_t AddressOf(SpanId span) const { return Address(spans_[span].start); }
   void SetState(SpanId span, SpanState state) { SlabOf(span).SetState(span, state); }
   bool KnownZero(SpanId span) const;
+  // Whether WriteScope::Patch changes these bytes with one store.
+  bool CanPatchAtomically(SpanId span, uint32_t offset, uint32_t count) const {
+    return SlabOf(span).view() != nullptr && (AddressOf(span) + offset) % 8 + count <= 8;
+  }
   // The span at an address, or 0. For diagnostics: linear in the slab's spans.
   SpanId FindSpan(uint64_t address) const;
   Slab& SlabOf(SpanId span) const { return *units_[spans_[span].start / unit_granules_]; }

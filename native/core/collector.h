@@ -49,10 +49,14 @@ class Collector {
 
   CompactionPlan Plan() const;
 
-  // `reclaim` frees what is due; it is called after each batch. `synchronise` makes new bytes visible to every core
-  // that executes in the arena. Moving stops where retired bytes would pass `max_retired_bytes`.
-  CollectResult Collect(const CollectOptions& options, uint64_t max_retired_bytes, const std::function<void()>& reclaim,
-                        const std::function<void()>& synchronise);
+  // What collecting needs of the arena that it works for.
+  struct Host {
+    const PinSlot* self;                // the calling thread's pin, or null
+    uint64_t max_retired_bytes;         // moving stops where retired bytes would pass it
+    std::function<void()> reclaim;      // frees what is due; called after each batch
+    std::function<void()> synchronise;  // makes new bytes visible to every core that executes in the arena
+  };
+  CollectResult Collect(const CollectOptions& options, const Host& host);
 
  private:
   struct Victim {
@@ -71,9 +75,21 @@ class Collector {
   uint32_t AlignOf(SpanId span) const;
   // Data of an executor's code, or the other way round; 0 unless they lie apart.
   SpanId SpanBeside(SpanId span) const;
-  // Moves up to `max_moves` executors and `max_bytes` bytes out of the slab; false when no room could be had.
-  bool MoveBatch(Slab& victim, uint32_t max_moves, uint64_t max_bytes, const std::function<void()>& synchronise,
-                 CollectResult* result);
+  // One slab on its way to being empty.
+  struct Evacuation {
+    Slab& slab;
+    uint32_t next;  // granule from which on nobody has been looked at
+    bool stopped;   // no room could be had, or what is left has to wait for other threads
+  };
+  // Both move some executors (their code and data, or their state) out of a slab, up to about `max_bytes` bytes.
+  void MoveBatch(Evacuation& evacuation, uint64_t max_bytes, const Host& host, CollectResult* result);
+  void MoveStateBatch(Evacuation& evacuation, uint64_t max_bytes, const Host& host, CollectResult* result);
+  // Calls visit(span) for live spans from evacuation.next on, which follows, until visit returns false.
+  template <class Visit>
+  void ForEachLeft(Evacuation& evacuation, Visit visit);
+  // Takes those out of batch_ that cannot move while others execute.
+  void DropBlocked();
+  bool CloseGate(ClosedGate& gate, const Host& host);
   SpanId ReserveCopy(SpanId span);
   Slab* PickDestination(Zone zone) const;
 
@@ -82,7 +98,9 @@ class Collector {
   Linker& linker_;
   Reclaimer& reclaimer_;
   Slab* destinations_[kZones] = {};  // during Collect
+  bool gate_refused_ = false;        // during Collect: a thread stayed, and nobody is made to wait again
   std::vector<Move> batch_;          // scratch
+  std::vector<StateMove> state_batch_;
 };
 
 }  // namespace jit_arena

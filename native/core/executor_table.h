@@ -57,6 +57,7 @@ struct Executor {
   uint32_t has_flags : 1 = 0;       // has a valid and a warm byte in its state span
   uint32_t makes_progress : 1 = 0;  // a chain of links through it gets somewhere
   uint32_t immortal : 1 = 0;        // the host's hot stub: not freed before the arena
+  uint32_t state_align_log2 : 4 = 0;
   uint16_t exit_count = 0;
   uint8_t state : 2 = 0;
   uint8_t movable : 1 = 0;
@@ -64,13 +65,15 @@ struct Executor {
   uint8_t marked : 1 = 0;     // scratch of one operation under the lock: member of the set at hand
   uint8_t has_notes : 1 = 0;  // there are Notes for it
   uint8_t evictable : 1 = 0;
-  uint8_t align_log2 : 4 = 0;  // of code
+  uint8_t state_fixed : 1 = 0;  // state holds addresses of state, which the code may have copied: it never moves
+  uint8_t align_log2 : 4 = 0;   // of code
   uint8_t data_align_log2 : 4 = 0;
 
   Executor() : kept_heap(nullptr) {}
 
   ExecutorState State() const { return static_cast<ExecutorState>(state); }
   void SetState(ExecutorState to) { state = static_cast<uint8_t>(to); }
+  bool StateMoves() const { return movable && !state_fixed; }
   // Where data begins within the code span; meaningless when apart.
   uint32_t DataOffset() const {
     uint32_t align = 1u << data_align_log2;

@@ -71,7 +71,8 @@ struct ExitRecord {
   std::atomic<uint64_t> entry;  // where the exit goes: the exit stub, or a linked executor
   uint32_t executor;            // index
   uint16_t exit;
-  uint16_t temperature;  // counted down by the exit stub, without atomicity: counts may be lost between threads
+  // Counted down by the exit stub in one instruction that is not atomic: counts may be lost between threads.
+  std::atomic<uint16_t> temperature;
 };
 static_assert(sizeof(ExitRecord) == arch::kExitRecordBytes);
 
@@ -91,6 +92,12 @@ struct Move {
   uint32_t executor;
   SpanId code_from, code_to;
   SpanId data_from, data_to;  // 0 unless apart
+};
+
+// State of an executor on its way to another span.
+struct StateMove {
+  uint32_t executor;
+  SpanId from, to;
 };
 
 class Linker {
@@ -153,14 +160,24 @@ class Linker {
   std::atomic<uint8_t>* ValidByte(uint32_t index) const;
   std::atomic<uint8_t>* WarmByte(uint32_t index) const;
 
-  // Moves, for a batch whose executors are distinct: Copy writes new copies, fixed up against the final addresses of
-  // the whole batch; Publish switches entries and rewrites references from outside the batch. Returns rewritten
-  // fields. Between the two no failure is possible.
+  // Moves, for a batch whose executors are distinct and `marked`: Copy writes new copies, fixed up against the final
+  // addresses of the whole batch; Publish switches entries and rewrites references from outside the batch. Returns
+  // rewritten fields. Between the two no failure is possible.
+
+  // Whether what refers to the executor from outside the batch can be rewritten while other threads execute it: only
+  // with one aligned store, which needs a view and a field within 8 aligned bytes.
+  bool CanMoveBesideOthers(uint32_t index) const;
   Status OpenForMove(WriteScope& scope, const std::vector<Move>& batch);
   uint64_t Copy(WriteScope& scope, const std::vector<Move>& batch);
   uint64_t Publish(WriteScope& scope, const std::vector<Move>& batch);
-  // Fields that a move of this executor rewrites.
+  // Moves of state, exit records included, for a batch of distinct executors: nobody may be pinned, since machine code
+  // changes state at any time and holds its addresses in registers. The code stays and its fields are rewritten where
+  // they stand. Returns rewritten fields; cannot fail once it is open.
+  Status OpenForStateMove(WriteScope& scope, const std::vector<StateMove>& batch);
+  uint64_t MoveState(WriteScope& scope, const std::vector<StateMove>& batch);
+  // Fields that a move of this executor rewrites; of its state.
   uint64_t CountRewrites(uint32_t index) const;
+  uint64_t CountStateRewrites(uint32_t index) const;
 
   // Appends what does not hold of a frozen executor's bytes.
   void Verify(uint32_t index, std::vector<Problem>* problems) const;
@@ -223,6 +240,11 @@ class Linker {
   uint64_t MoveDelta(uint32_t index, Section section) const;
   // The span and the offset in it of a field of an executor.
   SpanId SpanOfSite(const Executor& executor, uint32_t site, uint32_t* offset) const;
+  // Adds `delta` to a field where it stands.
+  void PatchField(WriteScope& scope, const Executor& executor, uint32_t site, uint8_t field_bytes, uint64_t delta);
+  // Calls visit(source, site, field_bytes) for each field that a move of the executor's state rewrites.
+  template <class Visit>
+  void ForEachStateField(uint32_t index, Visit visit) const;
   void InitialiseExits(uint32_t index, uint8_t* state);
   void MakeCold(ExitRecord& record) const;
   void VerifyExits(uint32_t index, std::vector<Problem>* problems) const;

@@ -31,14 +31,16 @@ void Linker::SetStubs(uint64_t exit_stub, uint64_t done_stub, uint32_t exit_thre
 uint16_t Linker::FirstTemperature() const { return Temperature(exit_threshold_, 0); }
 
 void Linker::MakeCold(ExitRecord& record) const {
-  record.temperature = FirstTemperature();
+  record.temperature.store(FirstTemperature(), std::memory_order_relaxed);
   // Release: a thread that takes the exit from now on reaches the stub; who has taken it is under its pin.
   record.entry.store(exit_stub_, std::memory_order_release);
 }
 
 void Linker::Backoff(ExitRecord& record) const {
-  uint32_t backoff = std::min<uint32_t>((record.temperature & kLargestBackoff) + 1u, kLargestBackoff);
-  record.temperature = Temperature(exit_threshold_ * std::pow(exit_growth_, backoff), backoff);
+  uint32_t temperature = record.temperature.load(std::memory_order_relaxed);
+  uint32_t backoff = std::min<uint32_t>((temperature & kLargestBackoff) + 1u, kLargestBackoff);
+  record.temperature.store(Temperature(exit_threshold_ * std::pow(exit_growth_, backoff), backoff),
+                           std::memory_order_relaxed);
 }
 
 // Fills what stands behind the state in its span.

@@ -24,6 +24,24 @@ SpanId Linker::SpanOfSite(const Executor& executor, uint32_t site, uint32_t* off
   return executor.code_span;
 }
 
+bool Linker::CanMoveBesideOthers(uint32_t index) const {
+  for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
+    const Reference& reference = references_[id];
+    SpanId written = 0;
+    uint32_t offset = arch::kExternalLinkSlotOffset;
+    uint32_t bytes = 8;
+    if (reference.kind == ReferenceKind::kSlot) {
+      written = links_[reference.source].span;
+    } else if (reference.has_field() && reference.target_section != Section::kState &&
+               !table_[reference.source].marked) {
+      written = SpanOfSite(table_[reference.source], reference.site, &offset);
+      bytes = reference.field_bytes;
+    }
+    if (written != 0 && !space_.CanPatchAtomically(written, offset, bytes)) return false;
+  }
+  return true;
+}
+
 Status Linker::OpenForMove(WriteScope& scope, const std::vector<Move>& batch) {
   moving_.clear();
   for (const Move& move : batch) {
@@ -39,7 +57,8 @@ Status Linker::OpenForMove(WriteScope& scope, const std::vector<Move>& batch) {
       uint32_t offset;
       SpanId written = 0;
       if (reference.kind == ReferenceKind::kSlot) written = links_[reference.source].span;
-      if (reference.has_field()) written = SpanOfSite(table_[reference.source], reference.site, &offset);
+      if (reference.has_field() && !table_[reference.source].marked)
+        written = SpanOfSite(table_[reference.source], reference.site, &offset);
       if (written == 0) continue;
       if (Status failed = scope.Open(written)) return failed;
     }
@@ -89,25 +108,78 @@ uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
         fields++;
         continue;
       }
-      uint32_t offset = arch::kExternalLinkSlotOffset;
-      uint32_t count = 8;
-      SpanId span = 0;
+      uint64_t delta = MoveDelta(index, reference.target_section);
       if (reference.kind == ReferenceKind::kSlot) {
-        span = links_[reference.source].span;
-      } else if (reference.has_field() && moving_.count(reference.source) == 0) {
+        SpanId span = links_[reference.source].span;
+        uint64_t target = LoadAs<uint64_t>(reinterpret_cast<const uint8_t*>(SlotAddress(reference.source))) + delta;
+        scope.Patch(span, arch::kExternalLinkSlotOffset, reinterpret_cast<const uint8_t*>(&target), sizeof target);
+      } else if (reference.has_field() && reference.target_section != Section::kState &&
+                 !table_[reference.source].marked) {
         // Sources in the batch were fixed up as they were copied.
-        span = SpanOfSite(table_[reference.source], reference.site, &offset);
-        count = reference.field_bytes;
+        PatchField(scope, table_[reference.source], reference.site, reference.field_bytes, delta);
+      } else {
+        continue;
       }
-      if (span == 0) continue;
-      uint8_t field[8];
-      std::memcpy(field, reinterpret_cast<const uint8_t*>(space_.AddressOf(span) + offset), count);
-      arch::Shift(static_cast<uint8_t>(count), field, MoveDelta(index, reference.target_section));
-      scope.Patch(span, offset, field, count);
       fields++;
     }
   }
   moving_.clear();
+  return fields;
+}
+
+void Linker::PatchField(WriteScope& scope, const Executor& executor, uint32_t site, uint8_t field_bytes,
+                        uint64_t delta) {
+  uint32_t offset;
+  SpanId span = SpanOfSite(executor, site, &offset);
+  uint8_t field[8];
+  std::memcpy(field, reinterpret_cast<const uint8_t*>(space_.AddressOf(span) + offset), field_bytes);
+  arch::Shift(field_bytes, field, delta);
+  scope.Patch(span, offset, field, field_bytes);
+}
+
+// ---- State
+
+template <class Visit>
+void Linker::ForEachStateField(uint32_t index, Visit visit) const {
+  const Executor& executor = table_[index];
+  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc& kept) {
+    if (kept.anchor == Anchor::kState) visit(index, kept.site, kept.field_bytes);
+  });
+  for (uint32_t id = executor.inbound; id != 0; id = references_[id].next_inbound) {
+    const Reference& reference = references_[id];
+    if (reference.has_field() && reference.target_section == Section::kState)
+      visit(reference.source, reference.site, reference.field_bytes);
+  }
+}
+
+Status Linker::OpenForStateMove(WriteScope& scope, const std::vector<StateMove>& batch) {
+  Status failed;
+  for (const StateMove& move : batch)
+    ForEachStateField(move.executor, [&](uint32_t source, uint32_t site, uint8_t) {
+      uint32_t offset;
+      if (failed.ok()) failed = scope.Open(SpanOfSite(table_[source], site, &offset));
+    });
+  return failed;
+}
+
+uint64_t Linker::MoveState(WriteScope& scope, const std::vector<StateMove>& batch) {
+  uint64_t fields = 0;
+  for (const StateMove& move : batch) {
+    uint32_t bytes = space_[move.from].granules * kGranuleBytes;
+    std::memcpy(scope.Fill(move.to, 0, bytes), reinterpret_cast<const uint8_t*>(space_.AddressOf(move.from)), bytes);
+    uint64_t delta = space_.AddressOf(move.to) - space_.AddressOf(move.from);
+    ForEachStateField(move.executor, [&](uint32_t source, uint32_t site, uint8_t field_bytes) {
+      PatchField(scope, table_[source], site, field_bytes, delta);
+      fields++;
+    });
+    table_[move.executor].state_span = move.to;
+  }
+  return fields;
+}
+
+uint64_t Linker::CountStateRewrites(uint32_t index) const {
+  uint64_t fields = 0;
+  ForEachStateField(index, [&](uint32_t, uint32_t, uint8_t) { fields++; });
   return fields;
 }
 
