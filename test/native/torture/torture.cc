@@ -1,0 +1,827 @@
+// The torture: threads call, run, and loop through chains of executors while others install, link, replace, invalidate,
+// free, evict and compact them as fast as they can. docs/torture.md describes it, and the mistakes that it has found.
+//
+//   torture --seconds 600 --seed 7                        all set-ups, one after the other
+//   torture --seconds 60 --executors 8 --slices           one: see Usage
+//
+// Exit status 0: nothing was torn, stale, half moved or lost. The first failure ends it.
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_set>
+
+#include "torture/host.h"
+#include "torture/program.h"
+
+namespace torture {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr const char* kUsage =
+    "torture [--seconds N] [--seed N] and, for one set-up instead of all:\n"
+    "  --executors N       about so many live at a time (4000)\n"
+    "  --slices            collect in the smallest slices; otherwise everything at once\n"
+    "  --writer NAME       alias, procmem or flip (alias)\n"
+    "  --apart             data in slabs of its own\n"
+    "  --without-barrier   as on a kernel without membarrier\n"
+    "  --retired-limit N   bytes that may wait for pins (a quarter of the arena)\n"
+    "  --runners N         threads that run and call (3)\n";
+
+struct SetUp {
+  uint32_t executors = 4000;
+  bool slices = false;
+  jit_arena::os::WriterKind writer = jit_arena::os::WriterKind::kAlias;
+  bool apart = false;
+  bool without_barrier = false;
+  uint64_t retired_limit = 0;
+  uint32_t runners = 3;
+};
+
+const char* const kWriterNames[] = {"alias", "procmem", "flip"};
+
+std::string Describe(const SetUp& set_up) {
+  std::string text = "--executors " + std::to_string(set_up.executors);
+  if (set_up.slices) text += " --slices";
+  text += std::string(" --writer ") + kWriterNames[static_cast<int>(set_up.writer)];
+  if (set_up.apart) text += " --apart";
+  if (set_up.without_barrier) text += " --without-barrier";
+  if (set_up.retired_limit != 0) text += " --retired-limit " + std::to_string(set_up.retired_limit);
+  return text + " --runners " + std::to_string(set_up.runners);
+}
+
+// ---- Failing
+
+char how_to_repeat[256];
+
+[[noreturn]] void Fail(const char* format, ...) {
+  // One failure is enough, and others often follow from it.
+  static std::atomic_flag failing = ATOMIC_FLAG_INIT;
+  while (failing.test_and_set()) pause();
+  std::va_list arguments;
+  va_start(arguments, format);
+  std::printf("FAILED: ");
+  std::vprintf(format, arguments);
+  va_end(arguments);
+  std::printf("\n  torture %s\n", how_to_repeat);
+  std::fflush(stdout);
+  _exit(1);
+}
+
+const Host* host_of_signals = nullptr;
+
+// Code that is stale or half written traps, or goes anywhere.
+void OnSignal(int number, siginfo_t* info, void*) {
+  auto address = reinterpret_cast<uint64_t>(info->si_addr);
+  bool inside = host_of_signals != nullptr && host_of_signals->Contains(address);
+  char text[400];
+  int length = std::snprintf(text, sizeof text, "FAILED: signal %d at %#llx%s\n  torture %s\n", number,
+                             static_cast<unsigned long long>(address), inside ? ", in the arena" : "", how_to_repeat);
+  if (write(STDOUT_FILENO, text, static_cast<size_t>(length)) < 0) _exit(2);
+  _exit(1);
+}
+
+void CatchSignals() {
+  struct sigaction action = {};
+  action.sa_sigaction = OnSignal;
+  action.sa_flags = SA_SIGINFO;
+  for (int number : {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE}) sigaction(number, &action, nullptr);
+}
+
+// ---- What the threads share
+
+// When each executor's death was complete, in steps of `time_of_deaths`; found by its life. A run that begins later
+// must not meet it.
+class Deaths {
+ public:
+  Deaths() : died_(new std::atomic<uint64_t>[kLives]) {
+    for (uint64_t i = 0; i < kLives; i++) died_[i].store(kAlive, std::memory_order_relaxed);
+  }
+  uint64_t now() const { return now_.load(std::memory_order_acquire); }
+  void Birth(uint64_t key) { At(key).store(kAlive, std::memory_order_relaxed); }
+  void Death(uint64_t key) { At(key).store(now_.fetch_add(1) + 1, std::memory_order_relaxed); }
+  bool DiedBefore(uint64_t key, uint64_t when) { return At(key).load(std::memory_order_relaxed) <= when; }
+
+ private:
+  static constexpr uint64_t kLives = 1 << 22;  // lives so far apart share a place
+  static constexpr uint64_t kAlive = ~uint64_t{0};
+  std::atomic<uint64_t>& At(uint64_t key) {
+    uint64_t serial = LifeOf(key) >> (kMemberBits + kFamilyBits);
+    return died_[(serial << kMemberBits | MemberOf(key)) & (kLives - 1)];
+  }
+  std::unique_ptr<std::atomic<uint64_t>[]> died_;
+  std::atomic<uint64_t> now_{0};
+};
+
+// Who lives in a place, for those who want to execute or link it; 0: nobody.
+class Slot {
+ public:
+  void Publish(ExecutorId id, bool function) {
+    value_.store(id | (function ? kIsFunction : 0), std::memory_order_release);
+  }
+  void Withdraw(ExecutorId id) {
+    uint64_t value = value_.load(std::memory_order_relaxed);
+    if ((value & ~kIsFunction) == id) value_.compare_exchange_strong(value, 0);
+  }
+  ExecutorId Look(bool* function = nullptr) const {
+    uint64_t value = value_.load(std::memory_order_acquire);
+    if (function != nullptr) *function = (value & kIsFunction) != 0;
+    return value & ~kIsFunction;
+  }
+
+ private:
+  static constexpr uint64_t kIsFunction = uint64_t{1} << 63;
+  std::atomic<uint64_t> value_{0};
+};
+
+struct Figures {
+  std::atomic<uint64_t> runs{0}, calls{0}, stale{0}, exits{0}, dead_exits{0}, installs{0}, deaths{0}, links{0},
+      collects{0}, moved{0}, evicted{0}, checks{0}, naps{0}, largest_retired{0}, limited{0};
+};
+
+class Torture;
+
+// What a thread that executes knows: its pin, and how often it has executed what.
+struct Executing {
+  Executing(Torture& torture, uint64_t seed);
+  ~Executing();
+
+  // One run or call of whoever lives in the slot, checked. `fuel` bounds the traces of a run. False: nobody does.
+  bool Execute(uint32_t slot, uint32_t fuel);
+
+  Torture& torture;
+  Host& host;
+  Host::Thread* thread;
+  Random random;
+  std::function<void()> inside;  // what the next call of Outside does, once
+  uint32_t depth = 0;            // runs under way, one inside the other
+  struct Count {
+    uint64_t life = 0;
+    uint64_t executed = 0;
+  };
+  std::vector<Count> counts;  // by slot, of its youngest life that this thread has met
+  std::vector<uint64_t> ledger;
+
+ private:
+  void Check(uint64_t key_slot, const Context& context, uint64_t began, uint32_t fuel, const uint64_t* log,
+             const Taken& taken, uint64_t since);
+  void CountExecution(uint64_t key);
+  std::vector<uint64_t> logs_[2];
+};
+
+constexpr uint32_t kLedgerCounters = 4;
+constexpr uint32_t kMaxFuel = 4096;
+
+struct Family {
+  uint64_t serial = 0;
+  std::vector<uint64_t> keys;
+  std::vector<ExecutorId> ids;  // 0: evicted
+};
+
+class Torture {
+ public:
+  Torture(const SetUp& set_up, uint64_t seed);
+  void Run(seconds duration);
+
+  bool stopping() const { return stop_.load(std::memory_order_relaxed); }
+  // Every thread says now and then that it is alive.
+  void Beat(int place) { beats_[place].fetch_add(1, std::memory_order_relaxed); }
+
+  SetUp set_up;
+  uint64_t seed;
+  Host host;
+  Deaths deaths;
+  uint32_t family_count;
+  std::vector<Slot> slots;
+  Figures figures;
+  ExecutorId ledger = 0;
+  uint32_t RandomSlot(Random& random) const { return random(static_cast<uint32_t>(slots.size())); }
+
+ private:
+  // What one thread of the host's changes: its own families, and fillers that keep the survivors apart.
+  struct Mutator {
+    Mutator(Torture& torture, uint32_t number, uint64_t seed)
+        : torture(torture), host(torture.host), executing(torture, seed), number(number) {}
+    void Loop(int place);
+    void Build(uint32_t family);
+    void Replace(uint32_t family);
+    void Kill(Family* family);
+    void KillInside(uint32_t family);
+    void LinkSome(uint32_t family);
+    void UnlinkSome(uint32_t family);
+    void ChurnFillers();
+    void AwaitEvicted(Family* family);
+    Torture& torture;
+    Host& host;
+    Executing executing;
+    uint32_t number;
+    std::vector<ExecutorId> fillers;
+  };
+
+  void RunnerLoop(int place, Executing& executing);
+  void SleeperLoop(int place, Executing& executing);
+  void CompactorLoop(int place);
+  void CheckerLoop(int place);
+  void CheckCounters(const std::vector<const Executing*>& all);
+  ErrorCode Install(Host::Thread* thread, const std::vector<Program>& programs, ExecutorId* ids, Random& random);
+  // A host's link; either side may have been evicted.
+  void Link(ExecutorId source, uint32_t exit, ExecutorId target, uint32_t entry);
+
+  static constexpr uint32_t kMutators = 2;
+  std::vector<Family> families_;
+  std::atomic<uint64_t> serial_{0};
+  std::mutex evicted_lock_;
+  std::unordered_set<ExecutorId> evicted_;
+  std::atomic<bool> stop_{false};
+  std::atomic<uint64_t> beats_[16] = {};
+  friend struct Executing;
+};
+
+// ---- Executing
+
+Executing::Executing(Torture& torture, uint64_t seed)
+    : torture(torture),
+      host(torture.host),
+      thread(host.Attach()),
+      random{seed},
+      counts(torture.slots.size()),
+      ledger(kLedgerCounters) {
+  for (std::vector<uint64_t>& log : logs_) log.resize(2 * kMaxFuel + 2);
+}
+
+Executing::~Executing() { host.Detach(thread); }
+
+void Executing::CountExecution(uint64_t key) {
+  ledger[FamilyOf(key) % kLedgerCounters]++;
+  Count& count = counts[SlotOf(key)];
+  uint64_t life = LifeOf(key);
+  if (life < count.life) return;  // its counter went with it
+  if (life > count.life) count = {life, 0};
+  count.executed++;
+}
+
+bool Executing::Execute(uint32_t slot, uint32_t fuel) {
+  bool function;
+  ExecutorId id = torture.slots[slot].Look(&function);
+  if (id == 0) return false;
+  uint64_t* log = logs_[depth].data();
+  Context context;
+  uint64_t began = context.sum = random.state;
+  context.fuel = fuel;
+  context.log = log;
+  context.runner = this;
+  Taken taken{0, 0};
+  uint64_t since = torture.deaths.now();
+  bool outer = random(2) == 0;  // a pin around it, for the questions below
+  if (outer) host.Enter(thread);
+  depth++;
+  bool ran = function ? host.Call(thread, id, &context, &context.sum) : host.Run(thread, id, &context, &taken);
+  depth--;
+  if (ran && outer && taken.executor != 0 && random(8) == 0) {
+    const uint64_t* last = context.log - 1;
+    while (last >= log && (*last & kFunction) != 0) last--;
+    uint32_t tag = 0;
+    ErrorCode failed = host.ExitTag(taken.executor, taken.exit, &tag);
+    if (failed != ErrorCode::kOk) Fail("the exit of a run has no tag under its pin: %s", LastMessage().c_str());
+    if (taken.exit != kDeadExit && (last < log || tag != ExitTagOf(*last, taken.exit)))
+      Fail("exit %u of executor %llu has another executor's tag", taken.exit,
+           static_cast<unsigned long long>(taken.executor));
+  }
+  if (outer) host.Leave(thread);
+  if (!ran) {
+    torture.figures.stale.fetch_add(1, std::memory_order_relaxed);
+    return false;
+  }
+  Check(slot, context, began, fuel, log, taken, since);
+  return true;
+}
+
+void Executing::Check(uint64_t slot, const Context& context, uint64_t began, uint32_t fuel, const uint64_t* log,
+                      const Taken& taken, uint64_t since) {
+  uint64_t sum = began;
+  uint64_t last_trace = 0;
+  uint32_t traces = 0;
+  for (const uint64_t* at = log; at != context.log; at++) {
+    uint64_t key = *at;
+    auto where = [&] { return static_cast<int>(at - log); };
+    auto life = [&] { return static_cast<unsigned long long>(LifeOf(key)); };
+    if (SlotOf(key) >= torture.slots.size()) Fail("a run logged %#llx at %d: no executor's key", life(), where());
+    // Whoever was executed was published before; see the slot's store.
+    torture.slots[SlotOf(key)].Look();
+    if (at == log && SlotOf(key) != slot) Fail("the run began with executor %llx, not with its own", life());
+    if (torture.deaths.DiedBefore(key, since))
+      Fail("stale: executor %llx was executed at step %d of a run that began after its death", life(), where());
+    CountExecution(key);
+    sum = Step(sum, key);
+    if ((key & kFunction) == 0) {
+      traces++;
+      last_trace = key;
+    }
+    // What it leads to directly is of its own family and life.
+    uint64_t next = at + 1 != context.log ? at[1] : 0;
+    bool same = next != 0 && LifeOf(next ^ key) >> (kMemberBits + kFamilyBits) == 0 && FamilyOf(next) == FamilyOf(key);
+    if ((key & kCalls) != 0 && (!same || (next & kFunction) == 0))
+      Fail("executor %llx called %llx and not its own function", life(), static_cast<unsigned long long>(next));
+    uint64_t jumped = (key & kFunction) != 0 ? last_trace : (key & kCalls) != 0 ? 0 : key;
+    if ((jumped & kJumps) != 0 && traces < fuel && taken.exit != kDeadExit &&
+        (!same || MemberOf(next) != MemberOf(jumped) + 1))
+      Fail("executor %llx jumped to %llx and not to the next of its family", life(),
+           static_cast<unsigned long long>(next));
+  }
+  if (sum != context.sum)
+    Fail("a run of %d executors from slot %u computed %#llx and should have computed %#llx",
+         static_cast<int>(context.log - log), static_cast<unsigned>(slot), static_cast<unsigned long long>(context.sum),
+         static_cast<unsigned long long>(sum));
+  if (context.log - log == 1 && (*log & kFunction) != 0) {
+    torture.figures.calls.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
+  torture.figures.runs.fetch_add(1, std::memory_order_relaxed);
+  if (traces == fuel) {
+    if (taken.executor != 0) Fail("a run that was done took exit %u", taken.exit);
+    return;
+  }
+  torture.figures.exits.fetch_add(1, std::memory_order_relaxed);
+  if (taken.executor == 0) Fail("a run was done after %u traces of %u", traces, fuel);
+  if (taken.exit == kDeadExit) {
+    torture.figures.dead_exits.fetch_add(1, std::memory_order_relaxed);
+    host.Enter(thread);
+    if (host.Entry(thread, taken.executor) != 0) Fail("a live executor took itself for invalidated");
+    host.Leave(thread);
+  } else if (taken.exit != (sum & 1) || (last_trace & kJumps) != 0) {
+    Fail("executor %llx cannot have taken exit %u", static_cast<unsigned long long>(LifeOf(last_trace)), taken.exit);
+  }
+}
+
+// ---- The host's threads
+
+Torture::Torture(const SetUp& set_up, uint64_t seed)
+    : set_up(set_up),
+      seed(seed),
+      host({32 * jit_arena::kMiB, set_up.retired_limit, set_up.writer, set_up.apart, set_up.without_barrier}),
+      family_count(std::max(2u, set_up.executors / 2)),
+      slots(family_count * kMaxMembers),
+      families_(family_count) {
+  if (host.Install(nullptr, {Program::Ledger(kLedgerCounters)}, &ledger) != ErrorCode::kOk) Fail("no ledger");
+}
+
+ErrorCode Torture::Install(Host::Thread* thread, const std::vector<Program>& programs, ExecutorId* ids,
+                           Random& random) {
+  for (;;) {
+    ErrorCode code = programs.size() == 1 && random(2) == 0 ? host.AllocateAndFreeze(thread, programs, ids)
+                                                            : host.Install(thread, programs, ids);
+    // It can be full, a thread may sleep with much retired behind it, and where writing needs the gate also before it.
+    bool later = code == ErrorCode::kFull || code == ErrorCode::kRetiredLimit || code == ErrorCode::kBusy;
+    if (code == ErrorCode::kOk || (later && stopping())) return code;
+    if (!later) Fail("an install failed: %s", LastMessage().c_str());
+    figures.limited.fetch_add(1, std::memory_order_relaxed);
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+}
+
+void Torture::Link(ExecutorId source, uint32_t exit, ExecutorId target, uint32_t entry) {
+  if (source == 0 || target == 0) return;
+  ErrorCode code = host.Link(source, exit, target, entry);
+  // The target may be a function, which no exit can lead to.
+  if (code != ErrorCode::kOk && code != ErrorCode::kStaleExecutor && code != ErrorCode::kTraceAbi)
+    Fail("a link failed: %s", LastMessage().c_str());
+  figures.links.fetch_add(code == ErrorCode::kOk, std::memory_order_relaxed);
+}
+
+void Torture::Mutator::Build(uint32_t number) {
+  Family& family = torture.families_[number];
+  Random& random = executing.random;
+  uint64_t serial = torture.serial_.fetch_add(1) + 1;
+  constexpr uint64_t kKinds[][kMaxMembers + 1] = {{0},
+                                                  {0},
+                                                  {kJumps, 0},
+                                                  {kFunction, kCalls},
+                                                  {kFunction, kCalls | kJumps, kCalls},
+                                                  {kFunction, kCalls | kJumps, kJumps, kCalls}};
+  constexpr uint32_t kMembers[] = {1, 1, 2, 2, 3, 4};
+  uint32_t kind = random(6);
+  std::vector<Program> programs;
+  std::vector<uint64_t> keys;
+  for (uint32_t member = 0; member < kMembers[kind]; member++) {
+    keys.push_back(MakeKey(serial, number, member, kKinds[kind][member]));
+    programs.push_back(Program::Of(keys.back(), static_cast<CallKind>(random(kCallKinds)), torture.ledger,
+                                   8 * (number % kLedgerCounters)));
+    torture.deaths.Birth(keys.back());
+  }
+  std::vector<ExecutorId> ids(keys.size());
+  if (torture.Install(executing.thread, programs, ids.data(), random) != ErrorCode::kOk) return;
+  family = {serial, keys, ids};
+  torture.figures.installs.fetch_add(ids.size(), std::memory_order_relaxed);
+  // Published before anything is linked to it, so that who executes it finds that it was.
+  for (uint32_t member = 0; member < ids.size(); member++)
+    torture.slots[number * kMaxMembers + member].Publish(ids[member], (keys[member] & kFunction) != 0);
+  LinkSome(number);
+}
+
+void Torture::Mutator::LinkSome(uint32_t number) {
+  Family& family = torture.families_[number];
+  Random& random = executing.random;
+  for (uint32_t member = 0; member < family.ids.size(); member++)
+    for (uint32_t exit = 0; exit < 2; exit++)
+      if ((family.keys[member] & kFunction) == 0 && random(10) != 0)
+        torture.Link(family.ids[member], exit, torture.slots[torture.RandomSlot(random)].Look(), random(2));
+}
+
+void Torture::Mutator::UnlinkSome(uint32_t number) {
+  Family& family = torture.families_[number];
+  for (uint32_t member = 0; member < family.ids.size(); member++) {
+    if ((family.keys[member] & kFunction) != 0 || family.ids[member] == 0) continue;
+    ErrorCode code = host.Unlink(family.ids[member], executing.random(2));
+    if (code != ErrorCode::kOk && code != ErrorCode::kStaleExecutor) Fail("unlink failed: %s", LastMessage().c_str());
+  }
+}
+
+// Some of them are stale: the collector must have evicted them, and says so when its call returns.
+void Torture::Mutator::AwaitEvicted(Family* family) {
+  auto give_up = Clock::now() + seconds(20);
+  for (;;) {
+    bool found = false;
+    {
+      std::lock_guard guard(torture.evicted_lock_);
+      for (uint32_t member = 0; member < family->ids.size(); member++) {
+        if (torture.evicted_.erase(family->ids[member]) == 0) continue;
+        family->ids[member] = 0;
+        torture.deaths.Death(family->keys[member]);
+        found = true;
+      }
+    }
+    if (found) return;
+    if (Clock::now() > give_up) Fail("an executor is stale that was neither freed nor evicted");
+    std::this_thread::yield();
+  }
+}
+
+void Torture::Mutator::Kill(Family* family) {
+  if (family->keys.empty()) return;
+  uint32_t first = FamilyOf(family->keys[0]) * kMaxMembers;
+  for (uint32_t member = 0; member < family->ids.size(); member++)
+    torture.slots[first + member].Withdraw(family->ids[member]);
+  for (;;) {
+    std::vector<ExecutorId> living;
+    for (ExecutorId id : family->ids)
+      if (id != 0) living.push_back(id);
+    if (living.empty()) break;
+    ErrorCode code = living.size() == 1 && executing.random(2) == 0 ? host.Invalidate(executing.thread, living[0])
+                                                                    : host.Free(executing.thread, living);
+    if (code == ErrorCode::kOk) break;
+    if (code != ErrorCode::kStaleExecutor) Fail("a free failed: %s", LastMessage().c_str());
+    AwaitEvicted(family);
+  }
+  for (uint32_t member = 0; member < family->ids.size(); member++)
+    if (family->ids[member] != 0) torture.deaths.Death(family->keys[member]);
+  torture.figures.deaths.fetch_add(family->ids.size(), std::memory_order_relaxed);
+  *family = {};
+}
+
+// The family's successor takes over its links before it dies.
+void Torture::Mutator::Replace(uint32_t number) {
+  Family old = torture.families_[number];
+  Build(number);
+  Family& young = torture.families_[number];
+  if (young.serial == old.serial) return;  // no room
+  for (uint32_t member = 0; member < std::min(old.ids.size(), young.ids.size()); member++) {
+    if (((old.keys[member] | young.keys[member]) & kFunction) != 0 || old.ids[member] == 0) continue;
+    ErrorCode code = host.Replace(old.ids[member], young.ids[member]);
+    if (code != ErrorCode::kOk && code != ErrorCode::kStaleExecutor) Fail("replace failed: %s", LastMessage().c_str());
+  }
+  Kill(&old);
+}
+
+// The family dies while this thread executes it, if one of its members calls Outside.
+void Torture::Mutator::KillInside(uint32_t number) {
+  Family& family = torture.families_[number];
+  executing.inside = [&] { Kill(&family); };
+  executing.Execute(number * kMaxMembers + executing.random(static_cast<uint32_t>(family.ids.size())), 8);
+  executing.inside = nullptr;
+  Kill(&family);
+}
+
+void Torture::Mutator::ChurnFillers() {
+  Random& random = executing.random;
+  size_t most = torture.set_up.executors < 100 ? 24 : 300;
+  std::vector<Program> programs;
+  for (uint32_t count = random(8); count > 0; count--) programs.push_back(Program::Filler(16 + random(3000)));
+  std::vector<ExecutorId> ids(programs.size());
+  if (!programs.empty() && torture.Install(executing.thread, programs, ids.data(), random) == ErrorCode::kOk)
+    fillers.insert(fillers.end(), ids.begin(), ids.end());
+  if (fillers.size() < most) return;
+  std::vector<ExecutorId> freed;
+  while (fillers.size() > most / 4) {
+    std::swap(fillers[random(static_cast<uint32_t>(fillers.size()))], fillers.back());
+    freed.push_back(fillers.back());
+    fillers.pop_back();
+  }
+  if (host.Free(executing.thread, freed) != ErrorCode::kOk) Fail("freeing failed: %s", LastMessage().c_str());
+}
+
+void Torture::Mutator::Loop(int place) {
+  Random& random = executing.random;
+  while (!torture.stopping()) {
+    torture.Beat(place);
+    uint32_t family = random(torture.family_count);
+    family -= family % kMutators;
+    family += number;
+    if (family >= torture.family_count) continue;
+    if (torture.families_[family].ids.empty()) {
+      Build(family);
+      continue;
+    }
+    // Few executors move only when fillers have come between them.
+    if (random(100) < (torture.set_up.executors < 100 ? 60 : 20)) {
+      ChurnFillers();
+      continue;
+    }
+    uint32_t dice = random(100);
+    if (dice < 25)
+      Replace(family);
+    else if (dice < 45)
+      Kill(&torture.families_[family]);
+    else if (dice < 50)
+      KillInside(family);
+    else if (dice < 85)
+      LinkSome(family);
+    else if (dice < 95)
+      UnlinkSome(family);
+    else if (dice == 99 && random(20) == 0 && host.UnlinkAll() != ErrorCode::kOk)
+      Fail("unlinking all failed: %s", LastMessage().c_str());
+    else
+      executing.Execute(torture.RandomSlot(random), 16);
+  }
+}
+
+void Torture::RunnerLoop(int place, Executing& executing) {
+  Random& random = executing.random;
+  while (!stopping()) {
+    Beat(place);
+    // From inside: collect under one's own pin, or execute somebody else.
+    uint32_t dice = random(200);
+    if (dice == 0)
+      executing.inside = [&] { host.Collect(executing.thread, set_up.slices, false); };
+    else if (dice < 20)
+      executing.inside = [&] { executing.Execute(RandomSlot(random), 32); };
+    executing.Execute(RandomSlot(random), 1 + random(random(64) == 0 ? kMaxFuel : 64));
+    executing.inside = nullptr;
+  }
+}
+
+// Stays inside a trace for a long time: the pin that does not end.
+void Torture::SleeperLoop(int place, Executing& executing) {
+  Random& random = executing.random;
+  while (!stopping()) {
+    Beat(place);
+    // Seldom long: while it lasts nothing is reclaimed, and what is reclaimed too soon cannot show.
+    uint32_t nap = random(32) == 0 ? 300 : random(4);
+    executing.inside = [&] {
+      figures.naps.fetch_add(1, std::memory_order_relaxed);
+      auto end = Clock::now() + milliseconds(nap);
+      while (Clock::now() < end && !stopping()) std::this_thread::sleep_for(milliseconds(1));
+    };
+    for (int i = 0; i < 100 && executing.inside && !stopping(); i++) executing.Execute(RandomSlot(random), 64);
+    std::this_thread::sleep_for(milliseconds(random(40)));
+  }
+}
+
+void Torture::CompactorLoop(int place) {
+  Host::Thread* thread = host.Attach();
+  Random random{Mix(seed + 99)};
+  while (!stopping()) {
+    Beat(place);
+    bool evict = random(64) == 0;
+    bool slice = random(8) == 0 ? !set_up.slices : set_up.slices;
+    Collected collected = host.Collect(thread, slice, evict);
+    figures.collects.fetch_add(1, std::memory_order_relaxed);
+    figures.moved.fetch_add(collected.moved, std::memory_order_relaxed);
+    figures.evicted.fetch_add(collected.evicted.size(), std::memory_order_relaxed);
+    if (!collected.evicted.empty()) {
+      std::lock_guard guard(evicted_lock_);
+      evicted_.insert(collected.evicted.begin(), collected.evicted.end());
+    }
+    if (random(100) == 0) host.Plan();
+  }
+  host.Detach(thread);
+}
+
+void Torture::CheckerLoop(int place) {
+  while (!stopping()) {
+    Beat(place);
+    if (std::string broken = host.FindBroken(); !broken.empty()) Fail("an invariant is broken: %s", broken.c_str());
+    figures.checks.fetch_add(1, std::memory_order_relaxed);
+    uint64_t retired = host.retired_bytes();
+    if (retired > figures.largest_retired.load()) figures.largest_retired.store(retired);
+    // At the limit nothing more is installed and nothing moves; what lives then may still be freed.
+    if (set_up.retired_limit != 0 && retired > set_up.retired_limit + 8 * jit_arena::kMiB)
+      Fail("%llu bytes are retired; the limit is %llu", static_cast<unsigned long long>(retired),
+           static_cast<unsigned long long>(set_up.retired_limit));
+    std::this_thread::sleep_for(milliseconds(20));
+  }
+}
+
+// Nobody executes any more: what state has counted is what the threads have seen.
+void Torture::CheckCounters(const std::vector<const Executing*>& all) {
+  for (uint32_t i = 0; i < kLedgerCounters; i++) {
+    uint64_t expected = 0;
+    for (const Executing* executing : all) expected += executing->ledger[i];
+    uint64_t found = host.ReadState(ledger, 8 * i);
+    if (found != expected)
+      Fail("updates of state were lost: ledger counter %u is %llu after %llu executions", i,
+           static_cast<unsigned long long>(found), static_cast<unsigned long long>(expected));
+  }
+  for (const Family& family : families_) {
+    for (uint32_t member = 0; member < family.ids.size(); member++) {
+      if (evicted_.count(family.ids[member]) != 0 || family.ids[member] == 0) continue;
+      uint64_t expected = 0;
+      for (const Executing* executing : all) {
+        const Executing::Count& count = executing->counts[SlotOf(family.keys[member])];
+        if (count.life == LifeOf(family.keys[member])) expected += count.executed;
+      }
+      uint64_t found = host.ReadState(family.ids[member], 0);
+      if (found != expected)
+        Fail("updates of state were lost: the counter of executor %llx is %llu after %llu executions",
+             static_cast<unsigned long long>(LifeOf(family.keys[member])), static_cast<unsigned long long>(found),
+             static_cast<unsigned long long>(expected));
+    }
+  }
+}
+
+void Torture::Run(seconds duration) {
+  std::vector<std::unique_ptr<Executing>> runners;
+  std::vector<std::unique_ptr<Mutator>> mutators;
+  for (uint32_t i = 0; i <= set_up.runners; i++) runners.push_back(std::make_unique<Executing>(*this, Mix(seed + i)));
+  for (uint32_t i = 0; i < kMutators; i++) mutators.push_back(std::make_unique<Mutator>(*this, i, Mix(seed + 50 + i)));
+  std::vector<std::thread> threads;
+  int place = 0;
+  auto start = [&](auto loop) { threads.emplace_back([loop, here = place++] { loop(here); }); };
+  for (auto& mutator : mutators) start([&mutator](int here) { mutator->Loop(here); });
+  for (uint32_t i = 0; i < set_up.runners; i++) start([this, &r = *runners[i]](int here) { RunnerLoop(here, r); });
+  start([this, &sleeper = *runners.back()](int here) { SleeperLoop(here, sleeper); });
+  start([this](int here) { CompactorLoop(here); });
+  start([this](int here) { CheckerLoop(here); });
+
+  // A thread that says nothing hangs: at a gate that never opens, or in a loop that never leaves.
+  constexpr seconds kPatience(60);
+  auto end = Clock::now() + duration;
+  std::vector<uint64_t> beats(threads.size());
+  std::vector<Clock::time_point> heard(threads.size(), Clock::now());
+  auto listen = [&] {
+    for (size_t i = 0; i < threads.size(); i++) {
+      uint64_t beat = beats_[i].load(std::memory_order_relaxed);
+      if (beat != beats[i]) heard[i] = Clock::now();
+      beats[i] = beat;
+      if (Clock::now() - heard[i] > kPatience) Fail("thread %d hangs", static_cast<int>(i));
+    }
+  };
+  for (; Clock::now() < end; std::this_thread::sleep_for(milliseconds(20))) listen();
+  stop_ = true;
+  // The watch goes on while they end.
+  std::atomic<bool> ended{false};
+  std::thread watch([&] {
+    auto give_up = Clock::now() + kPatience;
+    while (!ended && Clock::now() < give_up) std::this_thread::sleep_for(milliseconds(5));
+    if (!ended) Fail("a thread does not end");
+  });
+  for (std::thread& thread : threads) thread.join();
+  ended = true;
+  watch.join();
+
+  std::vector<const Executing*> all;
+  for (auto& runner : runners) all.push_back(runner.get());
+  for (auto& mutator : mutators) all.push_back(&mutator->executing);
+  CheckCounters(all);
+  Collected last = host.Collect(nullptr, false, false);
+  if (!last.done) Fail("a collect with nobody inside is not done");
+  host.Collect(nullptr, false, false);
+  if (host.retired_bytes() != 0) Fail("memory is retired, and nobody is inside");
+  if (std::string broken = host.FindBroken(); !broken.empty()) Fail("in the end: %s", broken.c_str());
+  CheckCounters(all);
+  if (figures.runs == 0 || figures.calls == 0 || figures.moved == 0 || figures.deaths == 0)
+    Fail("nothing happened: the run was too short to prove anything");
+  uint64_t executions = 0;
+  for (const Executing* executing : all)
+    for (uint64_t counted : executing->ledger) executions += counted;
+  auto count = [](const std::atomic<uint64_t>& figure) { return static_cast<unsigned long long>(figure.load()); };
+  std::printf(
+      "  %llu executions in %llu runs and %llu calls (%llu exits, %llu of invalidated executors, %llu stale ids), %llu installed, %llu "
+      "died, %llu links\n"
+      "  %llu collects, %llu moved, %llu evicted, %llu naps, %llu checks, at most %llu retired bytes, %llu waits\n",
+      static_cast<unsigned long long>(executions), count(figures.runs), count(figures.calls), count(figures.exits), count(figures.dead_exits), count(figures.stale),
+      count(figures.installs), count(figures.deaths), count(figures.links), count(figures.collects),
+      count(figures.moved), count(figures.evicted), count(figures.naps), count(figures.checks),
+      count(figures.largest_retired), count(figures.limited));
+  std::fflush(stdout);
+}
+
+bool RunOne(const SetUp& set_up, uint64_t seed, uint64_t duration) {
+  std::snprintf(how_to_repeat, sizeof how_to_repeat, "--seconds %llu --seed %llu %s",
+                static_cast<unsigned long long>(duration), static_cast<unsigned long long>(seed),
+                Describe(set_up).c_str());
+  std::printf("torture %s\n", how_to_repeat);
+  std::fflush(stdout);
+  Torture torture(set_up, seed);
+  host_of_signals = &torture.host;
+  torture.Run(seconds(duration));
+  host_of_signals = nullptr;
+  return true;
+}
+
+int Main(int argc, char** argv) {
+  using Writer = jit_arena::os::WriterKind;
+  uint64_t duration = 20;
+  uint64_t seed = static_cast<uint64_t>(Clock::now().time_since_epoch().count()) % 1'000'000;
+  SetUp one;
+  bool all = true;
+  for (int i = 1; i < argc; i++) {
+    std::string flag = argv[i];
+    auto number = [&] { return i + 1 < argc ? std::strtoull(argv[++i], nullptr, 10) : 0; };
+    if (flag == "--seconds") {
+      duration = number();
+      continue;
+    }
+    if (flag == "--seed") {
+      seed = number();
+      continue;
+    }
+    all = false;
+    if (flag == "--executors") {
+      one.executors = static_cast<uint32_t>(number());
+    } else if (flag == "--slices") {
+      one.slices = true;
+    } else if (flag == "--apart") {
+      one.apart = true;
+    } else if (flag == "--without-barrier") {
+      one.without_barrier = true;
+    } else if (flag == "--retired-limit") {
+      one.retired_limit = number();
+    } else if (flag == "--runners") {
+      one.runners = static_cast<uint32_t>(number());
+    } else if (flag == "--writer" && i + 1 < argc) {
+      std::string name = argv[++i];
+      one.writer = name == "flip" ? Writer::kFlip : name == "procmem" ? Writer::kProcmem : Writer::kAlias;
+    } else {
+      std::printf("%s", kUsage);
+      return flag == "--help" ? 0 : 2;
+    }
+  }
+  if (duration == 0 || one.runners == 0 || one.runners > 8 || one.executors < 4 || one.executors > 100'000) {
+    std::printf("%s", kUsage);
+    return 2;
+  }
+  CatchSignals();
+  if (!all) {
+    RunOne(one, seed, duration);
+  } else {
+    const SetUp set_ups[] = {
+        {.executors = 8, .slices = true},
+        {.executors = 4000, .slices = false},
+        {.executors = 8, .slices = false, .retired_limit = jit_arena::kMiB},
+        {.executors = 4000, .slices = true},
+        {.executors = 200, .apart = true},
+        {.executors = 50, .writer = Writer::kProcmem},
+        {.executors = 50, .writer = Writer::kFlip},
+        {.executors = 50, .without_barrier = true},
+    };
+    // The time is divided, in whole seconds; the first ones get what is left over, and are the hardest.
+    uint64_t count = std::size(set_ups);
+    uint64_t number = 0;
+    for (const SetUp& set_up : set_ups) {
+      uint64_t share = duration / count + (number < duration % count);
+      if (share != 0) RunOne(set_up, seed + number, share);
+      number++;
+    }
+  }
+  std::printf("0 failures\n");
+  return 0;
+}
+
+}  // namespace
+
+extern "C" uint64_t TortureOutside(Context* context, uint64_t sum) {
+  auto* executing = static_cast<Executing*>(context->runner);
+  // Once, and not from within what it does.
+  if (executing->inside && executing->depth < 2) {
+    std::function<void()> inside = std::move(executing->inside);
+    executing->inside = nullptr;
+    inside();
+  }
+  return OutsideStep(sum);
+}
+
+}  // namespace torture
+
+int main(int argc, char** argv) { return torture::Main(argc, argv); }
