@@ -31,10 +31,10 @@ uint64_t Step(uint64_t sum, uint64_t key) {
   return OutsideOf(key) == OutsideKind::kNone ? sum : OutsideStep(sum);
 }
 
-Program Program::Ledger(uint32_t counters) {
+Program Program::Ledger() {
   Program program;
   program.sections[0] = {0xC3};
-  program.sections[2].resize(8 * counters);
+  program.sections[2].resize(8);
   return program;
 }
 
@@ -42,7 +42,7 @@ Program Program::Filler(uint32_t bytes) {
   Program program;
   program.sections[0].resize(bytes, 0x90);
   program.sections[1].resize(bytes, 0x55);
-  program.sections[2].resize(bytes / 8 + 8, 0x33);
+  program.sections[2].resize(bytes, 0x33);
   return program;
 }
 

@@ -62,12 +62,12 @@ struct Program {
   uint32_t exits = 0;
   uint32_t aligns[jit_arena::kSections] = {16, 8, 16};
 
-  // `ledger`: an executor with a counter at `ledger_offset` of its state that each execution raises. Its own counter is
-  // the first word of its state.
-  static Program Of(uint64_t key, CallKind call, uint64_t ledger, uint32_t ledger_offset);
-  // Never executed: `bytes` of code, and as much data.
+  // `ledger`: an executor whose state is a counter that each execution raises. Its own counter is the first word of its
+  // state.
+  static Program Of(uint64_t key, CallKind call, uint64_t ledger);
+  // Never executed: `bytes` of code, as much data and as much state.
   static Program Filler(uint32_t bytes);
-  static Program Ledger(uint32_t counters);
+  static Program Ledger();
 
   jit_arena::ExecutorSpec Spec() const;
 };

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdarg>
@@ -156,14 +157,17 @@ class Torture;
 // What a thread that executes knows: its pin, and how often it has executed what.
 struct Executing {
   Executing(Torture& torture, uint64_t seed);
-  ~Executing();
+
+  // The thread that executes, between these: its pin belongs to it.
+  void Attach() { thread = host.Attach(); }
+  void Detach() { host.Detach(thread); }
 
   // One run or call of whoever lives in the slot, checked. `fuel` bounds the traces of a run. False: nobody does.
   bool Execute(uint32_t slot, uint32_t fuel);
 
   Torture& torture;
   Host& host;
-  Host::Thread* thread;
+  Host::Thread* thread = nullptr;
   Random random;
   std::function<void()> inside;  // what the next call of Outside does, once
   uint32_t depth = 0;            // runs under way, one inside the other
@@ -181,7 +185,7 @@ struct Executing {
   std::vector<uint64_t> logs_[2];
 };
 
-constexpr uint32_t kLedgerCounters = 4;
+constexpr uint32_t kLedgers = 8;
 constexpr uint32_t kMaxFuel = 4096;
 
 struct Family {
@@ -206,7 +210,7 @@ class Torture {
   uint32_t family_count;
   std::vector<Slot> slots;
   Figures figures;
-  ExecutorId ledger = 0;
+  ExecutorId ledgers[kLedgers];
   uint32_t RandomSlot(Random& random) const { return random(static_cast<uint32_t>(slots.size())); }
 
  private:
@@ -234,6 +238,7 @@ class Torture {
   void SleeperLoop(int place, Executing& executing);
   void CompactorLoop(int place);
   void CheckerLoop(int place);
+  void RunThreads(const std::vector<std::function<void(int)>>& loops, Clock::time_point end);
   void CheckCounters(const std::vector<const Executing*>& all);
   ErrorCode Install(Host::Thread* thread, const std::vector<Program>& programs, ExecutorId* ids, Random& random);
   // A host's link; either side may have been evicted.
@@ -252,19 +257,12 @@ class Torture {
 // ---- Executing
 
 Executing::Executing(Torture& torture, uint64_t seed)
-    : torture(torture),
-      host(torture.host),
-      thread(host.Attach()),
-      random{seed},
-      counts(torture.slots.size()),
-      ledger(kLedgerCounters) {
+    : torture(torture), host(torture.host), random{seed}, counts(torture.slots.size()), ledger(kLedgers) {
   for (std::vector<uint64_t>& log : logs_) log.resize(2 * kMaxFuel + 2);
 }
 
-Executing::~Executing() { host.Detach(thread); }
-
 void Executing::CountExecution(uint64_t key) {
-  ledger[FamilyOf(key) % kLedgerCounters]++;
+  ledger[FamilyOf(key) % kLedgers]++;
   Count& count = counts[SlotOf(key)];
   uint64_t life = LifeOf(key);
   if (life < count.life) return;  // its counter went with it
@@ -374,7 +372,8 @@ Torture::Torture(const SetUp& set_up, uint64_t seed)
       family_count(std::max(2u, set_up.executors / 2)),
       slots(family_count * kMaxMembers),
       families_(family_count) {
-  if (host.Install(nullptr, {Program::Ledger(kLedgerCounters)}, &ledger) != ErrorCode::kOk) Fail("no ledger");
+  for (ExecutorId& ledger : ledgers)
+    if (host.Install(nullptr, {Program::Ledger()}, &ledger) != ErrorCode::kOk) Fail("no ledger");
 }
 
 ErrorCode Torture::Install(Host::Thread* thread, const std::vector<Program>& programs, ExecutorId* ids,
@@ -416,8 +415,8 @@ void Torture::Mutator::Build(uint32_t number) {
   std::vector<uint64_t> keys;
   for (uint32_t member = 0; member < kMembers[kind]; member++) {
     keys.push_back(MakeKey(serial, number, member, kKinds[kind][member]));
-    programs.push_back(Program::Of(keys.back(), static_cast<CallKind>(random(kCallKinds)), torture.ledger,
-                                   8 * (number % kLedgerCounters)));
+    programs.push_back(
+        Program::Of(keys.back(), static_cast<CallKind>(random(kCallKinds)), torture.ledgers[number % kLedgers]));
     torture.deaths.Birth(keys.back());
   }
   std::vector<ExecutorId> ids(keys.size());
@@ -533,6 +532,7 @@ void Torture::Mutator::ChurnFillers() {
 
 void Torture::Mutator::Loop(int place) {
   Random& random = executing.random;
+  executing.Attach();
   while (!torture.stopping()) {
     torture.Beat(place);
     uint32_t family = random(torture.family_count);
@@ -564,6 +564,7 @@ void Torture::Mutator::Loop(int place) {
     else
       executing.Execute(torture.RandomSlot(random), 16);
   }
+  executing.Detach();
 }
 
 void Torture::RunnerLoop(int place, Executing& executing) {
@@ -635,12 +636,12 @@ void Torture::CheckerLoop(int place) {
 
 // Nobody executes any more: what state has counted is what the threads have seen.
 void Torture::CheckCounters(const std::vector<const Executing*>& all) {
-  for (uint32_t i = 0; i < kLedgerCounters; i++) {
+  for (uint32_t i = 0; i < kLedgers; i++) {
     uint64_t expected = 0;
     for (const Executing* executing : all) expected += executing->ledger[i];
-    uint64_t found = host.ReadState(ledger, 8 * i);
+    uint64_t found = host.ReadState(ledgers[i], 0);
     if (found != expected)
-      Fail("updates of state were lost: ledger counter %u is %llu after %llu executions", i,
+      Fail("updates of state were lost: ledger %u has counted %llu of %llu executions", i,
            static_cast<unsigned long long>(found), static_cast<unsigned long long>(expected));
   }
   for (const Family& family : families_) {
@@ -660,50 +661,62 @@ void Torture::CheckCounters(const std::vector<const Executing*>& all) {
   }
 }
 
+// Runs each loop in a thread of its own until `end`. A thread that says nothing for long hangs: at a gate that does not
+// open, or in a loop that nobody leaves.
+void Torture::RunThreads(const std::vector<std::function<void(int)>>& loops, Clock::time_point end) {
+  constexpr seconds kPatience(60);
+  stop_ = false;
+  std::atomic<size_t> running{loops.size()};
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < loops.size(); i++)
+    threads.emplace_back([&, i] {
+      loops[i](static_cast<int>(i));
+      running--;
+    });
+  std::vector<uint64_t> beats(loops.size());
+  std::vector<Clock::time_point> heard(loops.size(), Clock::now());
+  while (running != 0) {
+    std::this_thread::sleep_for(milliseconds(10));
+    if (Clock::now() >= end) stop_ = true;
+    for (size_t i = 0; i < loops.size(); i++) {
+      uint64_t beat = beats_[i].load(std::memory_order_relaxed);
+      if (beat != beats[i]) heard[i] = Clock::now();
+      beats[i] = beat;
+    }
+    auto silent = std::min_element(heard.begin(), heard.end());
+    if (Clock::now() - std::max(*silent, stop_ ? end : *silent) > kPatience)
+      Fail("thread %d hangs", static_cast<int>(silent - heard.begin()));
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
 void Torture::Run(seconds duration) {
   std::vector<std::unique_ptr<Executing>> runners;
   std::vector<std::unique_ptr<Mutator>> mutators;
   for (uint32_t i = 0; i <= set_up.runners; i++) runners.push_back(std::make_unique<Executing>(*this, Mix(seed + i)));
   for (uint32_t i = 0; i < kMutators; i++) mutators.push_back(std::make_unique<Mutator>(*this, i, Mix(seed + 50 + i)));
-  std::vector<std::thread> threads;
-  int place = 0;
-  auto start = [&](auto loop) { threads.emplace_back([loop, here = place++] { loop(here); }); };
-  for (auto& mutator : mutators) start([&mutator](int here) { mutator->Loop(here); });
-  for (uint32_t i = 0; i < set_up.runners; i++) start([this, &r = *runners[i]](int here) { RunnerLoop(here, r); });
-  start([this, &sleeper = *runners.back()](int here) { SleeperLoop(here, sleeper); });
-  start([this](int here) { CompactorLoop(here); });
-  start([this](int here) { CheckerLoop(here); });
-
-  // A thread that says nothing hangs: at a gate that never opens, or in a loop that never leaves.
-  constexpr seconds kPatience(60);
-  auto end = Clock::now() + duration;
-  std::vector<uint64_t> beats(threads.size());
-  std::vector<Clock::time_point> heard(threads.size(), Clock::now());
-  auto listen = [&] {
-    for (size_t i = 0; i < threads.size(); i++) {
-      uint64_t beat = beats_[i].load(std::memory_order_relaxed);
-      if (beat != beats[i]) heard[i] = Clock::now();
-      beats[i] = beat;
-      if (Clock::now() - heard[i] > kPatience) Fail("thread %d hangs", static_cast<int>(i));
-    }
-  };
-  for (; Clock::now() < end; std::this_thread::sleep_for(milliseconds(20))) listen();
-  stop_ = true;
-  // The watch goes on while they end.
-  std::atomic<bool> ended{false};
-  std::thread watch([&] {
-    auto give_up = Clock::now() + kPatience;
-    while (!ended && Clock::now() < give_up) std::this_thread::sleep_for(milliseconds(5));
-    if (!ended) Fail("a thread does not end");
-  });
-  for (std::thread& thread : threads) thread.join();
-  ended = true;
-  watch.join();
-
   std::vector<const Executing*> all;
   for (auto& runner : runners) all.push_back(runner.get());
   for (auto& mutator : mutators) all.push_back(&mutator->executing);
-  CheckCounters(all);
+
+  // Whether the counters add up can be seen only when nobody executes: the threads stop now and then.
+  constexpr milliseconds kRound(3000);
+  auto end = Clock::now() + duration;
+  while (Clock::now() < end) {
+    std::vector<std::function<void(int)>> loops;
+    for (auto& mutator : mutators) loops.push_back([&mutator](int place) { mutator->Loop(place); });
+    for (auto& runner : runners)
+      loops.push_back([&, this](int place) {
+        runner->Attach();
+        runner == runners.back() ? SleeperLoop(place, *runner) : RunnerLoop(place, *runner);
+        runner->Detach();
+      });
+    loops.push_back([this](int place) { CompactorLoop(place); });
+    loops.push_back([this](int place) { CheckerLoop(place); });
+    RunThreads(loops, std::min(Clock::now() + kRound, end));
+    CheckCounters(all);
+  }
+
   Collected last = host.Collect(nullptr, false, false);
   if (!last.done) Fail("a collect with nobody inside is not done");
   host.Collect(nullptr, false, false);
@@ -717,13 +730,14 @@ void Torture::Run(seconds duration) {
     for (uint64_t counted : executing->ledger) executions += counted;
   auto count = [](const std::atomic<uint64_t>& figure) { return static_cast<unsigned long long>(figure.load()); };
   std::printf(
-      "  %llu executions in %llu runs and %llu calls (%llu exits, %llu of invalidated executors, %llu stale ids), %llu installed, %llu "
+      "  %llu executions in %llu runs and %llu calls (%llu exits, %llu of invalidated executors, %llu stale ids), %llu "
+      "installed, %llu "
       "died, %llu links\n"
       "  %llu collects, %llu moved, %llu evicted, %llu naps, %llu checks, at most %llu retired bytes, %llu waits\n",
-      static_cast<unsigned long long>(executions), count(figures.runs), count(figures.calls), count(figures.exits), count(figures.dead_exits), count(figures.stale),
-      count(figures.installs), count(figures.deaths), count(figures.links), count(figures.collects),
-      count(figures.moved), count(figures.evicted), count(figures.naps), count(figures.checks),
-      count(figures.largest_retired), count(figures.limited));
+      static_cast<unsigned long long>(executions), count(figures.runs), count(figures.calls), count(figures.exits),
+      count(figures.dead_exits), count(figures.stale), count(figures.installs), count(figures.deaths),
+      count(figures.links), count(figures.collects), count(figures.moved), count(figures.evicted), count(figures.naps),
+      count(figures.checks), count(figures.largest_retired), count(figures.limited));
   std::fflush(stdout);
 }
 

@@ -78,7 +78,7 @@ struct Assembler {
 
 }  // namespace
 
-Program Program::Of(uint64_t key, CallKind call, uint64_t ledger, uint32_t ledger_offset) {
+Program Program::Of(uint64_t key, CallKind call, uint64_t ledger) {
   Program program;
   Assembler at{program};
   uint64_t life = LifeOf(key);
@@ -86,10 +86,11 @@ Program Program::Of(uint64_t key, CallKind call, uint64_t ledger, uint32_t ledge
   uint64_t shape = Mix(life + 9);
   program.sections[1].resize(kDataBytes + (shape & 15) * 16 + ((shape >> 4 & 31) == 0 ? 3000 : 0),
                              static_cast<uint8_t>(shape));
-  program.sections[2].resize(kStateBytes);
+  program.sections[2].resize(kStateBytes + ((shape >> 16 & 7) == 0 ? 1000 : 0), static_cast<uint8_t>(shape));
   program.aligns[0] = 16u << (shape >> 10 & 3);
   StoreAs<uint64_t>(program.sections[1].data(), Mix(life + 1));
   StoreAs<uint64_t>(program.sections[1].data() + kSecondConstant, Mix(life + 2));
+  StoreAs<uint64_t>(program.sections[2].data(), 0);
   StoreAs<uint64_t>(program.sections[2].data() + kStateConstant, Mix(life + 5));
 
   uint32_t dead = 0;
@@ -141,7 +142,6 @@ Program Program::Of(uint64_t key, CallKind call, uint64_t ledger, uint32_t ledge
   at.Put({0xF0, 0x48, 0xFF, 0x05});  // lock inc qword [rip + the ledger's counter]
   jit_arena::RelocSpec& counter = at.Relative(TargetKind::kExecutor, ledger);
   counter.target_section = Section::kState;
-  counter.target_offset = ledger_offset;
 
   if (OutsideKind outside = OutsideOf(key); outside != OutsideKind::kNone) {
     at.Put({0x55});                    // push rbp
