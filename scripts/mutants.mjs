@@ -153,6 +153,228 @@ const mutants = [
   },
 ]
 
+// What no stress can show on this CPU: the orders have tests of their own.
+mutants.push(
+  {
+    name: 'no-fence-in-enter',
+    edits: [[reclaimer, '      std::atomic_thread_fence(std::memory_order_seq_cst);\n', '      std::atomic_signal_fence(std::memory_order_seq_cst);\n']],
+    killedBy: [
+      ...litmus('enter_and_reclaim'),
+      ...litmus('enter_and_close_gate'),
+      ...litmus('enter_and_raise_code_epoch'),
+    ],
+  },
+  {
+    name: 'no-fence-in-others-pinned',
+    edits: [
+      [
+        reclaimerBody,
+        `bool Reclaimer::OthersPinned(const PinSlot* self) const {
+  std::atomic_thread_fence(std::memory_order_seq_cst);`,
+        `bool Reclaimer::OthersPinned(const PinSlot* self) const {
+  std::atomic_signal_fence(std::memory_order_seq_cst);`,
+      ],
+    ],
+    killedBy: [...litmus('enter_and_close_gate'), ...litmus('enter_and_raise_code_epoch')],
+  },
+  {
+    name: 'stamp-is-not-atomic-and-no-fence-in-oldest-pin',
+    edits: [
+      [
+        reclaimerBody,
+        'uint64_t stamp = epoch_.fetch_add(1, std::memory_order_acq_rel);',
+        `uint64_t stamp = epoch_.load(std::memory_order_relaxed);
+  epoch_.store(stamp + 1, std::memory_order_release);`,
+      ],
+      [
+        reclaimerBody,
+        `  // Pairs with the fence in Enter: see there.
+  std::atomic_thread_fence(std::memory_order_seq_cst);`,
+        '  std::atomic_signal_fence(std::memory_order_seq_cst);',
+      ],
+    ],
+    killedBy: litmus('enter_and_reclaim'),
+  },
+  {
+    name: 'no-grace-period',
+    edits: [[reclaimer, 'waiting_.front().retired.stamp < oldest', 'oldest != 0']],
+    killedBy: [
+      ...interleaving('a_pin_that_is_late'),
+      ...interleaving('an_entry_that_was_loaded'),
+      ...interleaving('who_enters_while_a_move_is_copied'),
+      ...interleaving('who_has_the_entry_of_what_is_freed'),
+      ...interleaving('a_thread_that_stays'),
+    ],
+  },
+  {
+    name: 'same-epoch-is-younger',
+    edits: [[reclaimer, 'waiting_.front().retired.stamp < oldest', 'waiting_.front().retired.stamp <= oldest']],
+    killedBy: [
+      ...interleaving('an_entry_that_was_loaded'),
+      ...interleaving('who_enters_while_a_move_is_copied'),
+      ...interleaving('who_has_the_entry_of_what_is_freed'),
+    ],
+  },
+  {
+    name: 'pin-keeps-no-epoch-but-the-latest',
+    edits: [
+      [
+        reclaimer,
+        '      slot.epoch.store(now, std::memory_order_relaxed);',
+        '      slot.epoch.store(now + 1, std::memory_order_relaxed);',
+      ],
+    ],
+    killedBy: [...interleaving('an_entry_that_was_loaded'), ...interleaving('who_enters_while_a_move_is_copied')],
+  },
+  {
+    name: 'no-gate',
+    edits: [[reclaimer, 'if (!gate_.load(std::memory_order_acquire)) break;', 'break;']],
+    killedBy: [...interleaving('who_has_no_pin_yet'), ...interleaving('who_has_a_pin')],
+  },
+  {
+    name: 'gate-waits-for-nobody',
+    edits: [[reclaimerBody, 'while (OthersPinned(self)) {', 'while (false) {']],
+    killedBy: [...interleaving('who_has_a_pin'), ...interleaving('state_stays')],
+  },
+  {
+    name: 'state-moves-beside-pins',
+    edits: [
+      [collector, '(host.self != nullptr && host.self->depth != 0) || !CloseGate(gate, host)', 'false && gate.closed()'],
+    ],
+    killedBy: interleaving('state_stays'),
+  },
+  {
+    name: 'unaligned-branch-patched-beside-others',
+    edits: [[collector, 'if (blocked && !CloseGate(gate, host)) DropBlocked();', 'if (false && blocked) DropBlocked();']],
+    killedBy: interleaving('an_unaligned_branch'),
+  },
+  {
+    name: 'code-epoch-not-raised',
+    edits: [[arena, '  reclaimer_.RaiseCodeEpoch();\n', '']],
+    killedBy: [...interleaving('a_freeze_is_seen'), ...interleaving('a_move_raises')],
+  },
+  {
+    name: 'move-published-before-it-is-synchronised',
+    edits: [
+      [
+        collector,
+        `      host.synchronise();
+      result->relocs_rewritten += linker_.Publish(scope, batch_);`,
+        `      result->relocs_rewritten += linker_.Publish(scope, batch_);
+      host.synchronise();`,
+      ],
+    ],
+    killedBy: interleaving('a_move_is_seen'),
+  },
+  {
+    name: 'move-published-after-it-is-stamped',
+    edits: [
+      [moves, '    executor.entry.store(space_.AddressOf(move.code_to), std::memory_order_release);\n', '    (void)executor;\n'],
+      [
+        collector,
+        '  TestPoint(TestPointId::kMoveRetired);',
+        `  TestPoint(TestPointId::kMoveRetired);
+  for (const Move& move : batch_) table_[move.executor].entry.store(space_.AddressOf(move.code_to));`,
+      ],
+    ],
+    killedBy: interleaving('a_move_is_seen'),
+  },
+  {
+    name: 'freeze-published-before-it-is-written',
+    edits: [
+      [
+        arena,
+        '  TestPoint(TestPointId::kFreezeWritten);',
+        `  for (uint32_t index : batch_) table_[index].entry.store(space_.AddressOf(table_[index].code_span));
+  TestPoint(TestPointId::kFreezeWritten);`,
+      ],
+    ],
+    killedBy: interleaving('a_freeze_is_seen'),
+  },
+  {
+    name: 'freeze-published-before-it-is-synchronised',
+    edits: [
+      [
+        arena,
+        '  Synchronise(self);\n  for (uint32_t index : batch_) {',
+        `  for (uint32_t index : batch_) table_[index].entry.store(space_.AddressOf(table_[index].code_span));
+  Synchronise(self);
+  for (uint32_t index : batch_) {`,
+      ],
+    ],
+    killedBy: interleaving('a_freeze_is_seen'),
+  },
+  {
+    name: 'free-clears-the-entry-last',
+    edits: [
+      [arena, '    executor.entry.store(0, std::memory_order_release);\n', ''],
+      [
+        arena,
+        '  reclaimer_.Stamp();\n  return Status::Ok();',
+        `  reclaimer_.Stamp();
+  for (uint32_t i = 0; i < count; i++) table_[IndexOf(ids[i])].entry.store(0);
+  return Status::Ok();`,
+      ],
+    ],
+    killedBy: interleaving('a_free_takes_the_entry'),
+  },
+  {
+    name: 'generation-is-loaded-before-the-entry',
+    edits: [
+      [
+        'native/core/arena.h',
+        `    uint64_t entry = executor.entry.load(std::memory_order_acquire);
+    TestPoint(TestPointId::kEntryLoaded);
+    return executor.generation.load(std::memory_order_acquire) == GenerationOf(id) ? entry : 0;`,
+        `    bool right = executor.generation.load(std::memory_order_acquire) == GenerationOf(id);
+    TestPoint(TestPointId::kEntryLoaded);
+    uint64_t entry = executor.entry.load(std::memory_order_acquire);
+    return right ? entry : 0;`,
+      ],
+    ],
+    killedBy: interleaving('a_stale_id'),
+  },
+  {
+    name: 'index-reused-without-generation',
+    edits: [
+      [
+        table,
+        'executor.generation.fetch_add(1, std::memory_order_relaxed);',
+        'if (executor.generation.load() == 0) executor.generation.store(1);',
+      ],
+    ],
+    killedBy: interleaving('a_stale_id'),
+  },
+  {
+    name: 'inner-leave-ends-the-pin',
+    edits: [
+      [
+        reclaimer,
+        'if (--slot.depth == 0) slot.epoch.store(0, std::memory_order_release);',
+        '--slot.depth, slot.epoch.store(0, std::memory_order_release);',
+      ],
+    ],
+    killedBy: interleaving('nested_pins'),
+  },
+  {
+    name: 'records-reused-at-once',
+    edits: [
+      [
+        arena,
+        'Retired retired{{executor.code_span, executor.data_span, executor.state_span}, index, 0};',
+        `Retired retired{{executor.code_span, executor.data_span, 0}, index, 0};
+    if (executor.state_span != 0) space_.Free(executor.state_span);`,
+      ],
+    ],
+    killedBy: interleaving('a_trace_that_dies'),
+  },
+  {
+    name: 'retired-bytes-without-limit',
+    edits: [[arena, 'if (reclaimer_.retired_bytes() >= max_retired_bytes_)', 'if (reclaimer_.retired_bytes() == ~uint64_t{0})']],
+    killedBy: interleaving('a_thread_that_stays'),
+  },
+)
+
 const root = new URL('..', import.meta.url).pathname
 const copy = mkdtempSync(join(tmpdir(), 'jit-arena-mutants-'))
 process.on('exit', () => rmSync(copy, { recursive: true, force: true }))
