@@ -57,6 +57,9 @@ struct Executor {
   uint32_t has_flags : 1 = 0;       // has a valid and a warm byte in its state span
   uint32_t makes_progress : 1 = 0;  // a chain of links through it gets somewhere
   uint32_t immortal : 1 = 0;        // the host's hot stub: not freed before the arena
+  // No bit stands between the fields: else clearing a record would have to load it, and that load would wait until the
+  // stores before it, which went to single bytes of it and to cold memory, have all reached the cache.
+  uint32_t unused : 4 = 0;
   uint16_t exit_count = 0;
   uint8_t state : 2 = 0;
   uint8_t movable : 1 = 0;
@@ -117,6 +120,10 @@ class ExecutorTable {
   uint32_t size() const { return executors_.size(); }
 
   void SetKept(Executor& executor, const std::vector<uint8_t>& packed);
+  void DropKept(Executor& executor) {
+    if (executor.kept_bytes > sizeof executor.kept_inline) FreeKept(executor);
+    executor.kept_bytes = 0;
+  }
 
   // Created on first use.
   Notes& NotesOf(uint32_t index);
@@ -128,6 +135,8 @@ class ExecutorTable {
   uint64_t kept_heap_bytes() const { return kept_heap_bytes_; }
 
  private:
+  void FreeKept(Executor& executor);
+
   ChunkedArray<Executor> executors_;
   uint32_t free_ = 0;  // chain through code_span of unused records
   std::unordered_map<uint32_t, Notes> notes_;
