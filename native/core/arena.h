@@ -204,10 +204,10 @@ class Arena {
   Result<uint64_t> EnsureCallbackCommon(arch::CallbackHandler handler, const PinSlot* self);
   bool in_own_process() const { return os::ForkGeneration() == fork_generation_; }
 
-  os::WriterKind writer() const { return space_.memory().writer(); }
+  os::WriterKind writer() const { return space_.writer(); }
   const std::string& name() const { return name_; }
   bool Contains(uint64_t address) const { return space_.Contains(address); }
-  Status CheckProcess() const;
+  Status CheckProcess() const { return in_own_process() ? Status::Ok() : Forked(); }
 
  private:
   // The copy of a spec that a writable executor is; what never changes is in its record and notes.
@@ -225,6 +225,7 @@ class Arena {
   Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory);
 
   Status AddStubs(const ArenaOptions& options);
+  static Status Forked();
   static void TakeKind(Executor& executor, const ExecutorSpec& spec);
   Status CheckSpec(const ExecutorSpec& spec, ExecutorId id) const;
   Result<uint32_t> AddExecutor(const ExecutorSpec& spec);
