@@ -8,9 +8,6 @@
 namespace jit_arena {
 namespace {
 
-// A barrier costs about as much as copying a few executors, so batches are large; in a slice they are bounded by bytes
-// as well, so that the clock is looked at often enough.
-constexpr uint32_t kBatchMoves = 256;
 constexpr uint64_t kBatchBytes = 4 * kMiB;
 constexpr uint64_t kSliceBatchBytes = 64 * kKiB;
 
@@ -198,71 +195,63 @@ void Collector::DropBlocked() {
   std::erase_if(batch_, [](const Move& move) { return move.code_to == 0; });
 }
 
-void Collector::MoveBatch(Evacuation& evacuation, uint64_t max_bytes, const Host& host, CollectResult* result) {
-  batch_.clear();
-  uint64_t span_bytes = 0;
-  // Plan: a destination for each.
-  ForEachLeft(evacuation, [&](SpanId span) {
-    if (batch_.size() >= kBatchMoves || span_bytes >= max_bytes) return false;
-    uint32_t index = space_[span].owner_index;
-    const Executor& executor = table_[index];
-    Move move{index, executor.code_span, 0, executor.data_span, 0};
-    move.code_to = ReserveCopy(move.code_from);
-    if (move.code_to != 0 && move.data_from != 0) {
-      move.data_to = ReserveCopy(move.data_from);
-      if (move.data_to == 0) {
-        space_.Abandon(move.code_to);
-        move.code_to = 0;
-      }
-    }
-    if (move.code_to == 0) {
-      evacuation.stopped = true;
+bool Collector::AddToBatch(uint32_t index) {
+  Executor& executor = table_[index];
+  Move move{index, executor.code_span, 0, executor.data_span, 0};
+  move.code_to = ReserveCopy(move.code_from);
+  if (move.code_to == 0) return false;
+  if (move.data_from != 0) {
+    move.data_to = ReserveCopy(move.data_from);
+    if (move.data_to == 0) {
+      space_.Abandon(move.code_to);
       return false;
     }
-    table_[index].marked = 1;
-    batch_.push_back(move);
-    for (SpanId copy : {move.code_to, move.data_to})
-      if (copy != 0) span_bytes += uint64_t{space_[copy].granules} * kGranuleBytes;
-    return true;
-  });
+  }
+  executor.marked = 1;
+  batch_.push_back(move);
+  for (SpanId copy : {move.code_to, move.data_to})
+    if (copy != 0) batch_bytes_ += uint64_t{space_[copy].granules} * kGranuleBytes;
+  return true;
+}
 
+bool Collector::BatchIsFull(const Progress& progress) const {
+  return batch_.size() >= kBatchMoves || batch_bytes_ >= progress.max_bytes ||
+         reclaimer_.retired_bytes() + batch_bytes_ >= progress.host.max_retired_bytes;
+}
+
+bool Collector::CommitBatch(Progress& progress) {
   // Check: who cannot be rewritten beside other threads moves without them, or stays.
   ClosedGate gate;
   bool blocked = std::any_of(batch_.begin(), batch_.end(),
                              [&](const Move& move) { return !linker_.CanMoveBesideOthers(move.executor); });
-  if (blocked && !CloseGate(gate, host)) DropBlocked();
-  if (batch_.empty()) return;
-  uint64_t bytes = 0;
-  {
+  if (blocked && !CloseGate(gate, progress.host)) DropBlocked();
+  bool open = true;
+  if (!batch_.empty()) {
     WriteScope scope(space_, "move executors");
     // The last step that can fail.
-    bool open = linker_.OpenForMove(scope, batch_).ok();
+    open = linker_.OpenForMove(scope, batch_).ok();
     // Commit.
     if (open) {
-      result->relocs_rewritten += linker_.Copy(scope, batch_);
+      progress.result.relocs_rewritten += linker_.Copy(scope, batch_);
       for (const Move& move : batch_) {
         space_.SetState(move.code_to, SpanState::kLive);
         if (move.data_to != 0) space_.SetState(move.data_to, SpanState::kLive);
       }
       scope.Finish();
       TestPoint(TestPointId::kMoveCopied);
-      host.synchronise();
-      result->relocs_rewritten += linker_.Publish(scope, batch_);
+      progress.host.synchronise();
+      progress.result.relocs_rewritten += linker_.Publish(scope, batch_);
       TestPoint(TestPointId::kMovePublished);
-    }
-    for (const Move& move : batch_) {
-      table_[move.executor].marked = 0;
-      bytes += uint64_t{table_[move.executor].code_bytes} + table_[move.executor].data_bytes;
-      if (open) continue;
-      space_.Abandon(move.code_to);
-      if (move.data_to != 0) space_.Abandon(move.data_to);
-    }
-    if (!open) {
-      evacuation.stopped = true;
-      return;
     }
   }
   for (const Move& move : batch_) {
+    Executor& executor = table_[move.executor];
+    executor.marked = 0;
+    if (!open) {
+      space_.Abandon(move.code_to);
+      if (move.data_to != 0) space_.Abandon(move.data_to);
+      continue;
+    }
     uint64_t retired = 0;
     for (SpanId span : {move.code_from, move.data_from}) {
       if (span == 0) continue;
@@ -270,14 +259,27 @@ void Collector::MoveBatch(Evacuation& evacuation, uint64_t max_bytes, const Host
       retired += space_[span].granules * uint64_t{kGranuleBytes};
     }
     reclaimer_.Retire({{move.code_from, move.data_from, 0}, 0, 0}, retired);
+    progress.result.moved++;
+    progress.result.moved_bytes += uint64_t{executor.code_bytes} + executor.data_bytes;
   }
   reclaimer_.Stamp();
   TestPoint(TestPointId::kMoveRetired);
-  result->moved += batch_.size();
-  result->moved_bytes += bytes;
+  batch_.clear();
+  batch_bytes_ = 0;
+  return open;
 }
 
-void Collector::MoveStateBatch(Evacuation& evacuation, uint64_t max_bytes, const Host& host, CollectResult* result) {
+void Collector::MoveBatch(Evacuation& evacuation, Progress& progress) {
+  ForEachLeft(evacuation, [&](SpanId span) {
+    if (BatchIsFull(progress)) return false;
+    evacuation.stopped = !AddToBatch(space_[span].owner_index);
+    return !evacuation.stopped;
+  });
+  if (!CommitBatch(progress)) evacuation.stopped = true;
+}
+
+void Collector::MoveStateBatch(Evacuation& evacuation, Progress& progress) {
+  const Host& host = progress.host;
   // Machine code changes state at any time and holds its addresses in registers: nobody may be inside, the calling
   // thread included.
   ClosedGate gate;
@@ -288,7 +290,7 @@ void Collector::MoveStateBatch(Evacuation& evacuation, uint64_t max_bytes, const
   state_batch_.clear();
   uint64_t bytes = 0;
   ForEachLeft(evacuation, [&](SpanId span) {
-    if (state_batch_.size() >= kBatchMoves || bytes >= max_bytes) return false;
+    if (state_batch_.size() >= kBatchMoves || bytes >= progress.max_bytes) return false;
     SpanId copy = ReserveCopy(span);
     evacuation.stopped = copy == 0;
     if (copy == 0) return false;
@@ -302,7 +304,7 @@ void Collector::MoveStateBatch(Evacuation& evacuation, uint64_t max_bytes, const
     evacuation.stopped = true;
     return;
   }
-  result->relocs_rewritten += linker_.MoveState(scope, state_batch_);
+  progress.result.relocs_rewritten += linker_.MoveState(scope, state_batch_);
   scope.Finish();
   host.synchronise();
   for (const StateMove& move : state_batch_) {
@@ -310,46 +312,92 @@ void Collector::MoveStateBatch(Evacuation& evacuation, uint64_t max_bytes, const
     // At once: nobody can hold an address in it.
     space_.Free(move.from);
   }
-  result->moved += state_batch_.size();
-  result->moved_bytes += bytes;
+  progress.result.moved += state_batch_.size();
+  progress.result.moved_bytes += bytes;
+}
+
+bool Collector::Progress::IsUp(uint64_t retired_bytes) {
+  // A slice moves one batch at least, so that a host which calls until it is done gets there.
+  bool late = end_nanos != 0 && result.moved != 0 && os::NowNanos() >= end_nanos;
+  if (late || retired_bytes >= host.max_retired_bytes) result.done = false;
+  return !result.done;
+}
+
+void Collector::EvacuateVictims(Progress& progress) {
+  for (Zone zone : kMovable) destinations_[static_cast<int>(zone)] = PickDestination(zone);
+  for (const Victim& victim : FindVictims(destinations_)) {
+    // The moves out of earlier victims may have emptied this one, or made it a destination.
+    Slab* slab = space_.SlabAt(victim.first);
+    if (slab == nullptr || slab->zone() != victim.zone || slab == destinations_[static_cast<int>(victim.zone)])
+      continue;
+    slab->SetEvacuating(true);
+    Evacuation evacuation{*slab, slab->first(), false};
+    while (evacuation.next != slab->end() && !evacuation.stopped && !progress.IsUp(reclaimer_.retired_bytes())) {
+      if (victim.zone == Zone::kState)
+        MoveStateBatch(evacuation, progress);
+      else
+        MoveBatch(evacuation, progress);
+      progress.host.reclaim();
+    }
+    slab->SetEvacuating(false);
+    // State that cannot move now is in nobody's way.
+    if (!progress.result.done || (evacuation.stopped && victim.zone != Zone::kState)) break;
+  }
+}
+
+bool Collector::IsFollowedBy(uint32_t index, uint32_t successor) const {
+  SpanId span = table_[index].code_span, next = table_[successor].code_span;
+  if (space_[span].next != 0) return space_[span].next == next;
+  // From the end of one slab to the beginning of another.
+  const Slab& slab = space_.SlabOf(next);
+  return space_[slab.head()].next == next && &slab != &space_.SlabOf(span);
+}
+
+void Collector::LayOutChains(Progress& progress) {
+  std::vector<uint32_t> chains = linker_.FindChains();
+  std::fill(std::begin(destinations_), std::end(destinations_), nullptr);
+  bool stopped = false;
+  for (size_t begin = 0, end; begin < chains.size() && !stopped; begin = end + 1) {
+    end = begin;
+    while (chains[end] != 0) end++;
+    // What lies in order already stays, when the rest can be laid behind it.
+    size_t next = begin + 1;
+    while (next < end && IsFollowedBy(chains[next - 1], chains[next])) next++;
+    if (next == end) continue;
+    Slab& last = space_.SlabOf(table_[chains[next - 1]].code_span);
+    if (last.tail() == table_[chains[next - 1]].code_span && next - begin >= 2)
+      destinations_[static_cast<int>(Zone::kCode)] = &last;
+    else
+      next = begin;
+    for (; next < end && !stopped; next++) {
+      if (batch_.empty() && progress.IsUp(reclaimer_.retired_bytes())) {
+        stopped = true;
+        break;
+      }
+      stopped = !AddToBatch(chains[next]);
+      if (stopped || BatchIsFull(progress)) {
+        stopped = !CommitBatch(progress) || stopped;
+        progress.host.reclaim();
+      }
+    }
+  }
+  CommitBatch(progress);
+  progress.host.reclaim();
 }
 
 CollectResult Collector::Collect(const CollectOptions& options, const Host& host) {
-  CollectResult result;
   uint64_t begin = os::NowNanos();
   uint64_t committed = space_.CommittedBytes();
-  auto time_is_up = [&] { return options.max_pause_nanos != 0 && os::NowNanos() - begin >= options.max_pause_nanos; };
+  bool slice = options.max_pause_nanos != 0;
+  Progress progress{host, slice ? begin + options.max_pause_nanos : 0, slice ? kSliceBatchBytes : kBatchBytes};
   host.reclaim();
-  if (options.compact) {
-    gate_refused_ = false;
-    for (Zone zone : kMovable) destinations_[static_cast<int>(zone)] = PickDestination(zone);
-    uint64_t max_bytes = options.max_pause_nanos != 0 ? kSliceBatchBytes : kBatchBytes;
-    for (const Victim& victim : FindVictims(destinations_)) {
-      // The moves out of earlier victims may have emptied this one, or made it a destination.
-      Slab* slab = space_.SlabAt(victim.first);
-      if (slab == nullptr || slab->zone() != victim.zone || slab == destinations_[static_cast<int>(victim.zone)])
-        continue;
-      slab->SetEvacuating(true);
-      Evacuation evacuation{*slab, slab->first(), false};
-      while (evacuation.next != slab->end() && !evacuation.stopped && result.done) {
-        // A slice moves one batch at least, so that a host which calls until it is done gets there.
-        uint64_t retired = reclaimer_.retired_bytes();
-        if ((result.moved != 0 && time_is_up()) || retired >= host.max_retired_bytes)
-          result.done = false;
-        else if (victim.zone == Zone::kState)
-          MoveStateBatch(evacuation, max_bytes, host, &result);
-        else
-          MoveBatch(evacuation, std::min(max_bytes, host.max_retired_bytes - retired), host, &result);
-        if (result.done) host.reclaim();
-      }
-      slab->SetEvacuating(false);
-      // What cannot move now keeps neither others from moving nor the host waiting.
-      if (!result.done || (evacuation.stopped && victim.zone != Zone::kState)) break;
-    }
-    std::fill(std::begin(destinations_), std::end(destinations_), nullptr);
-  }
+  gate_refused_ = false;
+  if (options.compact && options.follow_links) LayOutChains(progress);
+  if (options.compact && progress.result.done) EvacuateVictims(progress);
+  std::fill(std::begin(destinations_), std::end(destinations_), nullptr);
   space_.Trim();
   uint64_t committed_now = space_.CommittedBytes();
+  CollectResult& result = progress.result;
   result.pages_freed = committed > committed_now ? (committed - committed_now) / space_.page_bytes() : 0;
   result.retired_bytes = reclaimer_.retired_bytes();
   result.pause_nanos = os::NowNanos() - begin;
