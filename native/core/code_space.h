@@ -53,6 +53,12 @@ class CodeSpace {
   SpanNode& operator[](SpanId span) { return spans_[span]; }
   const SpanNode& operator[](SpanId span) const { return spans_[span]; }
   Span Describe(SpanId span) const;
+  // Where the span's bytes are read at least cost: in the writer's view, which the processor's page tables know from
+  // the writing, while code that has not run yet is unknown to them at its own address.
+  const uint8_t* BytesOf(SpanId span) const {
+    Span described = Describe(span);
+    return described.view != nullptr ? described.view : reinterpret_cast<const uint8_t*>(described.rx);
+  }
   uint64_t AddressOf(SpanId span) const { return Address(spans_[span].start); }
   void SetState(SpanId span, SpanState state) {
     SpanNode& node = spans_[span];

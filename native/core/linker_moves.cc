@@ -75,13 +75,13 @@ uint64_t Linker::Copy(WriteScope& scope, const std::vector<Move>& batch) {
     to.data = move.data_to != 0 ? space_.AddressOf(move.data_to) : to.code + executor.DataOffset();
     uint32_t bytes = space_[move.code_to].granules * kGranuleBytes;
     uint8_t* code = scope.Fill(move.code_to, 0, bytes);
-    std::memcpy(code, reinterpret_cast<const uint8_t*>(from.code), bytes);
+    std::memcpy(code, space_.BytesOf(move.code_from), bytes);
     uint8_t* data = move.data_to == 0 ? code + executor.DataOffset() : nullptr;
     fields += Rebase(executor, code, data, from, to, delta);
     if (move.data_to == 0) continue;
     bytes = space_[move.data_to].granules * kGranuleBytes;
     data = scope.Fill(move.data_to, 0, bytes);
-    std::memcpy(data, reinterpret_cast<const uint8_t*>(from.data), bytes);
+    std::memcpy(data, space_.BytesOf(move.data_from), bytes);
     fields += Rebase(executor, nullptr, data, from, to, delta);
   }
   return fields;
