@@ -57,18 +57,6 @@ SpanId Collector::SpanBeside(SpanId span) const {
   return span == executor.data_span ? executor.code_span : executor.data_span;
 }
 
-void Collector::CountGranules(Victim* victim) const {
-  victim->packed_granules = victim->beside_granules = 0;
-  space_.SlabAt(victim->first)->ForEachSpan([&](SpanId span) {
-    if (space_[span].State() != SpanState::kLive) return;
-    uint32_t align_granules = std::max(1u, AlignOf(span) / kGranuleBytes);
-    victim->packed_granules =
-        static_cast<uint32_t>(AlignUp(victim->packed_granules, align_granules)) + space_[span].granules;
-    SpanId beside = SpanBeside(span);
-    if (beside != 0 && !space_.SlabOf(beside).chosen) victim->beside_granules += space_[beside].granules;
-  });
-}
-
 std::vector<Collector::Victim> Collector::FindVictims(Slab* const* destinations) const {
   std::vector<Victim> victims;
   space_.ForEachSlab([&](Slab& slab) {
@@ -77,24 +65,26 @@ std::vector<Collector::Victim> Collector::FindVictims(Slab* const* destinations)
                   IsWorthwhile(slab.backed_pages(), PagesFor(slab.live_granules()));
     if (slab.chosen) victims.push_back({slab.first(), slab.live_granules(), slab.zone(), slab.backed_pages(), 0, 0});
   });
-  // That is what the bytes alone say. It may not pay for what alignment costs and for what must move along from slabs
-  // that stay; and a slab that is given up stays.
-  for (bool changed = true; changed;) {
-    changed = false;
-    for (Victim& victim : victims) {
-      Slab& slab = *space_.SlabAt(victim.first);
-      if (!slab.chosen) continue;
-      CountGranules(&victim);
-      slab.chosen =
-          IsWorthwhile(victim.pages_freed, PagesFor(victim.packed_granules) + PagesFor(victim.beside_granules));
-      changed = changed || !slab.chosen;
-    }
-  }
-  std::erase_if(victims, [&](const Victim& victim) { return !space_.SlabAt(victim.first)->chosen; });
   std::sort(victims.begin(), victims.end(), [](const Victim& a, const Victim& b) {
     return a.live_granules != b.live_granules ? a.live_granules < b.live_granules : a.first < b.first;
   });
   return victims;
+}
+
+bool Collector::IsVictim(Victim* victim) const {
+  victim->packed_granules = victim->beside_granules = 0;
+  Slab& slab = *space_.SlabAt(victim->first);
+  slab.ForEachSpan([&](SpanId span) {
+    if (space_[span].State() != SpanState::kLive) return;
+    uint32_t align_granules = std::max(1u, AlignOf(span) / kGranuleBytes);
+    victim->packed_granules =
+        static_cast<uint32_t>(AlignUp(victim->packed_granules, align_granules)) + space_[span].granules;
+    SpanId beside = SpanBeside(span);
+    if (beside != 0 && !space_.SlabOf(beside).chosen) victim->beside_granules += space_[beside].granules;
+  });
+  slab.chosen =
+      IsWorthwhile(victim->pages_freed, PagesFor(victim->packed_granules) + PagesFor(victim->beside_granules));
+  return slab.chosen;
 }
 
 CompactionPlan Collector::Plan() const {
@@ -102,7 +92,10 @@ CompactionPlan Collector::Plan() const {
   uint64_t granules[kZones] = {};
   Slab* destinations[kZones] = {};
   for (Zone zone : kMovable) destinations[static_cast<int>(zone)] = PickDestination(zone);
-  for (const Victim& victim : FindVictims(destinations)) {
+  // What is refused leaves others with more that must move along: all are asked before any is counted.
+  std::vector<Victim> victims = FindVictims(destinations);
+  std::erase_if(victims, [&](Victim& victim) { return !IsVictim(&victim); });
+  for (const Victim& victim : victims) {
     plan.slabs_freed++;
     plan.pages_freed += victim.pages_freed;
     granules[static_cast<int>(victim.zone)] += victim.packed_granules;
@@ -174,8 +167,13 @@ void Collector::ForEachLeft(Evacuation& evacuation, Visit visit) {
   evacuation.next = evacuation.slab.end();
 }
 
-bool Collector::CloseGate(ClosedGate& gate, const Host& host) {
-  if (!gate_refused_) gate_refused_ = !gate.Close(reclaimer_, host.self, kMoveGateBoundNanos);
+bool Collector::CloseGate(ClosedGate& gate, const Progress& progress) {
+  uint64_t bound = kMoveGateBoundNanos;
+  if (progress.end_nanos != 0) {
+    uint64_t now = os::NowNanos();
+    bound = progress.end_nanos > now ? std::min(bound, progress.end_nanos - now) : 0;
+  }
+  if (!gate_refused_) gate_refused_ = !gate.Close(reclaimer_, progress.host.self, bound);
   return gate.closed();
 }
 
@@ -224,7 +222,7 @@ bool Collector::CommitBatch(Progress& progress) {
   ClosedGate gate;
   bool blocked = std::any_of(batch_.begin(), batch_.end(),
                              [&](const Move& move) { return !linker_.CanMoveBesideOthers(move.executor); });
-  if (blocked && !CloseGate(gate, progress.host)) DropBlocked();
+  if (blocked && !CloseGate(gate, progress)) DropBlocked();
   bool open = true;
   if (!batch_.empty()) {
     WriteScope scope(space_, "move executors");
@@ -283,7 +281,7 @@ void Collector::MoveStateBatch(Evacuation& evacuation, Progress& progress) {
   // Machine code changes state at any time and holds its addresses in registers: nobody may be inside, the calling
   // thread included.
   ClosedGate gate;
-  if ((host.self != nullptr && host.self->depth != 0) || !CloseGate(gate, host)) {
+  if ((host.self != nullptr && host.self->depth != 0) || !CloseGate(gate, progress)) {
     evacuation.stopped = true;
     return;
   }
@@ -325,11 +323,14 @@ bool Collector::Progress::IsUp(uint64_t retired_bytes) {
 
 void Collector::EvacuateVictims(Progress& progress) {
   for (Zone zone : kMovable) destinations_[static_cast<int>(zone)] = PickDestination(zone);
-  for (const Victim& victim : FindVictims(destinations_)) {
+  for (Victim& victim : FindVictims(destinations_)) {
     // The moves out of earlier victims may have emptied this one, or made it a destination.
     Slab* slab = space_.SlabAt(victim.first);
     if (slab == nullptr || slab->zone() != victim.zone || slab == destinations_[static_cast<int>(victim.zone)])
       continue;
+    // What is larger than a slab takes longer to copy than a slice may last.
+    if (progress.end_nanos != 0 && slab->granules() * kGranuleBytes > space_.slab_bytes()) continue;
+    if (!IsVictim(&victim)) continue;
     slab->SetEvacuating(true);
     Evacuation evacuation{*slab, slab->first(), false};
     while (evacuation.next != slab->end() && !evacuation.stopped && !progress.IsUp(reclaimer_.retired_bytes())) {

@@ -68,9 +68,11 @@ class Collector {
     uint32_t packed_granules;  // what lives in it, packed with its alignments
     uint32_t beside_granules;  // apart: what moves along with it from slabs that stay
   };
-  // The slabs worth evacuating now, the emptiest first, and none of `destinations` (by zone). They are marked `chosen`.
+  // The slabs that may be worth evacuating, the emptiest first, and none of `destinations` (by zone). They are marked
+  // `chosen`. Looks at no span, since every slice does it.
   std::vector<Victim> FindVictims(Slab* const* destinations) const;
-  void CountGranules(Victim* victim) const;
+  // Whether it is, with what alignment costs and what must move along; else it is not `chosen` any more.
+  bool IsVictim(Victim* victim) const;
   uint64_t PagesFor(uint64_t granules) const;
   // As at the span's Allocate.
   uint32_t AlignOf(SpanId span) const;
@@ -110,7 +112,7 @@ class Collector {
   bool CommitBatch(Progress& progress);
   // Takes those out of batch_ that cannot move while others execute.
   void DropBlocked();
-  bool CloseGate(ClosedGate& gate, const Host& host);
+  bool CloseGate(ClosedGate& gate, const Progress& progress);
   SpanId ReserveCopy(SpanId span);
   Slab* PickDestination(Zone zone) const;
 
