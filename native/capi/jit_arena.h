@@ -31,9 +31,10 @@
  *   JA_ERR_BUSY       the call was made from inside the arena's move callback
  *   JA_ERR_NO_MEMORY  the process has no memory for the arena's tables
  *
- * An executor is named by its id. An id that is not one of the arena's, or no longer, is JA_ERR_STALE_EXECUTOR, never a
- * corruption. What an address points at may move at any ja_collect of any thread: no code or data address outlives the
- * pin (ja_enter to ja_leave) under which it was taken, unless the executor is not movable.
+ * An executor is named by its id, in its own arena: another arena may have given the same id to another executor. An id
+ * that the arena never gave, or that is gone, is JA_ERR_STALE_EXECUTOR, never a corruption. What an address points at
+ * may move at any ja_collect of any thread: no code or data address outlives the pin (ja_enter to ja_leave) under which
+ * it was taken, unless the executor is not movable.
  *
  * Structures whose first field is struct_size may grow: the caller stores the size that it was compiled with, by
  * `.struct_size = sizeof s` or the _init functions. New fields are at the end and mean the old behaviour when zero. A
@@ -85,7 +86,7 @@ typedef enum ja_status {
   JA_ERR_BUSY = 7,                /* machine code of the arena is being executed, or the arena is locked */
   JA_ERR_RETIRED_LIMIT = 8,       /* too many retired bytes wait for a pin to end */
   JA_ERR_STALE_EXECUTOR = 9,      /* the executor is gone */
-  JA_ERR_FOREIGN_EXECUTOR = 10,   /* the executor belongs to another arena */
+  JA_ERR_FOREIGN_EXECUTOR = 10,   /* the executor belongs to another arena; not returned: ids do not say */
   JA_ERR_DUPLICATE_EXECUTOR = 11, /* the executor is named twice */
   JA_ERR_NOT_WRITABLE = 12,       /* the executor is frozen */
   JA_ERR_NOT_FROZEN = 13,         /* the executor is still writable */
@@ -301,9 +302,10 @@ static inline ja_spec ja_spec_init(void) {
 
 /* Makes `count` executors, writes their final bytes once and makes them executable, all or none; `ids` receives as many
  * ids. They may refer to each other (JA_TARGET_BATCH_MEMBER). It never collects and never evicts.
- * JA_ERR_FULL, JA_ERR_NO_MEMORY, JA_ERR_RETIRED_LIMIT, JA_ERR_SIZE, JA_ERR_ALIGNMENT, JA_ERR_BOUNDS (entries),
- * JA_ERR_RELOC_* and, for targets, JA_ERR_STALE_EXECUTOR and JA_ERR_NOT_FROZEN; JA_ERR_BUSY (flip: another thread stays
- * in machine code for 100 ms). The error's index says which of the list, when there are several. */
+ * JA_ERR_FULL, JA_ERR_RETIRED_LIMIT, JA_ERR_SIZE, JA_ERR_ALIGNMENT, JA_ERR_BOUNDS (entries), JA_ERR_RELOC_KIND,
+ * _BOUNDS, _OVERLAP, _RANGE, _TARGET (stale and writable ones included), _SITE; JA_ERR_BUSY (flip: another thread
+ * stays in machine code for 100 ms). The error's index says which of the list, when there are several; else which
+ * reloc. */
 JA_API ja_status ja_install(ja_arena* arena, const ja_spec* specs, size_t count, ja_executor* ids);
 
 /* The same in two steps: the executor is writable, its bytes are staged in ordinary memory, and it has no address until

@@ -43,7 +43,7 @@ struct ExecutorInfo {
   uint32_t exits;
   bool trace;             // follows the trace ABI
   uint32_t first_entry;   // offset in code of entry 0
-  std::string_view name;  // until the executor is freed
+  std::string name;       // a copy: another thread may free the executor
   uint64_t address;       // of the code; 0 while writable. Until any thread collects, unless pinned
 };
 
@@ -171,6 +171,11 @@ class Arena {
 
   CompactionPlan PlanCompaction();
   CollectResult Collect(const CollectOptions& options, const PinSlot* self);
+  // Collect calls it under the lock, so it may not call the arena. Empty: nobody is told.
+  void SetMoveObserver(MoveObserver observer) {
+    std::lock_guard guard(lock_);
+    collector_.SetMoveObserver(std::move(observer));
+  }
   ArenaStats Stats();
   std::vector<SlabMap> Slabs();
   // What differs from what was frozen, in every frozen executor.
@@ -196,6 +201,8 @@ class Arena {
     uint64_t entry = executor.entry.load(std::memory_order_acquire);
     return executor.generation.load(std::memory_order_acquire) == GenerationOf(id) ? entry : 0;
   }
+  // IsTrace, for an id whose EntryOf was not 0 under the pin that still holds.
+  bool IsPinnedTrace(ExecutorId id) const { return table_[IndexOf(id)].trace; }
   Reclaimer& reclaimer() { return reclaimer_; }
   arch::CallGate call_gate() const { return call_gate_; }
   // The part that all callbacks share, made at the first call; every call names the same handler.

@@ -205,6 +205,8 @@ bool Collector::MoveBatch(Slab& victim, uint32_t max_moves, uint64_t max_bytes,
     result->relocs_rewritten += linker_.Publish(scope, batch_);
   }
   for (const Move& move : batch_) {
+    if (observer_)
+      observer_(table_.IdOf(move.executor), space_.AddressOf(move.code_from), space_.AddressOf(move.code_to));
     uint64_t retired = 0;
     for (SpanId span : {move.code_from, move.data_from}) {
       if (span == 0) continue;

@@ -42,12 +42,17 @@ struct CollectResult {
   std::vector<ExecutorId> evicted;  // cold executors that died
 };
 
+// Told of each executor whose code a move has taken elsewhere, once the batch is published and while the old copy still
+// stands. Under the arena's lock.
+using MoveObserver = std::function<void(ExecutorId id, uint64_t from, uint64_t to)>;
+
 class Collector {
  public:
   Collector(CodeSpace& space, ExecutorTable& table, Linker& linker, Reclaimer& reclaimer)
       : space_(space), table_(table), linker_(linker), reclaimer_(reclaimer) {}
 
   CompactionPlan Plan() const;
+  void SetMoveObserver(MoveObserver observer) { observer_ = std::move(observer); }
 
   // `reclaim` frees what is due; it is called after each batch. `synchronise` makes new bytes visible to every core
   // that executes in the arena. Moving stops where retired bytes would pass `max_retired_bytes`.
@@ -83,6 +88,7 @@ class Collector {
   Reclaimer& reclaimer_;
   Slab* destinations_[kZones] = {};  // during Collect
   std::vector<Move> batch_;          // scratch
+  MoveObserver observer_;            // may be empty
 };
 
 }  // namespace jit_arena
