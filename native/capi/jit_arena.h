@@ -49,7 +49,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__GNUC__) && !defined(_WIN32)
+#if defined(__GNUC__)
 #define JA_API __attribute__((visibility("default")))
 #else
 #define JA_API
