@@ -80,7 +80,7 @@ struct Error {
 class [[nodiscard]] Status {
  public:
   Status() = default;
-  Status(Error error) : error_(std::make_unique<Error>(std::move(error))) {}
+  Status(Error error);  // not inline: what fails is off the way of what does not
 
   static Status Ok() { return {}; }
 

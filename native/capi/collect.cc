@@ -10,7 +10,8 @@ using namespace jit_arena::capi;
 static_assert(static_cast<int>(Zone::kCode) == JA_ZONE_CODE && static_cast<int>(Zone::kData) == JA_ZONE_DATA);
 static_assert(static_cast<int>(Zone::kFixedCode) == JA_ZONE_FIXED_CODE);
 static_assert(static_cast<int>(Zone::kFixedData) == JA_ZONE_FIXED_DATA);
-static_assert(static_cast<int>(Zone::kState) == JA_ZONE_STATE && kZones == JA_ZONE_STATE + 1);
+static_assert(static_cast<int>(Zone::kState) == JA_ZONE_STATE);
+static_assert(static_cast<int>(Zone::kFixedState) == JA_ZONE_FIXED_STATE && kZones == JA_ZONE_FIXED_STATE + 1);
 
 ja_status ja_set_move_callback(ja_arena* arena, ja_move_callback callback, void* user) {
   if (ja_status refused = Admit(arena)) return refused;
@@ -38,9 +39,11 @@ ja_status ja_collect(ja_arena* arena, const ja_collect_options* given, ja_collec
   if (result != nullptr)
     if (ja_status failed = CheckStruct(result, "ja_collect_result")) return failed;
   if (ja_status failed = CheckChoice(options.compact, "compact")) return failed;
+  if (ja_status failed = CheckChoice(options.follow_links, "follow_links")) return failed;
   if (ja_status failed = CheckChoice(options.evict_cold, "evict_cold")) return failed;
   CollectOptions of_arena;
   of_arena.compact = options.compact != JA_NO;
+  of_arena.follow_links = options.follow_links == JA_YES;
   of_arena.evict_cold = options.evict_cold == JA_YES;
   of_arena.max_pause_nanos = options.max_pause_nanos;
   CollectResult collected = arena->arena->Collect(of_arena, SelfIn(arena));

@@ -16,9 +16,9 @@
  *   ja_leave(thread);
  *
  * Threads. Any function may be called by any thread at any time, unless its comment says otherwise. Most take the
- * arena's one lock for their duration. ja_enter, ja_leave, ja_entry and ja_run take no lock and make no system call
- * (the flip writer apart: ja_enter waits while it writes). No lock is held while machine code runs, so C functions that
- * machine code calls may use the arena, also to free or move the code that called them.
+ * arena's one lock for their duration. ja_enter, ja_leave, ja_entry and ja_run take no lock; they wait only while the
+ * arena's gate is closed, which is rare and bounded (docs/moving.md). No lock is held while machine code runs, so C
+ * functions that machine code calls may use the arena, also to free or move the code that called them.
  *
  * Errors. A function that can fail returns a ja_status; on failure nothing has changed and nothing has been written to
  * results, unless its comment says otherwise, and ja_last_error has the details. What a comment lists are the errors
@@ -33,8 +33,8 @@
  *
  * An executor is named by its id, in its own arena: another arena may have given the same id to another executor. An id
  * that the arena never gave, or that is gone, is JA_ERR_STALE_EXECUTOR, never a corruption. What an address points at
- * may move at any ja_collect of any thread: no code or data address outlives the pin (ja_enter to ja_leave) under which
- * it was taken, unless the executor is not movable.
+ * may move at any ja_collect of any thread: no address of code, data or state outlives the pin (ja_enter to ja_leave)
+ * under which it was taken, unless the executor is not movable.
  *
  * Structures whose first field is struct_size may grow: the caller stores the size that it was compiled with, by
  * `.struct_size = sizeof s` or the _init functions. New fields are at the end and mean the old behaviour when zero. A
@@ -125,7 +125,7 @@ typedef int32_t ja_section;
 enum {
   JA_CODE = 0,  /* machine code */
   JA_DATA = 1,  /* constants: read-only once frozen */
-  JA_STATE = 2, /* bytes that the code may write; never executable, never moved */
+  JA_STATE = 2, /* bytes that the code may write; never executable */
 };
 
 typedef int32_t ja_choice;
@@ -444,7 +444,7 @@ JA_API ja_status ja_detach(ja_thread* thread);
 
 /* Pins the arena: from now on everything that this thread can reach stays where it is, mapped and unchanged, until the
  * matching ja_leave, whatever others free or move. Pins nest, and nested ones cost nothing. Keep them short: what is
- * freed meanwhile waits (ja_stats: retired_bytes). No lock; waits only while the flip writer writes.
+ * freed meanwhile waits (ja_stats: retired_bytes). No lock; an outermost pin waits while the gate is closed.
  * JA_ERR_WRONG_THREAD, JA_ERR_DISPOSED. */
 JA_API ja_status ja_enter(ja_thread* thread);
 
@@ -474,7 +474,7 @@ JA_API ja_status ja_run(ja_thread* thread, ja_executor id, uint32_t entry_offset
 /* ---- Collecting ------------------------------------------------------------------------------------------------- */
 
 /* Called for each executor that a collection has moved: `old_address` and `new_address` of its code. Its data lies
- * behind its code and has moved as far, unless the layout is apart. */
+ * behind its code and has moved as far, unless the layout is apart. Nobody is told of state, which moves by itself. */
 typedef void (*ja_move_callback)(void* user, ja_executor id, uint64_t old_address, uint64_t new_address);
 
 /* Sets the callback, or ends it (null). ja_collect calls it on the collecting thread, under the arena's lock, when the
@@ -487,7 +487,8 @@ typedef struct ja_collect_options {
   size_t struct_size;
   uint64_t max_pause_nanos; /* the call is one slice of about this length; 0: no limit */
   ja_choice compact;        /* move executors together and give pages back; default yes */
-  ja_choice evict_cold;     /* end those whose warm byte has stayed 0 since the last such call; default no */
+  ja_choice follow_links; /* lay each trace in front of the one it leads to, also where no page is freed; default no */
+  ja_choice evict_cold;   /* end those whose warm byte has stayed 0 since the last such call; default no */
   /* Called for each that was evicted, when all is done and no lock is held; its id is stale. May be null. */
   void (*evicted)(void* user, ja_executor id);
   void* user;
@@ -502,8 +503,8 @@ static inline ja_collect_options ja_collect_options_init(void) {
 
 typedef struct ja_collect_result {
   size_t struct_size;
-  uint64_t moved;
-  uint64_t moved_bytes; /* of code and data */
+  uint64_t moved; /* executors whose code moved, and executors whose state did */
+  uint64_t moved_bytes;
   uint64_t relocs_rewritten;
   uint64_t evicted;
   uint64_t pages_freed;
@@ -520,8 +521,9 @@ static inline ja_collect_result ja_collect_result_init(void) {
 }
 
 /* Moves live executors together where that frees more pages than it needs, and rewrites every reference to them, while
- * other threads execute them. Safe from inside a C function that machine code called. `options` and `result` may be
- * null. Invalidates: addresses of movable executors, except those taken under pins that have not ended. */
+ * other threads execute them. Safe from inside a C function that machine code called; state moves only while nobody is
+ * pinned. `options` and `result` may be null. Invalidates: addresses of movable executors, except those taken under
+ * pins that have not ended. */
 JA_API ja_status ja_collect(ja_arena* arena, const ja_collect_options* options, ja_collect_result* result);
 
 typedef struct ja_plan_result {
@@ -587,6 +589,7 @@ enum {
   JA_ZONE_DATA = 2,       /* layout apart */
   JA_ZONE_FIXED_DATA = 3,
   JA_ZONE_STATE = 4,
+  JA_ZONE_FIXED_STATE = 5, /* of executors that do not move, or that keeps addresses of state */
 };
 
 typedef struct ja_slab {

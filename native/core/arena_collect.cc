@@ -1,5 +1,6 @@
 // Collecting: cold executors die, live ones move together.
 #include <algorithm>
+#include <bit>
 
 #include "core/arena.h"
 
@@ -13,8 +14,8 @@ CompactionPlan Arena::PlanCompaction() {
 CollectResult Arena::Collect(const CollectOptions& options, const PinSlot* self) {
   std::lock_guard guard(lock_);
   if (!CheckProcess().ok()) return {};
-  FlipGate gate(*this, self);
-  if (!gate.closed()) {
+  ClosedGate gate;
+  if (!CloseGateToWrite(gate, self).ok()) {
     CollectResult busy;
     busy.done = false;
     busy.retired_bytes = reclaimer_.retired_bytes();
@@ -22,8 +23,8 @@ CollectResult Arena::Collect(const CollectOptions& options, const PinSlot* self)
   }
   std::vector<ExecutorId> evicted;
   if (options.evict_cold) evicted = EvictCold();
-  CollectResult result = collector_.Collect(
-      options, max_retired_bytes_, [&] { Reclaim(self); }, [&] { Synchronise(self); });
+  CollectResult result =
+      collector_.Collect(options, {self, max_retired_bytes_, [&] { Reclaim(self); }, [&] { Synchronise(self); }});
   result.evicted = std::move(evicted);
   stats_.evicted += result.evicted.size();
   stats_.moves += result.moved;
@@ -77,8 +78,7 @@ std::vector<ExecutorId> Arena::EvictCold() {
 // Classes double from 64 bytes on, as far as there are executors.
 SizeClass& Arena::SizeClassOf(const Executor& executor) {
   uint64_t bytes = uint64_t{executor.code_bytes} + executor.data_bytes;
-  size_t position = 0;
-  for (uint64_t up_to = 64; up_to < bytes; up_to *= 2) position++;
+  size_t position = static_cast<size_t>(std::bit_width((bytes - 1) / 64));
   while (stats_.size_classes.size() <= position) {
     SizeClass size_class{};
     size_class.up_to = uint64_t{64} << stats_.size_classes.size();

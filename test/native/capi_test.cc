@@ -707,7 +707,7 @@ TEST(the_arena_says_what_is_in_it) {
     zones.insert(slab.zone);
     live += slab.live_bytes;
   }
-  CHECK_EQ(zones.size(), 5u);
+  CHECK_EQ(zones.size(), 6u);
   CHECK_EQ(live, stats.span_bytes);
   uint64_t address = host.Address(id);
   ja_found found = ja_found_init();

@@ -294,6 +294,9 @@ TEST(collecting_plans_moves_evicts_and_stops) {
   options.compact = 3;
   CHECK_STATUS(ja_collect(host.arena, &options, nullptr), JA_ERR_ARGUMENT);
   options.compact = JA_DEFAULT;
+  options.follow_links = -7;
+  CHECK_STATUS(ja_collect(host.arena, &options, nullptr), JA_ERR_ARGUMENT);
+  options.follow_links = JA_NO;
   options.evict_cold = 3;
   CHECK_STATUS(ja_collect(host.arena, &options, nullptr), JA_ERR_ARGUMENT);
   CHECK_OK(ja_collect(host.arena, nullptr, nullptr));
@@ -310,6 +313,22 @@ TEST(collecting_plans_moves_evicts_and_stops) {
   };
   host.Collect(options);
   CHECK_EQ(host.Collect(options).evicted, 1u);
+}
+
+TEST(collecting_lays_traces_in_front_of_the_ones_they_lead_to) {
+  Host host;
+  ja_executor last = host.Install(Trace(1));
+  std::vector<ja_executor> others;
+  for (int i = 0; i < 20; i++) others.push_back(host.InstallZeros(300));
+  ja_executor first = host.Install(Trace(1));
+  CHECK_OK(ja_link(host.arena, first, 0, last, 0));
+  CHECK(host.Address(first) > host.Address(last));
+  ja_collect_options options = ja_collect_options_init();
+  options.follow_links = JA_YES;
+  CHECK(host.Collect(options).moved >= 2);
+  CHECK_EQ(host.Address(last) - host.Address(first), 48u);
+  CHECK_EQ(host.Run(first, 1).executor, 0u);
+  CHECK_EQ(host.context[0], 2u);
 }
 
 TEST(flip_waits_for_other_threads_and_then_says_busy) {
