@@ -172,6 +172,11 @@ class Arena {
 
   CompactionPlan PlanCompaction();
   CollectResult Collect(const CollectOptions& options, const PinSlot* self);
+  // Collect calls it under the lock, so it may not call the arena. Empty: nobody is told.
+  void SetMoveObserver(MoveObserver observer) {
+    std::lock_guard guard(lock_);
+    collector_.SetMoveObserver(std::move(observer));
+  }
   ArenaStats Stats();
   std::vector<SlabMap> Slabs();
   // What differs from what was frozen, in every frozen executor.
@@ -198,6 +203,8 @@ class Arena {
     TestPoint(TestPointId::kEntryLoaded);
     return executor.generation.load(std::memory_order_acquire) == GenerationOf(id) ? entry : 0;
   }
+  // IsTrace, for an id whose EntryOf was not 0 under the pin that still holds.
+  bool IsPinnedTrace(ExecutorId id) const { return table_[IndexOf(id)].trace; }
   Reclaimer& reclaimer() { return reclaimer_; }
   arch::CallGate call_gate() const { return call_gate_; }
   // The part that all callbacks share, made at the first call; every call names the same handler.

@@ -250,6 +250,8 @@ bool Collector::CommitBatch(Progress& progress) {
       if (move.data_to != 0) space_.Abandon(move.data_to);
       continue;
     }
+    if (observer_)
+      observer_(table_.IdOf(move.executor), space_.AddressOf(move.code_from), space_.AddressOf(move.code_to));
     uint64_t retired = 0;
     for (SpanId span : {move.code_from, move.data_from}) {
       if (span == 0) continue;

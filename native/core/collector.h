@@ -43,12 +43,17 @@ struct CollectResult {
   std::vector<ExecutorId> evicted;  // cold executors that died
 };
 
+// Told of each executor whose code a move has taken elsewhere, once the batch is published and while the old copy still
+// stands. Under the arena's lock.
+using MoveObserver = std::function<void(ExecutorId id, uint64_t from, uint64_t to)>;
+
 class Collector {
  public:
   Collector(CodeSpace& space, ExecutorTable& table, Linker& linker, Reclaimer& reclaimer)
       : space_(space), table_(table), linker_(linker), reclaimer_(reclaimer) {}
 
   CompactionPlan Plan() const;
+  void SetMoveObserver(MoveObserver observer) { observer_ = std::move(observer); }
 
   // What collecting needs of the arena that it works for.
   struct Host {
@@ -129,6 +134,7 @@ class Collector {
   std::vector<Move> batch_;          // scratch
   uint64_t batch_bytes_ = 0;         // of its spans
   std::vector<StateMove> state_batch_;
+  MoveObserver observer_;  // may be empty
 };
 
 }  // namespace jit_arena
