@@ -192,6 +192,7 @@ Result<Napi::Value> Describe(ArenaHandle& handle, const Napi::CallbackInfo& info
 Result<Napi::Value> Executors(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   std::vector<ExecutorId> ids = handle.arena->Executors();
   Napi::Float64Array array = Napi::Float64Array::New(info.Env(), ids.size());
+  if (array.IsEmpty()) return Napi::Value();  // the worker is being terminated
   for (size_t i = 0; i < ids.size(); i++) array[i] = static_cast<double>(ids[i]);
   return Napi::Value(array);
 }
