@@ -142,7 +142,9 @@ describe('torture', () => {
       const seed = Number(process.env.JA_TORTURE_SEED ?? Date.now() % 2 ** 31);
       console.log(`      JA_TORTURE_SEED=${seed} JA_TORTURE_SECONDS=${seconds}`);
       const random = new Random(seed);
-      const arena = new Arena({ writer, layout, maxBytes: 16 << 20, exitThreshold: 5 } as ArenaOptions);
+      // Room for all that may retire while a pinned thread gets no time on a busy machine.
+      const room = { maxBytes: 128 << 20, maxRetiredBytes: 96 << 20 };
+      const arena = new Arena({ writer, layout, ...room, exitThreshold: 5 } as ArenaOptions);
       const table = new BigInt64Array(new SharedArrayBuffer(8 * slots));
       const control = new Int32Array(new SharedArrayBuffer(4));
       const torturer = new Torturer(arena, table, random);
