@@ -18,8 +18,9 @@ namespace jit_arena {
   ROW(kNoMemory, "ERR_ARENA_NO_MEMORY", "the operating system refused memory or address space")              \
   ROW(kNoExec, "ERR_ARENA_NO_EXEC", "the operating system refused executable memory")                        \
   ROW(kWriterUnavailable, "ERR_ARENA_WRITER_UNAVAILABLE", "the requested writer does not work here")         \
+  ROW(kWriterUnshareable, "ERR_ARENA_WRITER_UNSHAREABLE", "the writer serves one thread only")               \
   ROW(kDisposed, "ERR_ARENA_DISPOSED", "the arena has been disposed of")                                     \
-  ROW(kForked, "ERR_ARENA_FORKED", "the arena belongs to the parent process")                                \
+  ROW(kForked, "ERR_ARENA_FORKED", "the arena belongs to another process")                                   \
   ROW(kBusy, "ERR_ARENA_BUSY", "machine code of the arena is being executed")                                \
   ROW(kRetiredLimit, "ERR_ARENA_RETIRED_LIMIT", "too many retired bytes wait for a pin to end")              \
   ROW(kStaleExecutor, "ERR_ARENA_STALE_EXECUTOR", "the executor is gone")                                    \

@@ -44,8 +44,8 @@ struct ExecutorInfo {
   uint32_t exits;
   bool trace;            // follows the trace ABI
   uint32_t first_entry;  // offset in code of entry 0
-  std::string name;
-  uint64_t address;  // of the code; 0 while writable. Until any thread collects, unless pinned
+  std::string name;      // a copy: another thread may free the executor
+  uint64_t address;      // of the code; 0 while writable. Until any thread collects, unless pinned
 };
 
 struct FoundAddress {

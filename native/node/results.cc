@@ -34,7 +34,7 @@ Napi::Object ToJs(Napi::Env env, const ExecutorInfo& info) {
   object.Set("exits", ToNumber(env, info.exits));
   object.Set("trace", info.trace);
   object.Set("firstEntry", ToNumber(env, info.first_entry));
-  object.Set("name", std::string(info.name));
+  object.Set("name", info.name);
   object.Set("address", Napi::BigInt::New(env, info.address));
   return object;
 }
