@@ -353,13 +353,16 @@ export class Arena {
    * copy. Invalidates addresses that were taken without a pin.
    */
   collect(options: CollectOptions = {}): CollectResult {
-    const { compact = true, maxPauseMicros = 0, evictCold = false } = options;
+    const { compact = true, maxPauseMicros = 0, evictCold = false, order = 'memory' } = options;
     if (typeof evictCold !== 'boolean') throw new TypeError(`evictCold is ${String(evictCold)}, and not true or false`);
     if (typeof compact !== 'boolean') throw new TypeError(`compact is ${String(compact)}, and not true or false`);
     if (typeof maxPauseMicros !== 'number' || !(maxPauseMicros >= 0) || maxPauseMicros > 1e12) {
       throw new TypeError(`maxPauseMicros is ${String(maxPauseMicros)}, and not a number of microseconds`);
     }
-    return orRaise(this.#native.collect(compact, maxPauseMicros, evictCold)) as CollectResult;
+    if (order !== 'memory' && order !== 'links') {
+      throw new TypeError(`order is ${String(order)}, and not 'memory' or 'links'`);
+    }
+    return orRaise(this.#native.collect(compact, maxPauseMicros, evictCold, order === 'links')) as CollectResult;
   }
 
   stats(): Stats {

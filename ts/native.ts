@@ -57,7 +57,7 @@ export interface NativeArena {
   /** Calls the function with the thread pinned, and throws what it throws. */
   pinned(fn: () => void): Status;
   planCompaction(): object | Status;
-  collect(compact: boolean, maxPauseMicros: number, evictCold: boolean): object | Status;
+  collect(compact: boolean, maxPauseMicros: number, evictCold: boolean, followLinks: boolean): object | Status;
   stats(): object | Status;
   slabs(): object[] | Status;
   verify(): object | Status;

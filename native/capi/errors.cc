@@ -48,6 +48,7 @@ SAME(Object, OBJECT);
 SAME(ObjectUnsupported, OBJECT_UNSUPPORTED);
 SAME(Stencil, STENCIL);
 SAME(WrongThread, WRONG_THREAD);
+SAME(WriterUnshareable, WRITER_UNSHAREABLE);
 #undef SAME
 
 struct Meaning {
@@ -61,7 +62,7 @@ constexpr Meaning kMeanings[] = {{"OK", "no error"},
                                  JIT_ARENA_ERRORS(ROW)
 #undef ROW
 };
-static_assert(std::size(kMeanings) == JA_ERR_WRONG_THREAD + 1, "an error is missing in jit_arena.h");
+static_assert(std::size(kMeanings) == JA_ERR_WRITER_UNSHAREABLE + 1, "an error is missing in jit_arena.h");
 
 // Of this API alone: -1, -2, ….
 constexpr Meaning kOwnMeanings[] = {

@@ -112,7 +112,8 @@ typedef enum ja_status {
   JA_ERR_OBJECT = 33,
   JA_ERR_OBJECT_UNSUPPORTED = 34,
   JA_ERR_STENCIL = 35,
-  JA_ERR_WRONG_THREAD = 36, /* a ja_thread was used by another thread than its own */
+  JA_ERR_WRONG_THREAD = 36,       /* a ja_thread was used by another thread than its own */
+  JA_ERR_WRITER_UNSHAREABLE = 37, /* not returned by functions in this header */
   /* Of this API alone. */
   JA_ERR_ARGUMENT = -1,    /* a null pointer, a size, a count or an enumerator that cannot be meant */
   JA_ERR_NOT_PINNED = -2,  /* the thread is not between ja_enter and ja_leave */

@@ -209,13 +209,14 @@ Result<Napi::Value> PlanCompaction(ArenaHandle& handle, const Napi::CallbackInfo
   return Napi::Value(ToJs(info.Env(), handle.arena->PlanCompaction()));
 }
 
-// collect(compact, maxPauseMicros, evictCold)
+// collect(compact, maxPauseMicros, evictCold, followLinks)
 Result<Napi::Value> Collect(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   if (Status forked = handle.arena->CheckProcess()) return forked;
   CollectOptions options;
   options.compact = info[0].As<Napi::Boolean>().Value();
   options.max_pause_nanos = static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue() * 1000);
   options.evict_cold = info[2].ToBoolean();
+  options.follow_links = info[3].ToBoolean();
   return Napi::Value(ToJs(info.Env(), handle.arena->Collect(options, handle.pin)));
 }
 
