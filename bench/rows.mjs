@@ -314,7 +314,7 @@ const figures = {
       const peer = rows.find('T17', `${name}: worst sample, first fit`);
       rows.add('T17', `${name}: worst committed / live`, rows.find('T17', `${name}: worst sample`), {
         peer,
-        peerName: 'first fit, by arithmetic',
+        peerName: 'first fit, empty pages given back',
         target: atMost(1.1),
       });
       rows.add('T17', '… worst right after a collect', rows.find('T17', `${name}: worst after a collect`), {

@@ -142,6 +142,15 @@ describe('npm run bench', function () {
     for (const { ours } of rowsOf('T9', 'mappings per slab')) assert.ok(ours !== null && ours <= 3);
   });
 
+  it('counts the bytes of records that are kept for moves', () => {
+    const records = rowsOf('T10', 'kept, of');
+    const bytes = rowsOf('T10', 'per kept record');
+    assert.equal(records.length, bytes.length);
+    for (const { ours } of records) assert.ok(ours !== null && ours > 0);
+    // A varint of the distance and the class: most often two bytes, never more than five.
+    for (const { ours } of bytes) assert.ok(ours !== null && ours >= 1 && ours <= 5);
+  });
+
   it('measures one figure alone', () => {
     const run = bench('--smoke', '--only', 'T8', '--json', join(folder, 'one.json'));
     assert.equal(run.status, 0, run.stderr);
