@@ -152,6 +152,8 @@ export interface Stats {
   relocsRewritten: number;
   /** Reloc records that moves need; the others were dropped at freeze. */
   keptRelocs: number;
+  /** Bytes of those records, packed. */
+  keptRelocBytes: number;
   /** Veneers with GOT slots for far addresses. */
   externalLinks: number;
   /** Cold executors that `collect` has ended. */

@@ -91,6 +91,7 @@ Napi::Object ToJs(Napi::Env env, const ArenaStats& stats) {
   object.Set("movedBytes", ToNumber(env, stats.moved_bytes));
   object.Set("relocsRewritten", ToNumber(env, stats.relocs_rewritten));
   object.Set("keptRelocs", ToNumber(env, stats.kept_relocs));
+  object.Set("keptRelocBytes", ToNumber(env, stats.kept_reloc_bytes));
   object.Set("externalLinks", ToNumber(env, stats.external_links));
   object.Set("evicted", ToNumber(env, stats.evicted));
   Napi::Array classes = Napi::Array::New(env, stats.size_classes.size());
