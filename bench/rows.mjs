@@ -184,8 +184,8 @@ const figures = {
         });
       against('collected', ratioAtMost(1.1));
       against('survivors');
+      against('order links', ratioAtMost(0.65));
       if (way === 'direct jumps') against('page per trace');
-      else against('order links', ratioAtMost(0.65));
     }
   },
 

@@ -213,7 +213,7 @@ bool Collector::AddToBatch(uint32_t index) {
 }
 
 bool Collector::BatchIsFull(const Progress& progress) const {
-  return batch_.size() >= kBatchMoves || batch_bytes_ >= progress.max_bytes ||
+  return batch_.size() + state_batch_.size() >= kBatchMoves || batch_bytes_ >= progress.max_bytes ||
          reclaimer_.retired_bytes() + batch_bytes_ >= progress.host.max_retired_bytes;
 }
 
@@ -269,51 +269,56 @@ bool Collector::CommitBatch(Progress& progress) {
   return open;
 }
 
-void Collector::MoveBatch(Evacuation& evacuation, Progress& progress) {
-  ForEachLeft(evacuation, [&](SpanId span) {
-    if (BatchIsFull(progress)) return false;
-    evacuation.stopped = !AddToBatch(space_[span].owner_index);
-    return !evacuation.stopped;
-  });
-  if (!CommitBatch(progress)) evacuation.stopped = true;
+bool Collector::AddToStateBatch(uint32_t index) {
+  Executor& executor = table_[index];
+  SpanId copy = ReserveCopy(executor.state_span);
+  if (copy == 0) return false;
+  state_batch_.push_back({index, executor.state_span, copy});
+  batch_bytes_ += uint64_t{space_[copy].granules} * kGranuleBytes;
+  return true;
 }
 
-void Collector::MoveStateBatch(Evacuation& evacuation, Progress& progress) {
-  const Host& host = progress.host;
+bool Collector::CommitStateBatch(Progress& progress) {
+  if (state_batch_.empty()) return true;
+  const PinSlot* self = progress.host.self;
   // Machine code changes state at any time and holds its addresses in registers: nobody may be inside, the calling
   // thread included.
   ClosedGate gate;
-  if ((host.self != nullptr && host.self->depth != 0) || !CloseGate(gate, progress)) {
-    evacuation.stopped = true;
-    return;
+  bool open = (self == nullptr || self->depth == 0) && CloseGate(gate, progress);
+  {
+    WriteScope scope(space_, "move state");
+    open = open && linker_.OpenForStateMove(scope, state_batch_).ok();
+    if (open) {
+      progress.result.relocs_rewritten += linker_.MoveState(scope, state_batch_);
+      scope.Finish();
+      progress.host.synchronise();
+    }
   }
-  state_batch_.clear();
-  uint64_t bytes = 0;
-  ForEachLeft(evacuation, [&](SpanId span) {
-    if (state_batch_.size() >= kBatchMoves || bytes >= progress.max_bytes) return false;
-    SpanId copy = ReserveCopy(span);
-    evacuation.stopped = copy == 0;
-    if (copy == 0) return false;
-    state_batch_.push_back({space_[span].owner_index, span, copy});
-    bytes += table_[space_[span].owner_index].StateSpanBytes();
-    return true;
-  });
-  WriteScope scope(space_, "move state");
-  if (!linker_.OpenForStateMove(scope, state_batch_).ok()) {
-    for (const StateMove& move : state_batch_) space_.Abandon(move.to);
-    evacuation.stopped = true;
-    return;
-  }
-  progress.result.relocs_rewritten += linker_.MoveState(scope, state_batch_);
-  scope.Finish();
-  host.synchronise();
   for (const StateMove& move : state_batch_) {
+    if (!open) {
+      space_.Abandon(move.to);
+      continue;
+    }
     space_.SetState(move.to, SpanState::kLive);
     // At once: nobody can hold an address in it.
     space_.Free(move.from);
+    progress.result.moved++;
+    progress.result.moved_bytes += table_[move.executor].StateSpanBytes();
   }
-  progress.result.moved += state_batch_.size();
-  progress.result.moved_bytes += bytes;
+  state_batch_.clear();
+  batch_bytes_ = 0;
+  return open;
+}
+
+void Collector::MoveBatch(Evacuation& evacuation, Progress& progress) {
+  bool state = evacuation.slab.zone() == Zone::kState;
+  ForEachLeft(evacuation, [&](SpanId span) {
+    if (BatchIsFull(progress)) return false;
+    uint32_t index = space_[span].owner_index;
+    evacuation.stopped = !(state ? AddToStateBatch(index) : AddToBatch(index));
+    return !evacuation.stopped;
+  });
+  if (!(state ? CommitStateBatch(progress) : CommitBatch(progress))) evacuation.stopped = true;
 }
 
 bool Collector::Progress::IsUp(uint64_t retired_bytes) {
@@ -336,10 +341,7 @@ void Collector::EvacuateVictims(Progress& progress) {
     slab->SetEvacuating(true);
     Evacuation evacuation{*slab, slab->first(), false};
     while (evacuation.next != slab->end() && !evacuation.stopped && !progress.IsUp(reclaimer_.retired_bytes())) {
-      if (victim.zone == Zone::kState)
-        MoveStateBatch(evacuation, progress);
-      else
-        MoveBatch(evacuation, progress);
+      MoveBatch(evacuation, progress);
       progress.host.reclaim();
     }
     slab->SetEvacuating(false);
@@ -348,8 +350,7 @@ void Collector::EvacuateVictims(Progress& progress) {
   }
 }
 
-bool Collector::IsFollowedBy(uint32_t index, uint32_t successor) const {
-  SpanId span = table_[index].code_span, next = table_[successor].code_span;
+bool Collector::IsFollowedBy(SpanId span, SpanId next) const {
   if (space_[span].next != 0) return space_[span].next == next;
   // From the end of one slab to the beginning of another.
   const Slab& slab = space_.SlabOf(next);
@@ -358,33 +359,46 @@ bool Collector::IsFollowedBy(uint32_t index, uint32_t successor) const {
 
 void Collector::LayOutChains(Progress& progress) {
   std::vector<uint32_t> chains = linker_.FindChains();
+  LayOut(Zone::kCode, chains, progress);
+  // Exit records are read on the way from one to the next.
+  std::erase_if(chains, [&](uint32_t index) {
+    return index != 0 && (table_[index].state_span == 0 || !table_[index].StateMoves());
+  });
+  if (progress.result.done) LayOut(Zone::kState, chains, progress);
+}
+
+void Collector::LayOut(Zone zone, const std::vector<uint32_t>& chains, Progress& progress) {
+  bool state = zone == Zone::kState;
+  auto span_of = [&](uint32_t index) { return state ? table_[index].state_span : table_[index].code_span; };
   std::fill(std::begin(destinations_), std::end(destinations_), nullptr);
   bool stopped = false;
   for (size_t begin = 0, end; begin < chains.size() && !stopped; begin = end + 1) {
     end = begin;
     while (chains[end] != 0) end++;
+    if (end - begin < 2) continue;
     // What lies in order already stays, when the rest can be laid behind it.
     size_t next = begin + 1;
-    while (next < end && IsFollowedBy(chains[next - 1], chains[next])) next++;
+    while (next < end && IsFollowedBy(span_of(chains[next - 1]), span_of(chains[next]))) next++;
     if (next == end) continue;
-    Slab& last = space_.SlabOf(table_[chains[next - 1]].code_span);
-    if (last.tail() == table_[chains[next - 1]].code_span && next - begin >= 2)
-      destinations_[static_cast<int>(Zone::kCode)] = &last;
+    Slab& last = space_.SlabOf(span_of(chains[next - 1]));
+    if (last.tail() == span_of(chains[next - 1]) && next - begin >= 2)
+      destinations_[static_cast<int>(zone)] = &last;
     else
       next = begin;
     for (; next < end && !stopped; next++) {
-      if (batch_.empty() && progress.IsUp(reclaimer_.retired_bytes())) {
-        stopped = true;
-        break;
-      }
-      stopped = !AddToBatch(chains[next]);
+      bool empty = state ? state_batch_.empty() : batch_.empty();
+      stopped = (empty && progress.IsUp(reclaimer_.retired_bytes())) ||
+                !(state ? AddToStateBatch(chains[next]) : AddToBatch(chains[next]));
       if (stopped || BatchIsFull(progress)) {
-        stopped = !CommitBatch(progress) || stopped;
+        stopped = !(state ? CommitStateBatch(progress) : CommitBatch(progress)) || stopped;
         progress.host.reclaim();
       }
     }
   }
-  CommitBatch(progress);
+  if (state)
+    CommitStateBatch(progress);
+  else
+    CommitBatch(progress);
   progress.host.reclaim();
 }
 

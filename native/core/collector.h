@@ -100,13 +100,13 @@ class Collector {
     bool stopped;   // no room could be had, or what is left has to wait for other threads
   };
   void EvacuateVictims(Progress& progress);
-  // Both move one batch of executors (their code and data, or their state) out of a slab.
+  // Moves one batch of executors (their code and data, or their state) out of a slab.
   void MoveBatch(Evacuation& evacuation, Progress& progress);
-  void MoveStateBatch(Evacuation& evacuation, Progress& progress);
   // Moves executors that lead to one another into slabs of their own, each in front of its successor. Those that lie so
   // already stay, so that slices come to an end, and a second time moves nothing.
   void LayOutChains(Progress& progress);
-  bool IsFollowedBy(uint32_t index, uint32_t successor) const;
+  void LayOut(Zone zone, const std::vector<uint32_t>& chains, Progress& progress);
+  bool IsFollowedBy(SpanId span, SpanId next) const;
   // Calls visit(span) for live spans from evacuation.next on, which follows, until visit returns false.
   template <class Visit>
   void ForEachLeft(Evacuation& evacuation, Visit visit);
@@ -115,6 +115,9 @@ class Collector {
   bool BatchIsFull(const Progress& progress) const;
   // Moves batch_ and ends it; false when memory could not be written.
   bool CommitBatch(Progress& progress);
+  // The same for the state of executors, which moves by itself; CommitStateBatch is also false when somebody is inside.
+  bool AddToStateBatch(uint32_t index);
+  bool CommitStateBatch(Progress& progress);
   // Takes those out of batch_ that cannot move while others execute.
   void DropBlocked();
   bool CloseGate(ClosedGate& gate, const Progress& progress);
@@ -132,7 +135,7 @@ class Collector {
   Slab* destinations_[kZones] = {};  // during Collect
   bool gate_refused_ = false;        // during Collect: a thread stayed, and nobody is made to wait again
   std::vector<Move> batch_;          // scratch
-  uint64_t batch_bytes_ = 0;         // of its spans
+  uint64_t batch_bytes_ = 0;         // of its spans, or of those of state_batch_
   std::vector<StateMove> state_batch_;
   MoveObserver observer_;  // may be empty
 };

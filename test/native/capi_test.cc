@@ -40,7 +40,7 @@ TEST(statuses_and_reloc_kinds_have_names) {
   }
   CHECK_EQ(names.size(), JA_ERR_WRITER_UNSHAREABLE - JA_ERR_UNSUPPORTED + 1);
   CHECK_EQ(std::string(Name(JA_ERR_CHAIN_DEPTH)), "ERR_ARENA_CHAIN_DEPTH");
-  for (int status : {JA_ERR_UNSUPPORTED - 1, JA_ERR_WRONG_THREAD + 1, INT32_MIN, INT32_MAX}) {
+  for (int status : {JA_ERR_UNSUPPORTED - 1, JA_ERR_WRITER_UNSHAREABLE + 1, INT32_MIN, INT32_MAX}) {
     CHECK(ja_status_name(status) == nullptr);
     CHECK(ja_status_text(status) == nullptr);
   }

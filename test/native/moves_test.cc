@@ -307,7 +307,7 @@ TEST(links_decide_the_order_when_asked_to) {
       }
       CHECK(pause == 0 ? slices == 1 : slices > 5);
       CHECK(CountInOrder(rig, chain) > chain.size() - 20);  // but at the ends of slabs
-      CHECK(moved < 2 * 8000);
+      CHECK(moved < 3 * 8000);                              // code, state, and what is evacuated behind them
       CHECK_EQ(rig.Collect(options).moved, 0);
       rig.CheckInvariants();
     }
