@@ -41,9 +41,11 @@
 
 #include "node/addon.cc"
 #include "node/arena_functions.cc"
+#include "node/arena_handle.cc"
 #include "node/callbacks.cc"
 #include "node/calls.cc"
 #include "node/environment.cc"
 #include "node/exits.cc"
 #include "node/objects.cc"
 #include "node/results.cc"
+#include "node/shared_arena.cc"

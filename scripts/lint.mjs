@@ -8,7 +8,7 @@ let passed = run(npmBin('biome'), fix ? ['check', '--write'] : ['check', '--erro
 const version = spawnSync('clang-format', ['--version'], { encoding: 'utf8' }).stdout?.trim();
 if (version) {
   console.log(version);
-  const sources = [...filesIn('native', /\.(cc|h)$/), ...filesIn('test/native', /\.(cc|h)$/)];
+  const sources = ['native', 'test/native', 'bench/native'].flatMap((folder) => filesIn(folder, /\.(cc|h)$/));
   passed = run('clang-format', [...(fix ? ['-i'] : ['--dry-run', '--Werror']), ...sources]) && passed;
 } else {
   // In CI a check that cannot run has failed.

@@ -6,6 +6,7 @@ import { Executor } from './executor';
 import { addon, N, type NativeArena, numbers, orRaise, raise, type WriterName } from './native';
 import { beginRelocs, encodeRelocs, endRelocs, putReloc, TargetKind } from './relocs';
 import { exitOf, makeRunner, type Runner } from './runner';
+import { checkToken, isSameArena, makeToken, type ShareToken, setToken } from './sharing';
 import type {
   CollectOptions,
   CollectResult,
@@ -61,12 +62,22 @@ export interface Callback {
 const writers = ['alias', 'procmem', 'flip'] as const;
 const maxSize = 2 ** 32 - 1;
 
+/** The functions of an arena that is there already, on their way from `Arena.from` to the constructor. */
+class OpenedArena {
+  readonly native: NativeArena;
+  constructor(native: NativeArena) {
+    this.native = native;
+  }
+}
+
 /**
  * One reserved address range and everything in it: executors packed into shared pages, none of them writable and
  * executable, and a collector that moves live ones to keep them packed.
  *
- * Belongs to the thread that made it. Dispose of it explicitly: garbage collection frees no machine code, since its
- * addresses may be in use where the collector cannot look.
+ * `share` and `Arena.from` give it to other threads; every function may be called by any of them at any time. An Arena
+ * object is one use of the arena, which ends when all of them have been disposed of, or the threads that have not have
+ * ended. Dispose explicitly: garbage collection frees no machine code, since its addresses may be in use where the
+ * collector cannot look.
  */
 export class Arena {
   /** The writer in use. */
@@ -76,32 +87,28 @@ export class Arena {
 
   /** ERR_ARENA_NO_EXEC, _NO_MEMORY, _WRITER_UNAVAILABLE, _SIZE. */
   constructor(options: ArenaOptions = {}) {
-    const { maxBytes = 64 * 2 ** 20, writer = 'auto', layout = 'together', maxRetiredBytes = 0, name = '' } = options;
-    if (writer !== 'auto' && !writers.includes(writer)) {
-      throw new TypeError(`the writer is ${String(writer)}, and not 'auto', 'alias', 'procmem' or 'flip'`);
-    }
-    if (layout !== 'together' && layout !== 'apart') {
-      throw new TypeError(`the layout is ${String(layout)}, and not 'together' or 'apart'`);
-    }
-    const { exitThreshold = 1024, exitGrowth = 2, maxChainDepth = maxSize } = options;
-    if (typeof exitGrowth !== 'number') throw new TypeError('exitGrowth is not a number');
-    checkCount(maxBytes, addon.machine.maxArenaBytes, 'ERR_ARENA_SIZE', 'maxBytes');
-    checkCount(maxRetiredBytes, addon.machine.maxArenaBytes, 'ERR_ARENA_SIZE', 'maxRetiredBytes');
-    this.#native = orRaise(
-      addon.createArena({
-        maxBytes,
-        writer: writer === 'auto' ? -1 : writers.indexOf(writer),
-        apart: layout === 'apart',
-        maxRetiredBytes,
-        exitThreshold: checkCount(exitThreshold, 4096, 'ERR_ARENA_SIZE', 'exitThreshold'),
-        exitGrowth,
-        maxChainDepth: checkCount(maxChainDepth, maxSize, 'ERR_ARENA_SIZE', 'maxChainDepth'),
-        fullRecords: options.fullRecords === true,
-        name: String(name),
-      }),
-    ) as NativeArena;
+    this.#native = options instanceof OpenedArena ? options.native : createArena(options);
     this.writer = this.#native.writer;
-    this.name = String(name);
+    this.name = this.#native.name;
+    setToken(this, this.#native.token);
+  }
+
+  /**
+   * The arena that a token of `arena.share()` names, in whichever thread of the process it was made: one more use of it,
+   * with a `dispose` of its own. ERR_ARENA_DISPOSED when nobody uses it any more, ERR_ARENA_FORKED when the token is of
+   * another process. Executors, functions and callbacks do not go through postMessage; `executor.id` does.
+   */
+  static from(token: ShareToken): Arena {
+    return new Arena(new OpenedArena(orRaise(addon.openArena(checkToken(token)))) as object);
+  }
+
+  /**
+   * A token with which other threads of the process get the same arena: `Arena.from(token)`. It keeps nothing alive.
+   * ERR_ARENA_WRITER_UNSHAREABLE with the writer `flip`.
+   */
+  share(): ShareToken {
+    if (this.#native.checkShareable() !== 0) raise();
+    return this.#native.token;
   }
 
   /**
@@ -198,7 +205,9 @@ export class Arena {
   callback<const S extends Signature>(signature: S, fn: CallbackFunction<S>): Callback {
     const native = this.#native;
     const address = orRaise(native.addCallback(makeCallback(signature, fn)));
-    const dispose = () => native.disposeCallback(address);
+    const dispose = () => {
+      native.disposeCallback(address);
+    };
     return { address, dispose, [Symbol.dispose]: dispose };
   }
 
@@ -209,7 +218,7 @@ export class Arena {
    * ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI; ERR_ARENA_DETACHED when the context's buffer is gone.
    */
   runner(context: ArrayBufferView): Runner {
-    return makeRunner(this.#native, context, (executor) => this.#checkOwn(executor as Executor));
+    return makeRunner(this.#native, context, (executor) => this.#checkOwn(executor));
   }
 
   /** The exit that a token of the last run stands for. ERR_ARENA_EXIT for any other number. */
@@ -301,19 +310,17 @@ export class Arena {
 
   /** Runs `fn` with this thread pinned: addresses taken inside stay valid until it returns. `fn` is synchronous. */
   pinned<T>(fn: () => T): T {
-    if (this.#native.pin() !== 0) raise();
-    let result: T;
-    try {
+    let result: T | undefined;
+    const call = () => {
       result = fn();
-    } finally {
-      this.#native.unpin();
-    }
+    };
+    if (this.#native.pinned(call) !== 0) raise();
     if (typeof (result as { then?: unknown } | undefined)?.then === 'function') {
       throw new TypeError(
         'the function given to pinned() returned a promise, and the pin has ended: make it synchronous',
       );
     }
-    return result;
+    return result as T;
   }
 
   /** The executor with this id. ERR_ARENA_STALE_EXECUTOR when there is none. */
@@ -346,13 +353,16 @@ export class Arena {
    * copy. Invalidates addresses that were taken without a pin.
    */
   collect(options: CollectOptions = {}): CollectResult {
-    const { compact = true, maxPauseMicros = 0, evictCold = false } = options;
+    const { compact = true, maxPauseMicros = 0, evictCold = false, order = 'memory' } = options;
     if (typeof evictCold !== 'boolean') throw new TypeError(`evictCold is ${String(evictCold)}, and not true or false`);
     if (typeof compact !== 'boolean') throw new TypeError(`compact is ${String(compact)}, and not true or false`);
     if (typeof maxPauseMicros !== 'number' || !(maxPauseMicros >= 0) || maxPauseMicros > 1e12) {
       throw new TypeError(`maxPauseMicros is ${String(maxPauseMicros)}, and not a number of microseconds`);
     }
-    return orRaise(this.#native.collect(compact, maxPauseMicros, evictCold)) as CollectResult;
+    if (order !== 'memory' && order !== 'links') {
+      throw new TypeError(`order is ${String(order)}, and not 'memory' or 'links'`);
+    }
+    return orRaise(this.#native.collect(compact, maxPauseMicros, evictCold, order === 'links')) as CollectResult;
   }
 
   stats(): Stats {
@@ -369,7 +379,11 @@ export class Arena {
     return orRaise(this.#native.verify()) as Verification;
   }
 
-  /** Ends the arena and gives its memory back; silent when repeated. ERR_ARENA_BUSY inside a call of its code. */
+  /**
+   * Ends this use of the arena: this object's callbacks answer 0, and every function but `dispose` throws
+   * ERR_ARENA_DISPOSED. The last one that ends gives the memory back. Silent when repeated. ERR_ARENA_BUSY inside a call
+   * of its code; calls in other threads go on.
+   */
   dispose(): void {
     if (this.#native.dispose() !== 0) raise();
   }
@@ -406,7 +420,7 @@ export class Arena {
   }
 
   #checkOwn(executor: Executor, index?: number): void {
-    if (executor.arena === this) return;
+    if (isSameArena(executor.arena, this)) return;
     const where = index === undefined ? '' : `item ${index} of the list: `;
     throw new ArenaError('ERR_ARENA_FOREIGN_EXECUTOR', `${where}executor ${executor.id} belongs to another arena`, {
       executor: executor.id,
@@ -443,6 +457,34 @@ export class Arena {
 }
 
 type SpecArguments = Parameters<NativeArena['allocate']>;
+
+function createArena(options: ArenaOptions): NativeArena {
+  const { maxBytes = 64 * 2 ** 20, writer = 'auto', layout = 'together', maxRetiredBytes = 0, name = '' } = options;
+  if (writer !== 'auto' && !writers.includes(writer)) {
+    throw new TypeError(`the writer is ${String(writer)}, and not 'auto', 'alias', 'procmem' or 'flip'`);
+  }
+  if (layout !== 'together' && layout !== 'apart') {
+    throw new TypeError(`the layout is ${String(layout)}, and not 'together' or 'apart'`);
+  }
+  const { exitThreshold = 1024, exitGrowth = 2, maxChainDepth = maxSize } = options;
+  if (typeof exitGrowth !== 'number') throw new TypeError('exitGrowth is not a number');
+  checkCount(maxBytes, addon.machine.maxArenaBytes, 'ERR_ARENA_SIZE', 'maxBytes');
+  checkCount(maxRetiredBytes, addon.machine.maxArenaBytes, 'ERR_ARENA_SIZE', 'maxRetiredBytes');
+  return orRaise(
+    addon.createArena({
+      maxBytes,
+      writer: writer === 'auto' ? -1 : writers.indexOf(writer),
+      apart: layout === 'apart',
+      maxRetiredBytes,
+      exitThreshold: checkCount(exitThreshold, 4096, 'ERR_ARENA_SIZE', 'exitThreshold'),
+      exitGrowth,
+      maxChainDepth: checkCount(maxChainDepth, maxSize, 'ERR_ARENA_SIZE', 'maxChainDepth'),
+      fullRecords: options.fullRecords === true,
+      name: String(name),
+      token: makeToken(),
+    }),
+  );
+}
 
 const checkExit = (source: Executor, exit: number) =>
   checkCount(exit, 0xffff, 'ERR_ARENA_EXIT', `the exit of executor ${source.id}`, { executor: source.id, index: exit });

@@ -3,7 +3,7 @@ import { checkBytes, checkCount, checkSection } from './bytes';
 import { makeFunction } from './calls';
 import type { Section } from './errors';
 import { ArenaError } from './errors';
-import { type NativeArena, type NativeDescription, orRaise, raise } from './native';
+import { N, type NativeArena, type NativeDescription, numbers, orRaise, raise } from './native';
 import { encodeRelocs, endRelocs, type Reloc } from './relocs';
 import { checkSignature, type MachineFunction, type Signature } from './values';
 
@@ -18,8 +18,9 @@ export class Executor {
   readonly id: number;
   readonly arena: Arena;
   readonly #native: NativeArena;
-  /** What `entersAtStart` says, once it is known. */
-  #entersAtStart: boolean | undefined;
+  /** Offsets in code of its entries, as far as they have been run; they do not change. */
+  #firstEntry: number | undefined;
+  #otherEntries: Map<number, number> | undefined;
 
   /** @internal Use `arena.allocate`, `arena.install` or `arena.executor(id)`. */
   constructor(arena: Arena, native: NativeArena, id: number) {
@@ -85,23 +86,34 @@ export class Executor {
   }
 
   /**
-   * @internal For runners: whether entry 0 is the first byte of code, of an executor that can be run; it does not change.
-   * ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI.
+   * @internal For runners: puts the id, and the offset in code of an entry, where a run looks for them.
+   * ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI, _BOUNDS; TypeError for what is no Executor.
    */
-  get entersAtStart(): boolean {
-    if (this.#entersAtStart === undefined) {
-      const { frozen, trace, firstEntry } = this.#describe();
-      const details = { executor: this.id };
-      if (!frozen) {
-        throw new ArenaError('ERR_ARENA_NOT_FROZEN', `executor ${this.id} is still writable: freeze it first`, details);
-      }
-      if (!trace) {
-        const message = `executor ${this.id} has neither exits nor a done target: call it through func`;
-        throw new ArenaError('ERR_ARENA_TRACE_ABI', message, details);
-      }
-      this.#entersAtStart = firstEntry === 0;
+  static prepareRun(executor: Executor, entry: number): void {
+    const known = entry === 0 ? executor.#firstEntry : executor.#otherEntries?.get(entry);
+    const offset = known ?? executor.#findEntry(entry);
+    numbers[N.id] = executor.id;
+    numbers[N.runEntry] = offset;
+  }
+
+  #findEntry(entry: number): number {
+    const { frozen, trace, firstEntry } = this.#describe();
+    const details = { executor: this.id };
+    if (!frozen) {
+      throw new ArenaError('ERR_ARENA_NOT_FROZEN', `executor ${this.id} is still writable: freeze it first`, details);
     }
-    return this.#entersAtStart;
+    if (!trace) {
+      const message = `executor ${this.id} has neither exits nor a done target: call it through func`;
+      throw new ArenaError('ERR_ARENA_TRACE_ABI', message, details);
+    }
+    this.#firstEntry = firstEntry;
+    checkCount(entry, 0xffff_ffff, 'ERR_ARENA_BOUNDS', `executor ${this.id}: entry`, details);
+    if (entry === 0) return firstEntry;
+    if (this.#native.entryOffset(this.id, entry) !== 0) raise();
+    const offset = numbers[N.id] as number;
+    this.#otherEntries ??= new Map();
+    this.#otherEntries.set(entry, offset);
+    return offset;
   }
 
   /**

@@ -13,6 +13,7 @@ export {
 } from './objects';
 export { type Reloc, type RelocKind, type RelocTarget, relocKindNumbers, TargetKind } from './relocs';
 export type { Runner } from './runner';
+export type { ShareToken } from './sharing';
 export { Stencil, StencilSet } from './stencils';
 export { type HoleFilling, TraceBuilder, type TraceOptions, type TraceStatistics } from './trace-builder';
 export type {

@@ -1,6 +1,8 @@
 // The binary, and the memory that TypeScript and C++ share.
 import { join } from 'node:path';
+import { isMainThread } from 'node:worker_threads';
 import { ArenaError, type ErrorDetails } from './errors';
+import type { ShareToken } from './sharing';
 
 /** A function's answer when it has nothing else to say: 0, or the number of an error that lastError() explains. */
 export type Status = number;
@@ -24,6 +26,8 @@ export interface NativeDescription {
 /** The functions of one arena (native/node/arena_functions.cc). Sections are numbered code, data, state. */
 export interface NativeArena {
   readonly writer: WriterName;
+  readonly name: string;
+  readonly token: ShareToken;
   allocate(
     code: Bytes,
     data: Bytes,
@@ -50,18 +54,20 @@ export interface NativeArena {
   describe(id: number): NativeDescription | Status;
   executors(): Float64Array | Status;
   find(address: bigint): object | undefined | Status;
-  pin(): Status;
-  unpin(): void;
+  /** Calls the function with the thread pinned, and throws what it throws. */
+  pinned(fn: () => void): Status;
   planCompaction(): object | Status;
-  collect(compact: boolean, maxPauseMicros: number, evictCold: boolean): object | Status;
+  collect(compact: boolean, maxPauseMicros: number, evictCold: boolean, followLinks: boolean): object | Status;
   stats(): object | Status;
   slabs(): object[] | Status;
   verify(): object | Status;
+  checkShareable(): Status;
   dispose(): Status;
   bind(id: number, entry: number): (() => Status | undefined) | Status;
   addCallback(wrapper: () => void): bigint | Status;
-  disposeCallback(address: bigint): void;
+  disposeCallback(address: bigint): Status;
   run(): Status | undefined;
+  entryOffset(id: number, entry: number): Status;
   link(source: number, exit: number, target: number, entry: number): Status;
   unlink(source: number, exit: number): Status;
   unlinkAll(): Status;
@@ -87,6 +93,8 @@ interface Addon {
   symbolAddress(name: string): bigint | undefined;
   addressOf(view: ArrayBufferView): bigint;
   createArena(options: object): NativeArena | Status;
+  openArena(token: string): NativeArena | Status;
+  endLoops(): void;
   readUnits(bytes: Uint8Array): object | Status;
   readSections(bytes: Uint8Array): object | Status;
   shared?: Shared;
@@ -131,6 +139,8 @@ export const layout = addon.layout;
 function makeShared(): Shared {
   const mailbox = new ArrayBuffer(layout.mailboxBytes);
   addon.setMailbox(mailbox);
+  // When the process exits, Node waits for its workers: none may be kept by a loop of links that never leaves.
+  if (isMainThread) process.on('exit', () => addon.endLoops());
   const relocs = {
     u8: new Uint8Array(0),
     u32: new Uint32Array(0),

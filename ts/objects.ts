@@ -12,6 +12,7 @@ import {
   relocKindNumbers,
   TargetKind,
 } from './relocs';
+import { isSameArena } from './sharing';
 import type { MachineFunction, Signature } from './values';
 
 /** A place in an executor, as a reloc's target. */
@@ -232,7 +233,7 @@ function checkStays(target: RelocTarget, arena: Arena, name: string): void {
           ? target.executor
           : undefined;
   // Of another arena: addRelocs has the error for it.
-  if (executor === undefined || executor.arena !== arena || !arena.executor(executor.id).movable) return;
+  if (executor === undefined || !isSameArena(executor.arena, arena) || !arena.executor(executor.id).movable) return;
   const message =
     `the object takes the address of '${name}', which is in executor ${executor.id}, and that can move: install it with ` +
     'movable: false, or this object with movable: true, which promises that it keeps no address longer than a call';

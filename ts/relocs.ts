@@ -2,6 +2,7 @@
 import { checkCount, checkSection } from './bytes';
 import { ArenaError, type Section } from './errors';
 import { addon, layout, N, numbers, shared } from './native';
+import { isSameArena } from './sharing';
 
 /** Reloc kinds of x86-64, with the names of the psABI (docs/relocs.md). */
 export type RelocKind =
@@ -191,7 +192,7 @@ function encodeReloc(index: number, reloc: Reloc, arena: object): void {
     }
     checkCount(targetOffset, maxOffset, 'ERR_ARENA_RELOC_TARGET', `the target offset of ${what()}`, details);
     const { id } = executor;
-    if (executor.arena !== arena) {
+    if (!isSameArena(executor.arena, arena)) {
       const message = `the target of ${what()} is executor ${id} of another arena`;
       throw new ArenaError('ERR_ARENA_FOREIGN_EXECUTOR', message, details);
     }

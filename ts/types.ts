@@ -89,6 +89,13 @@ export interface CollectOptions {
   compact?: boolean;
   /** One slice of about this length; call again until `done`. No limit unless given. */
   maxPauseMicros?: number;
+  /**
+   * `links`: also lay each executor in front of the one that it leads to (through the exit that was linked first, or a
+   * direct branch), so that following them runs forward through memory, whether or not that frees pages. What lies so
+   * already stays. Each call takes some time for every executor of the arena, also as a slice. `memory`, the default:
+   * in the order in which they lie.
+   */
+  order?: 'memory' | 'links';
 }
 
 export interface CollectResult {
@@ -145,6 +152,8 @@ export interface Stats {
   relocsRewritten: number;
   /** Reloc records that moves need; the others were dropped at freeze. */
   keptRelocs: number;
+  /** Bytes of those records, packed. */
+  keptRelocBytes: number;
   /** Veneers with GOT slots for far addresses. */
   externalLinks: number;
   /** Cold executors that `collect` has ended. */

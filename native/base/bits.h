@@ -38,6 +38,13 @@ void StoreAs(uint8_t* to, T value) {
   std::memcpy(to, &value, sizeof value);
 }
 
+// The two halves of the 128-bit product, folded into one word: every bit of both factors is in every bit of it.
+inline uint64_t MultiplyFold(uint64_t a, uint64_t b) {
+  __extension__ using Wide128 = unsigned __int128;
+  Wide128 product = Wide128{a} * b;
+  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+}
+
 // True when `value` survives the round trip through the narrower type.
 template <class Narrow>
 constexpr bool FitsIn(int64_t value) {

@@ -6,6 +6,8 @@
 
 namespace jit_arena {
 
+Status::Status(Error error) : error_(std::make_unique<Error>(std::move(error))) {}
+
 const char* ErrorCodeName(ErrorCode code) {
   switch (code) {
     case ErrorCode::kOk:

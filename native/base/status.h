@@ -19,7 +19,7 @@ namespace jit_arena {
   ROW(kNoExec, "ERR_ARENA_NO_EXEC", "the operating system refused executable memory")                        \
   ROW(kWriterUnavailable, "ERR_ARENA_WRITER_UNAVAILABLE", "the requested writer does not work here")         \
   ROW(kDisposed, "ERR_ARENA_DISPOSED", "the arena has been disposed of")                                     \
-  ROW(kForked, "ERR_ARENA_FORKED", "the arena belongs to the parent process")                                \
+  ROW(kForked, "ERR_ARENA_FORKED", "the arena belongs to another process")                                   \
   ROW(kBusy, "ERR_ARENA_BUSY", "machine code of the arena is being executed")                                \
   ROW(kRetiredLimit, "ERR_ARENA_RETIRED_LIMIT", "too many retired bytes wait for a pin to end")              \
   ROW(kStaleExecutor, "ERR_ARENA_STALE_EXECUTOR", "the executor is gone")                                    \
@@ -50,7 +50,8 @@ namespace jit_arena {
   ROW(kObject, "ERR_ARENA_OBJECT", "the bytes are no relocatable object that can be read")                   \
   ROW(kObjectUnsupported, "ERR_ARENA_OBJECT_UNSUPPORTED", "the object needs what an arena does not have")    \
   ROW(kStencil, "ERR_ARENA_STENCIL", "a stencil, its holes or the stencils' file cannot be used")            \
-  ROW(kWrongThread, "ERR_ARENA_WRONG_THREAD", "a callback ran on another thread than its own")
+  ROW(kWrongThread, "ERR_ARENA_WRONG_THREAD", "a callback ran on another thread than its own")               \
+  ROW(kWriterUnshareable, "ERR_ARENA_WRITER_UNSHAREABLE", "the writer serves one thread only")
 
 enum class ErrorCode : uint8_t {
   kOk,
@@ -80,7 +81,7 @@ struct Error {
 class [[nodiscard]] Status {
  public:
   Status() = default;
-  Status(Error error) : error_(std::make_unique<Error>(std::move(error))) {}
+  Status(Error error);  // not inline: what fails is off the way of what does not
 
   static Status Ok() { return {}; }
 

@@ -55,8 +55,7 @@ Arena::~Arena() {
   if (!CheckProcess().ok()) space_.Disown();
 }
 
-Status Arena::CheckProcess() const {
-  if (in_own_process()) return Status::Ok();
+Status Arena::Forked() {
   return Error{ErrorCode::kForked,
                "this process is a fork of the one that made the arena; the arena's memory was not "
                "inherited: make an arena of its own in the child"};
@@ -545,7 +544,7 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
     executor.entry.store(0, std::memory_order_release);
     if (executor.State() != ExecutorState::kFrozen) continue;
     // Traces that are entered through a jump they made before look here.
-    if (std::atomic<uint8_t>* valid = linker_.ValidByte(IndexOf(ids[i]))) valid->store(0, std::memory_order_release);
+    if (executor.has_flags) linker_.ValidByte(IndexOf(ids[i]))->store(0, std::memory_order_release);
   }
   TestPoint(TestPointId::kFreeUnpublished);
   for (uint32_t i = 0; i < count; i++)

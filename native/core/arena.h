@@ -44,8 +44,8 @@ struct ExecutorInfo {
   uint32_t exits;
   bool trace;            // follows the trace ABI
   uint32_t first_entry;  // offset in code of entry 0
-  std::string name;
-  uint64_t address;  // of the code; 0 while writable. Until any thread collects, unless pinned
+  std::string name;      // a copy: another thread may free the executor
+  uint64_t address;      // of the code; 0 while writable. Until any thread collects, unless pinned
 };
 
 struct FoundAddress {
@@ -93,6 +93,7 @@ struct ArenaStats {
   uint64_t moved_bytes = 0;
   uint64_t relocs_rewritten = 0;
   uint64_t kept_relocs = 0;
+  uint64_t kept_reloc_bytes = 0;  // of their packed records
   uint64_t external_links = 0;
   uint64_t evicted = 0;
   PauseStats pauses;
@@ -172,6 +173,11 @@ class Arena {
 
   CompactionPlan PlanCompaction();
   CollectResult Collect(const CollectOptions& options, const PinSlot* self);
+  // Collect calls it under the lock, so it may not call the arena. Empty: nobody is told.
+  void SetMoveObserver(MoveObserver observer) {
+    std::lock_guard guard(lock_);
+    collector_.SetMoveObserver(std::move(observer));
+  }
   ArenaStats Stats();
   std::vector<SlabMap> Slabs();
   // What differs from what was frozen, in every frozen executor.
@@ -198,16 +204,18 @@ class Arena {
     TestPoint(TestPointId::kEntryLoaded);
     return executor.generation.load(std::memory_order_acquire) == GenerationOf(id) ? entry : 0;
   }
+  // IsTrace, for an id whose EntryOf was not 0 under the pin that still holds.
+  bool IsPinnedTrace(ExecutorId id) const { return table_[IndexOf(id)].trace; }
   Reclaimer& reclaimer() { return reclaimer_; }
   arch::CallGate call_gate() const { return call_gate_; }
   // The part that all callbacks share, made at the first call; every call names the same handler.
   Result<uint64_t> EnsureCallbackCommon(arch::CallbackHandler handler, const PinSlot* self);
   bool in_own_process() const { return os::ForkGeneration() == fork_generation_; }
 
-  os::WriterKind writer() const { return space_.memory().writer(); }
+  os::WriterKind writer() const { return space_.writer(); }
   const std::string& name() const { return name_; }
   bool Contains(uint64_t address) const { return space_.Contains(address); }
-  Status CheckProcess() const;
+  Status CheckProcess() const { return in_own_process() ? Status::Ok() : Forked(); }
 
  private:
   // The copy of a spec that a writable executor is; what never changes is in its record and notes.
@@ -225,6 +233,7 @@ class Arena {
   Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory);
 
   Status AddStubs(const ArenaOptions& options);
+  static Status Forked();
   static void TakeKind(Executor& executor, const ExecutorSpec& spec);
   Status CheckSpec(const ExecutorSpec& spec, ExecutorId id) const;
   Result<uint32_t> AddExecutor(const ExecutorSpec& spec);

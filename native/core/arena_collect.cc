@@ -1,5 +1,6 @@
 // Collecting: cold executors die, live ones move together.
 #include <algorithm>
+#include <bit>
 
 #include "core/arena.h"
 
@@ -77,8 +78,7 @@ std::vector<ExecutorId> Arena::EvictCold() {
 // Classes double from 64 bytes on, as far as there are executors.
 SizeClass& Arena::SizeClassOf(const Executor& executor) {
   uint64_t bytes = uint64_t{executor.code_bytes} + executor.data_bytes;
-  size_t position = 0;
-  for (uint64_t up_to = 64; up_to < bytes; up_to *= 2) position++;
+  size_t position = static_cast<size_t>(std::bit_width((bytes - 1) / 64));
   while (stats_.size_classes.size() <= position) {
     SizeClass size_class{};
     size_class.up_to = uint64_t{64} << stats_.size_classes.size();

@@ -125,8 +125,9 @@ ArenaStats Arena::Stats() {
                          reclaimer_.MetadataBytes() + staged;
   std::vector<bool> loops = linker_.FindLoops();
   for (uint32_t index = 1; index < table_.size(); index++) {
-    if (!loops[index]) continue;
     const Executor& executor = table_[index];
+    if (executor.State() == ExecutorState::kFrozen) stats.kept_reloc_bytes += executor.kept_bytes;
+    if (!loops[index]) continue;
     for (SizeClass& size_class : stats.size_classes) {
       if (uint64_t{executor.code_bytes} + executor.data_bytes > size_class.up_to) continue;
       size_class.loops++;

@@ -8,24 +8,36 @@
 
 namespace jit_arena {
 
-// Four independent multiply-xor lanes over 64-bit words (the shape of FNV, widened so that the multiplications
-// overlap): about 8 bytes a cycle, and any changed bit changes the result. Against accidents, not against attackers.
+// Four independent lanes, each folding 16 bytes a step by one full multiplication (the shape of wyhash), so that the
+// multiplications overlap: about 12 bytes a cycle. A changed bit stays unseen with a chance of about 2^-64, whatever
+// the other bytes are, unless they were chosen to that end: against accidents, not against attackers. Of no bytes it is
+// the seed.
 inline uint64_t Checksum(uint64_t seed, const uint8_t* bytes, size_t count) {
-  constexpr uint64_t kPrime = 0x9e3779b97f4a7c15;  // 2^64 / golden ratio, odd
-  uint64_t lanes[4] = {seed ^ count, seed + 1, seed + 2, seed + 3};
-  size_t at = 0;
-  for (; at + 32 <= count; at += 32)
-    for (int lane = 0; lane < 4; lane++) lanes[lane] = (lanes[lane] ^ LoadAs<uint64_t>(bytes + at + 8 * lane)) * kPrime;
-  for (int lane = 0; at < count; lane = (lane + 1) % 4) {
-    size_t left = count - at < 8 ? count - at : 8;
-    uint64_t word = 0;
-    std::memcpy(&word, bytes + at, left);
-    lanes[lane] = (lanes[lane] ^ word) * kPrime;
-    at += left;
+  if (count == 0) return seed;
+  // Random, and on purpose no well-known constant: a word equal to kKey would blank out its neighbour.
+  constexpr uint64_t kKey = 0xa3b1d96e4c5f8727;
+  auto fold = [](uint64_t lane, uint64_t first, uint64_t second) { return MultiplyFold(first ^ kKey, second ^ lane); };
+  auto step = [&](uint64_t lane, const uint8_t* from) {
+    return fold(lane, LoadAs<uint64_t>(from), LoadAs<uint64_t>(from + 8));
+  };
+  uint64_t a = seed ^ 0x5d0b6c92f1e3a84b, b = seed ^ 0xc86f13a7295be4d1, c = seed ^ 0x1f94e7d35a60b8cf,
+           d = seed ^ 0x72ad48c60e9b35f3;
+  const uint8_t* end = bytes + count;
+  for (; end - bytes >= 64; bytes += 64) {
+    a = step(a, bytes);
+    b = step(b, bytes + 16);
+    c = step(c, bytes + 32);
+    d = step(d, bytes + 48);
   }
-  uint64_t sum = lanes[0];
-  for (int lane = 1; lane < 4; lane++) sum = (sum ^ (sum >> 29) ^ lanes[lane]) * kPrime;
-  return sum ^ (sum >> 32);
+  for (; end - bytes >= 16; bytes += 16) a = step(a, bytes);
+  if (bytes != end && count >= 16) {
+    b = step(b, end - 16);  // once more some bytes that are in already
+  } else if (bytes != end) {
+    uint64_t words[2] = {};
+    std::memcpy(words, bytes, static_cast<size_t>(end - bytes));
+    b = fold(b, words[0], words[1]);
+  }
+  return fold(fold(a, b, c), d, count);
 }
 
 }  // namespace jit_arena

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstring>
 
 #include "arch/arch.h"
@@ -11,10 +12,13 @@ namespace jit_arena {
 
 CodeSpace::CodeSpace(std::unique_ptr<os::Memory> memory, uint64_t max_bytes, uint32_t slab_bytes)
     : memory_(std::move(memory)),
+      writer_(memory_ != nullptr ? memory_->writer() : os::WriterKind::kAlias),
       slab_bytes_(slab_bytes),
       unit_granules_(slab_bytes / kGranuleBytes),
+      unit_shift_(std::countr_zero(unit_granules_)),
       page_bytes_(static_cast<uint32_t>(os::PageBytes())),
       spans_(static_cast<uint32_t>((max_bytes + slab_bytes) / kGranuleBytes) + 1) {
+  JIT_ARENA_CHECK(IsPowerOfTwo(unit_granules_));
   bins_.reserve(kZones);
   for (int zone = 0; zone < kZones; zone++) bins_.emplace_back(spans_);
 }
@@ -44,32 +48,12 @@ Status CodeSpace::Reserve(uint64_t bytes) {
   }
 }
 
-os::Access CodeSpace::AccessOf(Zone zone) {
-  switch (zone) {
-    case Zone::kCode:
-    case Zone::kFixedCode:
-      return os::Access::kCode;
-    case Zone::kData:
-    case Zone::kFixedData:
-      return os::Access::kData;
-    case Zone::kState:
-    case Zone::kFixedState:
-      break;
-  }
-  return os::Access::kState;
-}
-
 Span CodeSpace::Describe(SpanId span) const {
   const SpanNode& node = spans_[span];
   const Slab& slab = SlabOf(span);
   uint8_t* view = slab.view();
   if (view != nullptr) view += uint64_t{node.start - slab.first()} * kGranuleBytes;
   return {Address(node.start), view, node.granules * kGranuleBytes};
-}
-
-bool CodeSpace::KnownZero(SpanId span) const {
-  const SpanNode& node = spans_[span];
-  return SlabOf(span).KnownZero(node.start, node.granules);
 }
 
 Result<SpanId> CodeSpace::Allocate(Zone zone, uint32_t bytes, uint32_t align, uint32_t owner, Section section) {
@@ -193,26 +177,29 @@ Status CodeSpace::Restore(Slab& slab) {
   return Status::Ok();
 }
 
-bool CodeSpace::Poison(SpanId span) {
+bool CodeSpace::Poison(const SpanNode& node) {
   WriteScope scope(*this, "poison");
-  if (!scope.Open(span).ok()) return false;
-  uint32_t bytes = spans_[span].granules * kGranuleBytes;
-  std::memset(scope.Fill(span, 0, bytes), arch::kPoisonByte, bytes);
+  uint64_t at = Address(node.start);
+  if (!scope.OpenAt(at).ok()) return false;
+  uint32_t bytes = node.granules * kGranuleBytes;
+  std::memset(scope.FillAt(at, bytes), arch::kPoisonByte, bytes);
   return true;
 }
 
 void CodeSpace::Free(SpanId span) {
-  Slab& slab = SlabOf(span);
+  const SpanNode& node = spans_[span];
+  Slab& slab = SlabOf(node);
   if (AccessOf(slab.zone()) == os::Access::kCode) {
     // A slab under evacuation is about to go or to be filled again: poison what is left of it once, in Trim. What the
     // system does not let us write now waits for Trim as well, since a free cannot fail.
-    if (slab.evacuating() || !Poison(span)) slab.needs_poison = true;
+    if (slab.evacuating() || !Poison(node)) slab.needs_poison = true;
   }
-  Abandon(span);
+  Release(slab, span);
 }
 
-void CodeSpace::Abandon(SpanId span) {
-  Slab& slab = SlabOf(span);
+void CodeSpace::Abandon(SpanId span) { Release(SlabOf(span), span); }
+
+void CodeSpace::Release(Slab& slab, SpanId span) {
   slab.Remove(span);
   spans_.Recycle(span);
   if (slab.empty()) OnEmpty(&slab);
@@ -330,21 +317,12 @@ std::string CodeSpace::FindBrokenRule() const {
   return broken;
 }
 
-WriteScope::WriteScope(CodeSpace& space, const char* reason) : space_(space) {
-  JIT_ARENA_CHECK(space.writing_ == nullptr && reason != nullptr);
-  space.writing_ = reason;
-}
-
-WriteScope::~WriteScope() {
-  Flush();
+void WriteScope::CloseWindows() {
   for (const Window& window : opened_)
     space_.memory_->CloseWindow(window.access, reinterpret_cast<uint8_t*>(window.at), window.bytes);
-  space_.writing_ = nullptr;
 }
 
-Status WriteScope::OpenAt(uint64_t at) {
-  const Slab& slab = *space_.units_[(at - space_.base_) / space_.slab_bytes_];
-  if (slab.view() != nullptr) return Status::Ok();
+Status WriteScope::OpenWindow(const Slab& slab, uint64_t at) {
   // The slab up to its punched pages or from behind them: a window over what is punched would give it access.
   uint64_t begin = space_.Address(slab.first());
   uint64_t end = space_.Address(slab.end());
@@ -363,30 +341,16 @@ Status WriteScope::OpenAt(uint64_t at) {
   return opened;
 }
 
-uint8_t* WriteScope::Fill(SpanId span, uint32_t offset, uint32_t bytes) {
-  return FillAt(space_.AddressOf(span) + offset, bytes);
-}
-
-uint8_t* WriteScope::FillAt(uint64_t at, uint32_t bytes) {
-  Flush();
-  filled_at_ = at;
-  filled_bytes_ = bytes;
-  Slab& slab = *space_.units_[(at - space_.base_) / space_.slab_bytes_];
-  uint32_t granule = static_cast<uint32_t>((at - space_.base_) / kGranuleBytes);
-  slab.MarkBacked(granule, GranulesFor((at - space_.base_) % kGranuleBytes + bytes));
-  if (slab.view() != nullptr) return slab.view() + (at - space_.Address(slab.first()));
-  if (space_.memory_->writer() == os::WriterKind::kFlip) return reinterpret_cast<uint8_t*>(at);
-  if (space_.staging_.size() < bytes) space_.staging_.resize(bytes);
+uint8_t* WriteScope::FillWithoutView() {
+  if (space_.writer() == os::WriterKind::kFlip) return reinterpret_cast<uint8_t*>(filled_at_);
+  if (space_.staging_.size() < filled_bytes_) space_.staging_.resize(filled_bytes_);
   staged_ = true;
   return space_.staging_.data();
 }
 
-void WriteScope::Flush() {
-  if (filled_bytes_ == 0) return;
-  if (staged_) space_.memory_->Write(reinterpret_cast<uint8_t*>(filled_at_), space_.staging_.data(), filled_bytes_);
+void WriteScope::WriteStaged() {
+  space_.memory_->Write(reinterpret_cast<uint8_t*>(filled_at_), space_.staging_.data(), filled_bytes_);
   staged_ = false;
-  os::FlushInstructionCache(reinterpret_cast<const uint8_t*>(filled_at_), filled_bytes_);
-  filled_bytes_ = 0;
 }
 
 void WriteScope::Patch(SpanId span, uint32_t offset, const uint8_t* bytes, uint32_t count) {

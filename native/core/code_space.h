@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/bits.h"
 #include "base/status.h"
 #include "core/hole_bins.h"
 #include "core/slab.h"
@@ -52,20 +53,35 @@ class CodeSpace {
   SpanNode& operator[](SpanId span) { return spans_[span]; }
   const SpanNode& operator[](SpanId span) const { return spans_[span]; }
   Span Describe(SpanId span) const;
+  // Where the span's bytes are read at least cost: in the writer's view, which the processor's page tables know from
+  // the writing, while code that has not run yet is unknown to them at its own address.
+  const uint8_t* BytesOf(SpanId span) const {
+    Span described = Describe(span);
+    return described.view != nullptr ? described.view : reinterpret_cast<const uint8_t*>(described.rx);
+  }
   uint64_t AddressOf(SpanId span) const { return Address(spans_[span].start); }
-  void SetState(SpanId span, SpanState state) { SlabOf(span).SetState(span, state); }
-  bool KnownZero(SpanId span) const;
+  void SetState(SpanId span, SpanState state) {
+    SpanNode& node = spans_[span];
+    SlabOf(node).SetState(node, state);
+  }
+  // True when every byte that Fill will point to is certain to be zero already.
+  bool KnownZero(SpanId span) const {
+    const SpanNode& node = spans_[span];
+    const Slab& slab = SlabOf(node);
+    return slab.view() != nullptr && slab.KnownZero(node.start, node.granules);
+  }
   // Whether WriteScope::Patch changes these bytes with one store.
   bool CanPatchAtomically(SpanId span, uint32_t offset, uint32_t count) const {
     return SlabOf(span).view() != nullptr && (AddressOf(span) + offset) % 8 + count <= 8;
   }
   // The span at an address, or 0. For diagnostics: linear in the slab's spans.
   SpanId FindSpan(uint64_t address) const;
-  Slab& SlabOf(SpanId span) const { return *units_[spans_[span].start / unit_granules_]; }
+  Slab& SlabOf(SpanId span) const { return SlabOf(spans_[span]); }
+  Slab& SlabOf(const SpanNode& node) const { return *units_[node.start >> unit_shift_]; }
 
   // The slab that begins at a granule, or null.
   Slab* SlabAt(uint32_t first) const {
-    Slab* slab = units_[first / unit_granules_];
+    Slab* slab = units_[first >> unit_shift_];
     return slab != nullptr && slab->first() == first ? slab : nullptr;
   }
   uint32_t slab_bytes() const { return slab_bytes_; }
@@ -91,6 +107,7 @@ class CodeSpace {
   uint64_t CommittedBytes() const;
   size_t MetadataBytes() const;
   os::Memory& memory() const { return *memory_; }
+  os::WriterKind writer() const { return writer_; }
 
   // First broken rule in words, or an empty string; see Arena::CheckInvariants.
   std::string FindBrokenRule() const;
@@ -98,17 +115,28 @@ class CodeSpace {
  private:
   friend class WriteScope;
 
+  Slab& SlabCovering(uint64_t address) const {
+    return *units_[static_cast<uint32_t>((address - base_) / kGranuleBytes) >> unit_shift_];
+  }
+
   Status Restore(Slab& slab);
   // Both: false when the system refuses the write window.
-  bool Poison(SpanId span);
+  bool Poison(const SpanNode& node);
   bool PoisonHoles(Slab& slab);
+  void Release(Slab& slab, SpanId span);
   void DecommitSlab(Slab* slab);
   void OnEmpty(Slab* slab);
-  static os::Access AccessOf(Zone zone);
+  static os::Access AccessOf(Zone zone) {
+    return zone <= Zone::kFixedCode   ? os::Access::kCode
+           : zone <= Zone::kFixedData ? os::Access::kData
+                                      : os::Access::kState;
+  }
 
   std::unique_ptr<os::Memory> memory_;
+  os::WriterKind writer_;
   uint32_t slab_bytes_;
-  uint32_t unit_granules_;  // granules of the smallest slab: the unit of the address range
+  uint32_t unit_granules_;  // granules of the smallest slab: the unit of the address range; a power of two
+  int unit_shift_;          // log2 of it
   uint32_t page_bytes_;
   uint8_t* reservation_ = nullptr;
   uint64_t base_ = 0;
@@ -132,19 +160,38 @@ class CodeSpace {
 // One scope at a time per arena, under the arena's lock.
 class WriteScope {
  public:
-  WriteScope(CodeSpace& space, const char* reason);
-  ~WriteScope();
+  WriteScope(CodeSpace& space, const char* reason) : space_(space) {
+    JIT_ARENA_CHECK(space.writing_ == nullptr && reason != nullptr);
+    space.writing_ = reason;
+  }
+  ~WriteScope() {
+    Flush();
+    if (!opened_.empty()) CloseWindows();
+    space_.writing_ = nullptr;
+  }
   WriteScope(const WriteScope&) = delete;
   WriteScope& operator=(const WriteScope&) = delete;
 
   // Makes the slab of a span writable, for writers that must; call for every span before the first byte is written.
   Status Open(SpanId span) { return OpenAt(space_.AddressOf(span)); }
-  Status OpenAt(uint64_t address);
+  Status OpenAt(uint64_t address) {
+    const Slab& slab = space_.SlabCovering(address);
+    return slab.view() != nullptr ? Status::Ok() : OpenWindow(slab, address);
+  }
 
   // Where to write the whole of `bytes` bytes at `offset` of a span; every byte must be written. Valid until the next
   // call of the scope.
-  uint8_t* Fill(SpanId span, uint32_t offset, uint32_t bytes);
-  uint8_t* FillAt(uint64_t address, uint32_t bytes);
+  uint8_t* Fill(SpanId span, uint32_t offset, uint32_t bytes) { return FillAt(space_.AddressOf(span) + offset, bytes); }
+  uint8_t* FillAt(uint64_t address, uint32_t bytes) {
+    Flush();
+    filled_at_ = address;
+    filled_bytes_ = bytes;
+    Slab& slab = space_.SlabCovering(address);
+    uint64_t offset = address - space_.base_;
+    slab.MarkBacked(static_cast<uint32_t>(offset / kGranuleBytes), GranulesFor(offset % kGranuleBytes + bytes));
+    if (slab.view() != nullptr) return slab.view() + (address - space_.Address(slab.first()));
+    return FillWithoutView();
+  }
 
   // Everything written so far is in place and visible to instruction fetch of this core.
   void Finish() { Flush(); }
@@ -159,7 +206,16 @@ class WriteScope {
     uint64_t bytes;
     os::Access access;
   };
-  void Flush();
+  Status OpenWindow(const Slab& slab, uint64_t address);
+  void CloseWindows();
+  uint8_t* FillWithoutView();
+  void Flush() {
+    if (filled_bytes_ == 0) return;
+    if (staged_) WriteStaged();
+    os::FlushInstructionCache(reinterpret_cast<const uint8_t*>(filled_at_), filled_bytes_);
+    filled_bytes_ = 0;
+  }
+  void WriteStaged();
 
   CodeSpace& space_;
   std::vector<Window> opened_;  // without a view: what may be written (with flip, and not executed) just now

@@ -8,9 +8,6 @@
 namespace jit_arena {
 namespace {
 
-// A barrier costs about as much as copying a few executors, so batches are large; in a slice they are bounded by bytes
-// as well, so that the clock is looked at often enough.
-constexpr uint32_t kBatchMoves = 256;
 constexpr uint64_t kBatchBytes = 4 * kMiB;
 constexpr uint64_t kSliceBatchBytes = 64 * kKiB;
 
@@ -60,18 +57,6 @@ SpanId Collector::SpanBeside(SpanId span) const {
   return span == executor.data_span ? executor.code_span : executor.data_span;
 }
 
-void Collector::CountGranules(Victim* victim) const {
-  victim->packed_granules = victim->beside_granules = 0;
-  space_.SlabAt(victim->first)->ForEachSpan([&](SpanId span) {
-    if (space_[span].State() != SpanState::kLive) return;
-    uint32_t align_granules = std::max(1u, AlignOf(span) / kGranuleBytes);
-    victim->packed_granules =
-        static_cast<uint32_t>(AlignUp(victim->packed_granules, align_granules)) + space_[span].granules;
-    SpanId beside = SpanBeside(span);
-    if (beside != 0 && !space_.SlabOf(beside).chosen) victim->beside_granules += space_[beside].granules;
-  });
-}
-
 std::vector<Collector::Victim> Collector::FindVictims(Slab* const* destinations) const {
   std::vector<Victim> victims;
   space_.ForEachSlab([&](Slab& slab) {
@@ -80,24 +65,26 @@ std::vector<Collector::Victim> Collector::FindVictims(Slab* const* destinations)
                   IsWorthwhile(slab.backed_pages(), PagesFor(slab.live_granules()));
     if (slab.chosen) victims.push_back({slab.first(), slab.live_granules(), slab.zone(), slab.backed_pages(), 0, 0});
   });
-  // That is what the bytes alone say. It may not pay for what alignment costs and for what must move along from slabs
-  // that stay; and a slab that is given up stays.
-  for (bool changed = true; changed;) {
-    changed = false;
-    for (Victim& victim : victims) {
-      Slab& slab = *space_.SlabAt(victim.first);
-      if (!slab.chosen) continue;
-      CountGranules(&victim);
-      slab.chosen =
-          IsWorthwhile(victim.pages_freed, PagesFor(victim.packed_granules) + PagesFor(victim.beside_granules));
-      changed = changed || !slab.chosen;
-    }
-  }
-  std::erase_if(victims, [&](const Victim& victim) { return !space_.SlabAt(victim.first)->chosen; });
   std::sort(victims.begin(), victims.end(), [](const Victim& a, const Victim& b) {
     return a.live_granules != b.live_granules ? a.live_granules < b.live_granules : a.first < b.first;
   });
   return victims;
+}
+
+bool Collector::IsVictim(Victim* victim) const {
+  victim->packed_granules = victim->beside_granules = 0;
+  Slab& slab = *space_.SlabAt(victim->first);
+  slab.ForEachSpan([&](SpanId span) {
+    if (space_[span].State() != SpanState::kLive) return;
+    uint32_t align_granules = std::max(1u, AlignOf(span) / kGranuleBytes);
+    victim->packed_granules =
+        static_cast<uint32_t>(AlignUp(victim->packed_granules, align_granules)) + space_[span].granules;
+    SpanId beside = SpanBeside(span);
+    if (beside != 0 && !space_.SlabOf(beside).chosen) victim->beside_granules += space_[beside].granules;
+  });
+  slab.chosen =
+      IsWorthwhile(victim->pages_freed, PagesFor(victim->packed_granules) + PagesFor(victim->beside_granules));
+  return slab.chosen;
 }
 
 CompactionPlan Collector::Plan() const {
@@ -105,7 +92,10 @@ CompactionPlan Collector::Plan() const {
   uint64_t granules[kZones] = {};
   Slab* destinations[kZones] = {};
   for (Zone zone : kMovable) destinations[static_cast<int>(zone)] = PickDestination(zone);
-  for (const Victim& victim : FindVictims(destinations)) {
+  // What is refused leaves others with more that must move along: all are asked before any is counted.
+  std::vector<Victim> victims = FindVictims(destinations);
+  std::erase_if(victims, [&](Victim& victim) { return !IsVictim(&victim); });
+  for (const Victim& victim : victims) {
     plan.slabs_freed++;
     plan.pages_freed += victim.pages_freed;
     granules[static_cast<int>(victim.zone)] += victim.packed_granules;
@@ -177,8 +167,13 @@ void Collector::ForEachLeft(Evacuation& evacuation, Visit visit) {
   evacuation.next = evacuation.slab.end();
 }
 
-bool Collector::CloseGate(ClosedGate& gate, const Host& host) {
-  if (!gate_refused_) gate_refused_ = !gate.Close(reclaimer_, host.self, kMoveGateBoundNanos);
+bool Collector::CloseGate(ClosedGate& gate, const Progress& progress) {
+  uint64_t bound = kMoveGateBoundNanos;
+  if (progress.end_nanos != 0) {
+    uint64_t now = os::NowNanos();
+    bound = progress.end_nanos > now ? std::min(bound, progress.end_nanos - now) : 0;
+  }
+  if (!gate_refused_) gate_refused_ = !gate.Close(reclaimer_, progress.host.self, bound);
   return gate.closed();
 }
 
@@ -198,71 +193,65 @@ void Collector::DropBlocked() {
   std::erase_if(batch_, [](const Move& move) { return move.code_to == 0; });
 }
 
-void Collector::MoveBatch(Evacuation& evacuation, uint64_t max_bytes, const Host& host, CollectResult* result) {
-  batch_.clear();
-  uint64_t span_bytes = 0;
-  // Plan: a destination for each.
-  ForEachLeft(evacuation, [&](SpanId span) {
-    if (batch_.size() >= kBatchMoves || span_bytes >= max_bytes) return false;
-    uint32_t index = space_[span].owner_index;
-    const Executor& executor = table_[index];
-    Move move{index, executor.code_span, 0, executor.data_span, 0};
-    move.code_to = ReserveCopy(move.code_from);
-    if (move.code_to != 0 && move.data_from != 0) {
-      move.data_to = ReserveCopy(move.data_from);
-      if (move.data_to == 0) {
-        space_.Abandon(move.code_to);
-        move.code_to = 0;
-      }
-    }
-    if (move.code_to == 0) {
-      evacuation.stopped = true;
+bool Collector::AddToBatch(uint32_t index) {
+  Executor& executor = table_[index];
+  Move move{index, executor.code_span, 0, executor.data_span, 0};
+  move.code_to = ReserveCopy(move.code_from);
+  if (move.code_to == 0) return false;
+  if (move.data_from != 0) {
+    move.data_to = ReserveCopy(move.data_from);
+    if (move.data_to == 0) {
+      space_.Abandon(move.code_to);
       return false;
     }
-    table_[index].marked = 1;
-    batch_.push_back(move);
-    for (SpanId copy : {move.code_to, move.data_to})
-      if (copy != 0) span_bytes += uint64_t{space_[copy].granules} * kGranuleBytes;
-    return true;
-  });
+  }
+  executor.marked = 1;
+  batch_.push_back(move);
+  for (SpanId copy : {move.code_to, move.data_to})
+    if (copy != 0) batch_bytes_ += uint64_t{space_[copy].granules} * kGranuleBytes;
+  return true;
+}
 
+bool Collector::BatchIsFull(const Progress& progress) const {
+  return batch_.size() + state_batch_.size() >= kBatchMoves || batch_bytes_ >= progress.max_bytes ||
+         reclaimer_.retired_bytes() + batch_bytes_ >= progress.host.max_retired_bytes;
+}
+
+bool Collector::CommitBatch(Progress& progress) {
   // Check: who cannot be rewritten beside other threads moves without them, or stays.
   ClosedGate gate;
   bool blocked = std::any_of(batch_.begin(), batch_.end(),
                              [&](const Move& move) { return !linker_.CanMoveBesideOthers(move.executor); });
-  if (blocked && !CloseGate(gate, host)) DropBlocked();
-  if (batch_.empty()) return;
-  uint64_t bytes = 0;
-  {
+  if (blocked && !CloseGate(gate, progress)) DropBlocked();
+  bool open = true;
+  if (!batch_.empty()) {
     WriteScope scope(space_, "move executors");
     // The last step that can fail.
-    bool open = linker_.OpenForMove(scope, batch_).ok();
+    open = linker_.OpenForMove(scope, batch_).ok();
     // Commit.
     if (open) {
-      result->relocs_rewritten += linker_.Copy(scope, batch_);
+      progress.result.relocs_rewritten += linker_.Copy(scope, batch_);
       for (const Move& move : batch_) {
         space_.SetState(move.code_to, SpanState::kLive);
         if (move.data_to != 0) space_.SetState(move.data_to, SpanState::kLive);
       }
       scope.Finish();
       TestPoint(TestPointId::kMoveCopied);
-      host.synchronise();
-      result->relocs_rewritten += linker_.Publish(scope, batch_);
+      progress.host.synchronise();
+      progress.result.relocs_rewritten += linker_.Publish(scope, batch_);
       TestPoint(TestPointId::kMovePublished);
-    }
-    for (const Move& move : batch_) {
-      table_[move.executor].marked = 0;
-      bytes += uint64_t{table_[move.executor].code_bytes} + table_[move.executor].data_bytes;
-      if (open) continue;
-      space_.Abandon(move.code_to);
-      if (move.data_to != 0) space_.Abandon(move.data_to);
-    }
-    if (!open) {
-      evacuation.stopped = true;
-      return;
     }
   }
   for (const Move& move : batch_) {
+    Executor& executor = table_[move.executor];
+    executor.marked = 0;
+    if (!open) {
+      space_.Abandon(move.code_to);
+      if (move.data_to != 0) space_.Abandon(move.data_to);
+      continue;
+    }
+    if (observer_)
+      observer_(table_.IdOf(move.executor), space_.AddressOf(move.code_from), space_.AddressOf(move.code_to));
     uint64_t retired = 0;
     for (SpanId span : {move.code_from, move.data_from}) {
       if (span == 0) continue;
@@ -270,86 +259,162 @@ void Collector::MoveBatch(Evacuation& evacuation, uint64_t max_bytes, const Host
       retired += space_[span].granules * uint64_t{kGranuleBytes};
     }
     reclaimer_.Retire({{move.code_from, move.data_from, 0}, 0, 0}, retired);
+    progress.result.moved++;
+    progress.result.moved_bytes += uint64_t{executor.code_bytes} + executor.data_bytes;
   }
   reclaimer_.Stamp();
   TestPoint(TestPointId::kMoveRetired);
-  result->moved += batch_.size();
-  result->moved_bytes += bytes;
+  batch_.clear();
+  batch_bytes_ = 0;
+  return open;
 }
 
-void Collector::MoveStateBatch(Evacuation& evacuation, uint64_t max_bytes, const Host& host, CollectResult* result) {
+bool Collector::AddToStateBatch(uint32_t index) {
+  Executor& executor = table_[index];
+  SpanId copy = ReserveCopy(executor.state_span);
+  if (copy == 0) return false;
+  state_batch_.push_back({index, executor.state_span, copy});
+  batch_bytes_ += uint64_t{space_[copy].granules} * kGranuleBytes;
+  return true;
+}
+
+bool Collector::CommitStateBatch(Progress& progress) {
+  if (state_batch_.empty()) return true;
+  const PinSlot* self = progress.host.self;
   // Machine code changes state at any time and holds its addresses in registers: nobody may be inside, the calling
   // thread included.
   ClosedGate gate;
-  if ((host.self != nullptr && host.self->depth != 0) || !CloseGate(gate, host)) {
-    evacuation.stopped = true;
-    return;
+  bool open = (self == nullptr || self->depth == 0) && CloseGate(gate, progress);
+  {
+    WriteScope scope(space_, "move state");
+    open = open && linker_.OpenForStateMove(scope, state_batch_).ok();
+    if (open) {
+      progress.result.relocs_rewritten += linker_.MoveState(scope, state_batch_);
+      scope.Finish();
+      progress.host.synchronise();
+    }
   }
-  state_batch_.clear();
-  uint64_t bytes = 0;
-  ForEachLeft(evacuation, [&](SpanId span) {
-    if (state_batch_.size() >= kBatchMoves || bytes >= max_bytes) return false;
-    SpanId copy = ReserveCopy(span);
-    evacuation.stopped = copy == 0;
-    if (copy == 0) return false;
-    state_batch_.push_back({space_[span].owner_index, span, copy});
-    bytes += table_[space_[span].owner_index].StateSpanBytes();
-    return true;
-  });
-  WriteScope scope(space_, "move state");
-  if (!linker_.OpenForStateMove(scope, state_batch_).ok()) {
-    for (const StateMove& move : state_batch_) space_.Abandon(move.to);
-    evacuation.stopped = true;
-    return;
-  }
-  result->relocs_rewritten += linker_.MoveState(scope, state_batch_);
-  scope.Finish();
-  host.synchronise();
   for (const StateMove& move : state_batch_) {
+    if (!open) {
+      space_.Abandon(move.to);
+      continue;
+    }
     space_.SetState(move.to, SpanState::kLive);
     // At once: nobody can hold an address in it.
     space_.Free(move.from);
+    progress.result.moved++;
+    progress.result.moved_bytes += table_[move.executor].StateSpanBytes();
   }
-  result->moved += state_batch_.size();
-  result->moved_bytes += bytes;
+  state_batch_.clear();
+  batch_bytes_ = 0;
+  return open;
+}
+
+void Collector::MoveBatch(Evacuation& evacuation, Progress& progress) {
+  bool state = evacuation.slab.zone() == Zone::kState;
+  ForEachLeft(evacuation, [&](SpanId span) {
+    if (BatchIsFull(progress)) return false;
+    uint32_t index = space_[span].owner_index;
+    evacuation.stopped = !(state ? AddToStateBatch(index) : AddToBatch(index));
+    return !evacuation.stopped;
+  });
+  if (!(state ? CommitStateBatch(progress) : CommitBatch(progress))) evacuation.stopped = true;
+}
+
+bool Collector::Progress::IsUp(uint64_t retired_bytes) {
+  // A slice moves one batch at least, so that a host which calls until it is done gets there.
+  bool late = end_nanos != 0 && result.moved != 0 && os::NowNanos() >= end_nanos;
+  if (late || retired_bytes >= host.max_retired_bytes) result.done = false;
+  return !result.done;
+}
+
+void Collector::EvacuateVictims(Progress& progress) {
+  for (Zone zone : kMovable) destinations_[static_cast<int>(zone)] = PickDestination(zone);
+  for (Victim& victim : FindVictims(destinations_)) {
+    // The moves out of earlier victims may have emptied this one, or made it a destination.
+    Slab* slab = space_.SlabAt(victim.first);
+    if (slab == nullptr || slab->zone() != victim.zone || slab == destinations_[static_cast<int>(victim.zone)])
+      continue;
+    // What is larger than a slab takes longer to copy than a slice may last.
+    if (progress.end_nanos != 0 && slab->granules() * kGranuleBytes > space_.slab_bytes()) continue;
+    if (!IsVictim(&victim)) continue;
+    slab->SetEvacuating(true);
+    Evacuation evacuation{*slab, slab->first(), false};
+    while (evacuation.next != slab->end() && !evacuation.stopped && !progress.IsUp(reclaimer_.retired_bytes())) {
+      MoveBatch(evacuation, progress);
+      progress.host.reclaim();
+    }
+    slab->SetEvacuating(false);
+    // State that cannot move now is in nobody's way.
+    if (!progress.result.done || (evacuation.stopped && victim.zone != Zone::kState)) break;
+  }
+}
+
+bool Collector::IsFollowedBy(SpanId span, SpanId next) const {
+  if (space_[span].next != 0) return space_[span].next == next;
+  // From the end of one slab to the beginning of another.
+  const Slab& slab = space_.SlabOf(next);
+  return space_[slab.head()].next == next && &slab != &space_.SlabOf(span);
+}
+
+void Collector::LayOutChains(Progress& progress) {
+  std::vector<uint32_t> chains = linker_.FindChains();
+  LayOut(Zone::kCode, chains, progress);
+  // Exit records are read on the way from one to the next.
+  std::erase_if(chains, [&](uint32_t index) {
+    return index != 0 && (table_[index].state_span == 0 || !table_[index].StateMoves());
+  });
+  if (progress.result.done) LayOut(Zone::kState, chains, progress);
+}
+
+void Collector::LayOut(Zone zone, const std::vector<uint32_t>& chains, Progress& progress) {
+  bool state = zone == Zone::kState;
+  auto span_of = [&](uint32_t index) { return state ? table_[index].state_span : table_[index].code_span; };
+  std::fill(std::begin(destinations_), std::end(destinations_), nullptr);
+  bool stopped = false;
+  for (size_t begin = 0, end; begin < chains.size() && !stopped; begin = end + 1) {
+    end = begin;
+    while (chains[end] != 0) end++;
+    if (end - begin < 2) continue;
+    // What lies in order already stays, when the rest can be laid behind it.
+    size_t next = begin + 1;
+    while (next < end && IsFollowedBy(span_of(chains[next - 1]), span_of(chains[next]))) next++;
+    if (next == end) continue;
+    Slab& last = space_.SlabOf(span_of(chains[next - 1]));
+    if (last.tail() == span_of(chains[next - 1]) && next - begin >= 2)
+      destinations_[static_cast<int>(zone)] = &last;
+    else
+      next = begin;
+    for (; next < end && !stopped; next++) {
+      bool empty = state ? state_batch_.empty() : batch_.empty();
+      stopped = (empty && progress.IsUp(reclaimer_.retired_bytes())) ||
+                !(state ? AddToStateBatch(chains[next]) : AddToBatch(chains[next]));
+      if (stopped || BatchIsFull(progress)) {
+        stopped = !(state ? CommitStateBatch(progress) : CommitBatch(progress)) || stopped;
+        progress.host.reclaim();
+      }
+    }
+  }
+  if (state)
+    CommitStateBatch(progress);
+  else
+    CommitBatch(progress);
+  progress.host.reclaim();
 }
 
 CollectResult Collector::Collect(const CollectOptions& options, const Host& host) {
-  CollectResult result;
   uint64_t begin = os::NowNanos();
   uint64_t committed = space_.CommittedBytes();
-  auto time_is_up = [&] { return options.max_pause_nanos != 0 && os::NowNanos() - begin >= options.max_pause_nanos; };
+  bool slice = options.max_pause_nanos != 0;
+  Progress progress{host, slice ? begin + options.max_pause_nanos : 0, slice ? kSliceBatchBytes : kBatchBytes};
   host.reclaim();
-  if (options.compact) {
-    gate_refused_ = false;
-    for (Zone zone : kMovable) destinations_[static_cast<int>(zone)] = PickDestination(zone);
-    uint64_t max_bytes = options.max_pause_nanos != 0 ? kSliceBatchBytes : kBatchBytes;
-    for (const Victim& victim : FindVictims(destinations_)) {
-      // The moves out of earlier victims may have emptied this one, or made it a destination.
-      Slab* slab = space_.SlabAt(victim.first);
-      if (slab == nullptr || slab->zone() != victim.zone || slab == destinations_[static_cast<int>(victim.zone)])
-        continue;
-      slab->SetEvacuating(true);
-      Evacuation evacuation{*slab, slab->first(), false};
-      while (evacuation.next != slab->end() && !evacuation.stopped && result.done) {
-        // A slice moves one batch at least, so that a host which calls until it is done gets there.
-        uint64_t retired = reclaimer_.retired_bytes();
-        if ((result.moved != 0 && time_is_up()) || retired >= host.max_retired_bytes)
-          result.done = false;
-        else if (victim.zone == Zone::kState)
-          MoveStateBatch(evacuation, max_bytes, host, &result);
-        else
-          MoveBatch(evacuation, std::min(max_bytes, host.max_retired_bytes - retired), host, &result);
-        if (result.done) host.reclaim();
-      }
-      slab->SetEvacuating(false);
-      // What cannot move now keeps neither others from moving nor the host waiting.
-      if (!result.done || (evacuation.stopped && victim.zone != Zone::kState)) break;
-    }
-    std::fill(std::begin(destinations_), std::end(destinations_), nullptr);
-  }
+  gate_refused_ = false;
+  if (options.compact && options.follow_links) LayOutChains(progress);
+  if (options.compact && progress.result.done) EvacuateVictims(progress);
+  std::fill(std::begin(destinations_), std::end(destinations_), nullptr);
   space_.Trim();
   uint64_t committed_now = space_.CommittedBytes();
+  CollectResult& result = progress.result;
   result.pages_freed = committed > committed_now ? (committed - committed_now) / space_.page_bytes() : 0;
   result.retired_bytes = reclaimer_.retired_bytes();
   result.pause_nanos = os::NowNanos() - begin;

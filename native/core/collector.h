@@ -28,6 +28,7 @@ struct CompactionPlan {
 struct CollectOptions {
   bool compact = true;
   bool evict_cold = false;
+  bool follow_links = false;     // lay each trace in front of the one that it leads to, whether or not that frees pages
   uint64_t max_pause_nanos = 0;  // 0: no limit; otherwise one slice of about this length
 };
 
@@ -42,12 +43,17 @@ struct CollectResult {
   std::vector<ExecutorId> evicted;  // cold executors that died
 };
 
+// Told of each executor whose code a move has taken elsewhere, once the batch is published and while the old copy still
+// stands. Under the arena's lock.
+using MoveObserver = std::function<void(ExecutorId id, uint64_t from, uint64_t to)>;
+
 class Collector {
  public:
   Collector(CodeSpace& space, ExecutorTable& table, Linker& linker, Reclaimer& reclaimer)
       : space_(space), table_(table), linker_(linker), reclaimer_(reclaimer) {}
 
   CompactionPlan Plan() const;
+  void SetMoveObserver(MoveObserver observer) { observer_ = std::move(observer); }
 
   // What collecting needs of the arena that it works for.
   struct Host {
@@ -67,31 +73,60 @@ class Collector {
     uint32_t packed_granules;  // what lives in it, packed with its alignments
     uint32_t beside_granules;  // apart: what moves along with it from slabs that stay
   };
-  // The slabs worth evacuating now, the emptiest first, and none of `destinations` (by zone). They are marked `chosen`.
+  // The slabs that may be worth evacuating, the emptiest first, and none of `destinations` (by zone). They are marked
+  // `chosen`. Looks at no span, since every slice does it.
   std::vector<Victim> FindVictims(Slab* const* destinations) const;
-  void CountGranules(Victim* victim) const;
+  // Whether it is, with what alignment costs and what must move along; else it is not `chosen` any more.
+  bool IsVictim(Victim* victim) const;
   uint64_t PagesFor(uint64_t granules) const;
   // As at the span's Allocate.
   uint32_t AlignOf(SpanId span) const;
   // Data of an executor's code, or the other way round; 0 unless they lie apart.
   SpanId SpanBeside(SpanId span) const;
+  // A slice of time and what has come of it so far.
+  struct Progress {
+    const Host& host;
+    uint64_t end_nanos;  // 0: no limit
+    uint64_t max_bytes;  // of a batch
+    CollectResult result{};
+
+    // True when no further batch may begin: result.done is false then.
+    bool IsUp(uint64_t retired_bytes);
+  };
   // One slab on its way to being empty.
   struct Evacuation {
     Slab& slab;
     uint32_t next;  // granule from which on nobody has been looked at
     bool stopped;   // no room could be had, or what is left has to wait for other threads
   };
-  // Both move some executors (their code and data, or their state) out of a slab, up to about `max_bytes` bytes.
-  void MoveBatch(Evacuation& evacuation, uint64_t max_bytes, const Host& host, CollectResult* result);
-  void MoveStateBatch(Evacuation& evacuation, uint64_t max_bytes, const Host& host, CollectResult* result);
+  void EvacuateVictims(Progress& progress);
+  // Moves one batch of executors (their code and data, or their state) out of a slab.
+  void MoveBatch(Evacuation& evacuation, Progress& progress);
+  // Moves executors that lead to one another into slabs of their own, each in front of its successor. Those that lie so
+  // already stay, so that slices come to an end, and a second time moves nothing.
+  void LayOutChains(Progress& progress);
+  void LayOut(Zone zone, const std::vector<uint32_t>& chains, Progress& progress);
+  bool IsFollowedBy(SpanId span, SpanId next) const;
   // Calls visit(span) for live spans from evacuation.next on, which follows, until visit returns false.
   template <class Visit>
   void ForEachLeft(Evacuation& evacuation, Visit visit);
+  // Adds an executor to batch_, with spans reserved for its copy; false when no room could be had.
+  bool AddToBatch(uint32_t index);
+  bool BatchIsFull(const Progress& progress) const;
+  // Moves batch_ and ends it; false when memory could not be written.
+  bool CommitBatch(Progress& progress);
+  // The same for the state of executors, which moves by itself; CommitStateBatch is also false when somebody is inside.
+  bool AddToStateBatch(uint32_t index);
+  bool CommitStateBatch(Progress& progress);
   // Takes those out of batch_ that cannot move while others execute.
   void DropBlocked();
-  bool CloseGate(ClosedGate& gate, const Host& host);
+  bool CloseGate(ClosedGate& gate, const Progress& progress);
   SpanId ReserveCopy(SpanId span);
   Slab* PickDestination(Zone zone) const;
+
+  // A barrier costs about as much as copying a few executors, so batches are large; in a slice they are bounded by
+  // bytes as well, so that the clock is looked at often enough.
+  static constexpr uint32_t kBatchMoves = 256;
 
   CodeSpace& space_;
   ExecutorTable& table_;
@@ -100,7 +135,9 @@ class Collector {
   Slab* destinations_[kZones] = {};  // during Collect
   bool gate_refused_ = false;        // during Collect: a thread stayed, and nobody is made to wait again
   std::vector<Move> batch_;          // scratch
+  uint64_t batch_bytes_ = 0;         // of its spans, or of those of state_batch_
   std::vector<StateMove> state_batch_;
+  MoveObserver observer_;  // may be empty
 };
 
 }  // namespace jit_arena

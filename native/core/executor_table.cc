@@ -2,7 +2,6 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <new>
 
 namespace jit_arena {
 
@@ -21,7 +20,8 @@ uint32_t ExecutorTable::Add() {
     if (index == 0) return 0;
   }
   Executor& executor = executors_[index];
-  executor.generation.fetch_add(1, std::memory_order_relaxed);
+  // Only written under the lock: no atomic addition is needed.
+  executor.generation.store(executor.generation.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   executor.SetState(ExecutorState::kWritable);
   return index;
 }
@@ -29,11 +29,9 @@ uint32_t ExecutorTable::Add() {
 void ExecutorTable::Recycle(uint32_t index) {
   Executor& executor = executors_[index];
   uint32_t generation = executor.generation.load(std::memory_order_relaxed);
-  SetKept(executor, {});
+  DropKept(executor);
   if (executor.has_notes) notes_.erase(index);
-  executor.~Executor();
-  new (&executor) Executor();
-  executor.generation.store(generation, std::memory_order_relaxed);
+  executor.Clear();
   if (generation == kMaxGeneration) return;  // exhausted: an id is never given twice
   executor.code_span = free_;
   free_ = index;
@@ -48,11 +46,13 @@ Executor* ExecutorTable::Find(ExecutorId id) {
   return there ? &executor : nullptr;
 }
 
+void ExecutorTable::FreeKept(Executor& executor) {
+  std::free(executor.kept_heap);
+  kept_heap_bytes_ -= executor.kept_bytes;
+}
+
 void ExecutorTable::SetKept(Executor& executor, const std::vector<uint8_t>& packed) {
-  if (executor.kept_bytes > sizeof executor.kept_inline) {
-    std::free(executor.kept_heap);
-    kept_heap_bytes_ -= executor.kept_bytes;
-  }
+  DropKept(executor);
   JIT_ARENA_CHECK(packed.size() < 1u << 24);
   executor.kept_bytes = static_cast<uint32_t>(packed.size()) & 0xffffff;
   uint8_t* to = executor.kept_inline;

@@ -32,17 +32,13 @@ enum class ExecutorState : uint8_t {
   kRetired,   // freed; the id is stale, the memory waits for pins
 };
 
-struct Executor {
-  // Address of the first code byte; 0 unless frozen. Stored with release after the bytes are in place; loaded with
-  // acquire by a pinned thread, which may then execute what it finds there until it unpins.
-  std::atomic<uint64_t> entry{0};
-
+// What only the holder of the arena's lock reads and writes.
+struct LockedExecutor {
   // Kept relocs, packed (core/kept_relocs.h): up to eight bytes here, more on the heap.
   union {
     uint8_t kept_inline[8];
     uint8_t* kept_heap;
   };
-  std::atomic<uint32_t> generation{0};
   SpanId code_span = 0;  // code, and data behind it unless apart
   SpanId data_span = 0;  // data, when apart
   SpanId state_span = 0;
@@ -57,6 +53,8 @@ struct Executor {
   uint32_t has_flags : 1 = 0;       // has a valid and a warm byte in its state span
   uint32_t makes_progress : 1 = 0;  // a chain of links through it gets somewhere
   uint32_t immortal : 1 = 0;        // the host's hot stub: not freed before the arena
+  // No bit stands between the fields: else clearing a record would have to load it, and that load would wait until the
+  // stores before it, which went to single bytes of it and to cold memory, have all reached the cache.
   uint32_t state_align_log2 : 4 = 0;
   uint16_t exit_count = 0;
   uint8_t state : 2 = 0;
@@ -69,7 +67,21 @@ struct Executor {
   uint8_t align_log2 : 4 = 0;   // of code
   uint8_t data_align_log2 : 4 = 0;
 
-  Executor() : kept_heap(nullptr) {}
+  LockedExecutor() : kept_heap(nullptr) {}
+};
+
+struct Executor : LockedExecutor {
+  // Both are read without the lock. Address of the first code byte; 0 unless frozen. Stored with release after the
+  // bytes are in place; loaded with acquire by a pinned thread, which may then execute what it finds there until it
+  // unpins.
+  std::atomic<uint32_t> generation{0};
+  std::atomic<uint64_t> entry{0};
+
+  // As new, but for the generation.
+  void Clear() {
+    static_cast<LockedExecutor&>(*this) = LockedExecutor();
+    entry.store(0, std::memory_order_relaxed);
+  }
 
   ExecutorState State() const { return static_cast<ExecutorState>(state); }
   void SetState(ExecutorState to) { state = static_cast<uint8_t>(to); }
@@ -120,6 +132,10 @@ class ExecutorTable {
   uint32_t size() const { return executors_.size(); }
 
   void SetKept(Executor& executor, const std::vector<uint8_t>& packed);
+  void DropKept(Executor& executor) {
+    if (executor.kept_bytes > sizeof executor.kept_inline) FreeKept(executor);
+    executor.kept_bytes = 0;
+  }
 
   // Created on first use.
   Notes& NotesOf(uint32_t index);
@@ -131,6 +147,8 @@ class ExecutorTable {
   uint64_t kept_heap_bytes() const { return kept_heap_bytes_; }
 
  private:
+  void FreeKept(Executor& executor);
+
   ChunkedArray<Executor> executors_;
   uint32_t free_ = 0;  // chain through code_span of unused records
   std::unordered_map<uint32_t, Notes> notes_;

@@ -4,20 +4,13 @@
 
 namespace jit_arena {
 
-int HoleBins::BinOf(uint32_t granules) {
-  if (granules < kExactBins) return static_cast<int>(granules);
-  int log = std::bit_width(granules) - 1;  // >= 6
-  int split = static_cast<int>(granules >> (log - kSplitBits)) & ((1 << kSplitBits) - 1);
-  return kExactBins + ((log - 6) << kSplitBits) + split;
-}
-
 void HoleBins::Insert(SpanId before) {
   SpanNode& node = spans_[before];
   int bin = BinOf(node.hole_granules);
-  node.hole_previous = 0;
-  node.hole_next = heads_[bin];
-  if (heads_[bin] != 0) spans_[heads_[bin]].hole_previous = before;
-  heads_[bin] = before;
+  SpanId& head = heads_[bin];
+  node.hole_next = head;
+  if (head != 0) spans_[head].hole_previous = before;
+  head = before;
   nonempty_[bin / 64] |= uint64_t{1} << (bin % 64);
   words_ |= uint64_t{1} << (bin / 64);
 }
@@ -25,17 +18,18 @@ void HoleBins::Insert(SpanId before) {
 void HoleBins::Remove(SpanId before) {
   SpanNode& node = spans_[before];
   int bin = BinOf(node.hole_granules);
-  if (node.hole_next != 0) spans_[node.hole_next].hole_previous = node.hole_previous;
-  if (node.hole_previous != 0) {
+  SpanId& head = heads_[bin];
+  if (head != before) {
     spans_[node.hole_previous].hole_next = node.hole_next;
-  } else {
-    heads_[bin] = node.hole_next;
-    if (heads_[bin] == 0) {
-      nonempty_[bin / 64] &= ~(uint64_t{1} << (bin % 64));
-      if (nonempty_[bin / 64] == 0) words_ &= ~(uint64_t{1} << (bin / 64));
-    }
+    if (node.hole_next != 0) spans_[node.hole_next].hole_previous = node.hole_previous;
+    return;
   }
-  node.hole_previous = node.hole_next = 0;
+  // The new first hole's node, which is in no cache as a rule, need not be written: what stands before the first is
+  // never looked at.
+  head = node.hole_next;
+  if (head != 0) return;
+  nonempty_[bin / 64] &= ~(uint64_t{1} << (bin % 64));
+  if (nonempty_[bin / 64] == 0) words_ &= ~(uint64_t{1} << (bin / 64));
 }
 
 int HoleBins::FirstBinFrom(int bin) const {

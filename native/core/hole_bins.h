@@ -5,6 +5,7 @@
 // fitting hole is found in a bounded number of steps however many there are, and is at most 1/16 too large.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "core/span_table.h"
@@ -31,7 +32,13 @@ class HoleBins {
     for (int bin = 0; bin < kBins; bin++)
       for (SpanId id = heads_[bin]; id != 0; id = spans_[id].hole_next) visit(id, bin);
   }
-  static int BinOf(uint32_t granules);  // the bin that a hole of this length is in
+  // The bin that a hole of this length is in.
+  static int BinOf(uint32_t granules) {
+    if (granules < kExactBins) return static_cast<int>(granules);
+    int log = std::bit_width(granules) - 1;  // >= 6
+    int split = static_cast<int>(granules >> (log - kSplitBits)) & ((1 << kSplitBits) - 1);
+    return kExactBins + ((log - 6) << kSplitBits) + split;
+  }
 
  private:
   static constexpr int kExactBins = 64;

@@ -44,6 +44,7 @@ void Linker::SortRelocs(const ExecutorSpec& spec) const {
 }
 
 Status Linker::CheckShape(const ExecutorSpec& spec, ExecutorId id) const {
+  if (spec.reloc_count == 0) return Status::Ok();
   SortRelocs(spec);
   const RelocSpec* previous = nullptr;
   uint32_t previous_end = 0;
@@ -94,6 +95,7 @@ void Linker::BeginFreeze() { checked_.clear(); }
 
 Result<size_t> Linker::Check(uint32_t index, const ExecutorSpec& spec, const std::vector<uint32_t>& batch) {
   size_t first = checked_.size();
+  if (spec.reloc_count == 0) return first;
   Placement at = PlacementOf(table_[index]);
   SortRelocs(spec);
   for (uint32_t position : order_) {
@@ -300,10 +302,14 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
   kept_writer_.Clear();
   const Checked* next = checked_.data() + check;
   const Checked* end = next + spec.reloc_count;
+  uint64_t sum = 0;  // of code and data in normal form
   // Copies one section's bytes and inserts its fields, in normal form where a move may change them.
   auto write = [&](Section section, uint8_t* to, uint32_t sites_before, bool known_zero) {
     const uint8_t* bytes = spec.bytes[static_cast<int>(section)];
     uint32_t count = spec.sizes[static_cast<int>(section)];
+    bool has_fields = next < end && next->section == section;
+    // The same bytes as at `to`, but these need not wait for memory that is not in the cache.
+    if (bytes != nullptr && !has_fields) sum = Checksum(sum, bytes, count);
     if (bytes != nullptr) {
       uint32_t filled = count;
       // A zero tail is there already. Most data of stencils is nothing else.
@@ -318,48 +324,47 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
         kept_writer_.Add({sites_before + next->offset, next->info->field_bytes,
                           next->info->shape != arch::Shape::kAbsolute, next->anchor});
     }
+    if (bytes == nullptr || has_fields) sum = Checksum(sum, to, count);
   };
-  auto poison = [](uint8_t* from, uint8_t* to) {
-    std::memset(from, arch::kPoisonByte, static_cast<size_t>(to - from));
+  // From normal form to the place, where not null. Its records are complete by then.
+  auto rebase = [&](uint8_t* code, uint8_t* data) {
+    if (kept_writer_.count() == 0 && executor.outbound == 0) return;
+    table_.SetKept(executor, kept_writer_.packed());
+    Rebase(executor, code, data, Placement{}, PlacementOf(executor),
+           [&](uint32_t other, Section section) { return SectionAddress(other, section); });
   };
-  Placement at = PlacementOf(executor);
-  auto address_of = [&](uint32_t other, Section section) { return SectionAddress(other, section); };
+  auto pad = [](uint8_t byte, uint8_t* from, uint8_t* to) {
+    if (from != to) std::memset(from, byte, static_cast<size_t>(to - from));
+  };
 
-  Span span = space_.Describe(executor.code_span);
-  bool code_zero = span.view != nullptr && space_.KnownZero(executor.code_span);
-  uint8_t* code = scope.Fill(executor.code_span, 0, span.bytes);
-  write(Section::kCode, code, 0, code_zero);
-  uint64_t sum = Checksum(0, code, executor.code_bytes);
-  uint8_t* data = nullptr;
+  uint32_t bytes = space_[executor.code_span].granules * kGranuleBytes;
+  bool known_zero = space_.KnownZero(executor.code_span);
+  uint8_t* code = scope.Fill(executor.code_span, 0, bytes);
+  write(Section::kCode, code, 0, known_zero);
   if (executor.data_span == 0) {
-    data = code + executor.DataOffset();
-    poison(code + executor.code_bytes, data);
-    write(Section::kData, data, executor.code_bytes, code_zero);
-    poison(data + executor.data_bytes, code + span.bytes);
-    sum = Checksum(sum, data, executor.data_bytes);
-    table_.SetKept(executor, kept_writer_.packed());
-    Rebase(executor, code, data, Placement{}, at, address_of);
+    uint8_t* data = code + executor.DataOffset();
+    pad(arch::kPoisonByte, code + executor.code_bytes, data);
+    write(Section::kData, data, executor.code_bytes, known_zero);
+    pad(arch::kPoisonByte, data + executor.data_bytes, code + bytes);
+    rebase(code, data);
   } else {
-    // The fields of code must be in place before the next Fill; their records are complete by then.
-    poison(code + executor.code_bytes, code + span.bytes);
-    table_.SetKept(executor, kept_writer_.packed());
-    Rebase(executor, code, nullptr, Placement{}, at, address_of);
-    Span data_span = space_.Describe(executor.data_span);
-    bool data_zero = data_span.view != nullptr && space_.KnownZero(executor.data_span);
-    data = scope.Fill(executor.data_span, 0, data_span.bytes);
-    write(Section::kData, data, executor.code_bytes, data_zero);
-    std::memset(data + executor.data_bytes, 0, data_span.bytes - executor.data_bytes);
-    sum = Checksum(sum, data, executor.data_bytes);
-    table_.SetKept(executor, kept_writer_.packed());
-    Rebase(executor, nullptr, data, Placement{}, at, address_of);
+    // The fields of code must be in place before the next Fill.
+    pad(arch::kPoisonByte, code + executor.code_bytes, code + bytes);
+    rebase(code, nullptr);
+    bytes = space_[executor.data_span].granules * kGranuleBytes;
+    known_zero = space_.KnownZero(executor.data_span);
+    uint8_t* data = scope.Fill(executor.data_span, 0, bytes);
+    write(Section::kData, data, executor.code_bytes, known_zero);
+    pad(0, data + executor.data_bytes, data + bytes);
+    rebase(nullptr, data);
   }
   executor.checksum = static_cast<uint32_t>(sum);
   kept_count_ += kept_writer_.count();
 
   if (executor.state_span != 0) {
-    bool state_zero = space_.KnownZero(executor.state_span);
+    known_zero = space_.KnownZero(executor.state_span);
     uint8_t* state = scope.Fill(executor.state_span, 0, executor.StateSpanBytes());
-    write(Section::kState, state, 0, state_zero);
+    write(Section::kState, state, 0, known_zero);
     InitialiseExits(index, state);
   }
 }

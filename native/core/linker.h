@@ -9,6 +9,7 @@
 // sources are found without a search, and a target cannot be freed under them.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <unordered_map>
@@ -86,6 +87,34 @@ struct Problem {
   std::string what;
 };
 
+// Position of an executor in the batch: a table small enough for the nearest cache, since every reference asks it.
+class BatchPositions {
+ public:
+  static constexpr uint32_t kMost = 512;
+  void Clear() { std::fill(std::begin(slots_), std::end(slots_), Slot{}); }
+  void Add(uint32_t executor, uint32_t position) {
+    uint32_t at = First(executor);
+    while (slots_[at].executor != 0) at = Next(at);
+    slots_[at] = {executor, position};
+  }
+  // `executor` has been added.
+  uint32_t Find(uint32_t executor) const {
+    uint32_t at = First(executor);
+    while (slots_[at].executor != executor) at = Next(at);
+    return slots_[at].position;
+  }
+
+ private:
+  struct Slot {
+    uint32_t executor = 0;
+    uint32_t position = 0;
+  };
+  static constexpr uint32_t kSlots = 2 * kMost;
+  static uint32_t First(uint32_t executor) { return executor * 0x9e3779b1u >> 22; }
+  static uint32_t Next(uint32_t at) { return (at + 1) % kSlots; }
+  Slot slots_[kSlots];
+};
+
 // An executor on its way to other spans. Code and data move together, also when they lie apart, so that code never
 // has to be changed where it stands because its data moved.
 struct Move {
@@ -147,6 +176,9 @@ class Linker {
   LinkedTo FindLink(uint32_t source, uint32_t exit) const;
   // By index: whether links lead from an executor back to it. Looks at every link.
   std::vector<bool> FindLoops() const;
+  // The movable executors that lead to one another, in chains: each is followed by the one to which its first exit was
+  // linked (the one that was hot first), or to which it branches directly. 0 ends a chain; a chain has two at least.
+  std::vector<uint32_t> FindChains() const;
   // Links from the last executor that makes progress, or that nothing links to; kEndless for a cycle without progress.
   static constexpr uint32_t kEndless = ~0u;
   uint32_t ChainDepth(uint32_t index) const;
@@ -237,7 +269,7 @@ class Linker {
   uint64_t Rebase(const Executor& executor, uint8_t* code, uint8_t* data, const Placement& from, const Placement& to,
                   TargetDelta target_delta) const;
   // How far the batch at hand moves a section of an executor.
-  uint64_t MoveDelta(uint32_t index, Section section) const;
+  uint64_t MoveDelta(const std::vector<Move>& batch, uint32_t index, Section section) const;
   // The span and the offset in it of a field of an executor.
   SpanId SpanOfSite(const Executor& executor, uint32_t site, uint32_t* offset) const;
   // Adds `delta` to a field where it stands.
@@ -247,6 +279,8 @@ class Linker {
   void ForEachStateField(uint32_t index, Visit visit) const;
   void InitialiseExits(uint32_t index, uint8_t* state);
   void MakeCold(ExitRecord& record) const;
+  // The movable executor to which `index` leads most often, as far as is known; 0 when there is none.
+  uint32_t FindSuccessor(uint32_t index) const;
   void VerifyExits(uint32_t index, std::vector<Problem>* problems) const;
   uint16_t FirstTemperature() const;
   enum class Direction { kBack, kForth };
@@ -284,7 +318,7 @@ class Linker {
   mutable std::vector<uint32_t> order_;  // relocs by site
   std::vector<Checked> checked_;
   KeptRelocWriter kept_writer_;
-  std::unordered_map<uint32_t, const Move*> moving_;  // executors of the batch that have references
+  BatchPositions positions_;
 };
 
 template <class TargetDelta>

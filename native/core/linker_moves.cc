@@ -6,10 +6,9 @@
 
 namespace jit_arena {
 
-uint64_t Linker::MoveDelta(uint32_t index, Section section) const {
-  auto found = moving_.find(index);
-  if (found == moving_.end() || section == Section::kState) return 0;
-  const Move& move = *found->second;
+uint64_t Linker::MoveDelta(const std::vector<Move>& batch, uint32_t index, Section section) const {
+  if (!table_[index].marked || section == Section::kState) return 0;
+  const Move& move = batch[positions_.Find(index)];
   bool with_data = section == Section::kData && move.data_to != 0;
   return with_data ? space_.AddressOf(move.data_to) - space_.AddressOf(move.data_from)
                    : space_.AddressOf(move.code_to) - space_.AddressOf(move.code_from);
@@ -43,16 +42,15 @@ bool Linker::CanMoveBesideOthers(uint32_t index) const {
 }
 
 Status Linker::OpenForMove(WriteScope& scope, const std::vector<Move>& batch) {
-  moving_.clear();
-  for (const Move& move : batch) {
+  JIT_ARENA_CHECK(batch.size() <= BatchPositions::kMost);
+  positions_.Clear();
+  for (uint32_t position = 0; position < batch.size(); position++) {
+    const Move& move = batch[position];
+    positions_.Add(move.executor, position);
     if (Status failed = scope.Open(move.code_to)) return failed;
     if (move.data_to != 0)
       if (Status failed = scope.Open(move.data_to)) return failed;
-    const Executor& executor = table_[move.executor];
-    if (executor.inbound != 0 || executor.outbound != 0) moving_[move.executor] = &move;
-  }
-  for (const auto& [index, move] : moving_) {
-    for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
+    for (uint32_t id = table_[move.executor].inbound; id != 0; id = references_[id].next_inbound) {
       const Reference& reference = references_[id];
       uint32_t offset;
       SpanId written = 0;
@@ -68,7 +66,7 @@ Status Linker::OpenForMove(WriteScope& scope, const std::vector<Move>& batch) {
 
 uint64_t Linker::Copy(WriteScope& scope, const std::vector<Move>& batch) {
   uint64_t fields = 0;
-  auto delta = [&](uint32_t other, Section section) { return moving_.empty() ? 0 : MoveDelta(other, section); };
+  auto delta = [&](uint32_t other, Section section) { return MoveDelta(batch, other, section); };
   for (const Move& move : batch) {
     const Executor& executor = table_[move.executor];
     Placement from = PlacementOf(executor);
@@ -77,13 +75,13 @@ uint64_t Linker::Copy(WriteScope& scope, const std::vector<Move>& batch) {
     to.data = move.data_to != 0 ? space_.AddressOf(move.data_to) : to.code + executor.DataOffset();
     uint32_t bytes = space_[move.code_to].granules * kGranuleBytes;
     uint8_t* code = scope.Fill(move.code_to, 0, bytes);
-    std::memcpy(code, reinterpret_cast<const uint8_t*>(from.code), bytes);
+    std::memcpy(code, space_.BytesOf(move.code_from), bytes);
     uint8_t* data = move.data_to == 0 ? code + executor.DataOffset() : nullptr;
     fields += Rebase(executor, code, data, from, to, delta);
     if (move.data_to == 0) continue;
     bytes = space_[move.data_to].granules * kGranuleBytes;
     data = scope.Fill(move.data_to, 0, bytes);
-    std::memcpy(data, reinterpret_cast<const uint8_t*>(from.data), bytes);
+    std::memcpy(data, space_.BytesOf(move.data_from), bytes);
     fields += Rebase(executor, nullptr, data, from, to, delta);
   }
   return fields;
@@ -98,18 +96,16 @@ uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
     // Release: a thread that loads the entry finds the bytes that Copy wrote.
     executor.entry.store(space_.AddressOf(move.code_to), std::memory_order_release);
   }
-  for (const auto& [index, move] : moving_) {
+  for (const Move& move : batch) {
+    uint32_t index = move.executor;
     for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
       const Reference& reference = references_[id];
+      uint64_t delta = MoveDelta(batch, index, reference.target_section);
       if (reference.kind == ReferenceKind::kExit) {
         // Release: whoever follows the exit finds the bytes.
-        RecordOf(reference.source, reference.site)
-            .entry.store(EntryAddress(index, reference.entry), std::memory_order_release);
-        fields++;
-        continue;
-      }
-      uint64_t delta = MoveDelta(index, reference.target_section);
-      if (reference.kind == ReferenceKind::kSlot) {
+        std::atomic<uint64_t>& entry = RecordOf(reference.source, reference.site).entry;
+        entry.store(entry.load(std::memory_order_relaxed) + delta, std::memory_order_release);
+      } else if (reference.kind == ReferenceKind::kSlot) {
         SpanId span = links_[reference.source].span;
         uint64_t target = LoadAs<uint64_t>(reinterpret_cast<const uint8_t*>(SlotAddress(reference.source))) + delta;
         scope.Patch(span, arch::kExternalLinkSlotOffset, reinterpret_cast<const uint8_t*>(&target), sizeof target);
@@ -123,7 +119,6 @@ uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
       fields++;
     }
   }
-  moving_.clear();
   return fields;
 }
 

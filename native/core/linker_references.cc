@@ -124,10 +124,8 @@ void Linker::Forget(uint32_t index, std::vector<SpanId>* links) {
   }
   executor.outbound = 0;
   UnlinkInbound(index);
-  uint32_t kept = 0;
-  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept++; });
-  kept_count_ -= kept;
-  table_.SetKept(executor, {});
+  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept_count_--; });
+  table_.DropKept(executor);
   if (full_records_) records_.erase(index);
 }
 

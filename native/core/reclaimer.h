@@ -108,7 +108,8 @@ class Reclaimer {
   uint64_t retired_bytes() const { return retired_bytes_; }
   uint64_t epoch() const { return epoch_.load(std::memory_order_relaxed); }
   size_t MetadataBytes() const {
-    return sizeof *this + waiting_.size() * sizeof(Waiting) + slot_count_.load(std::memory_order_relaxed) * sizeof(PinSlot);
+    return sizeof *this + waiting_.size() * sizeof(Waiting) +
+           slot_count_.load(std::memory_order_relaxed) * sizeof(PinSlot);
   }
 
  private:

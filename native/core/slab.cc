@@ -15,12 +15,12 @@ const char* ZoneName(Zone zone) {
 Slab::Slab(Zone zone, uint32_t first, uint32_t granules, uint8_t* view, uint32_t page_granules, SpanId head,
            SpanTable& spans, HoleBins& bins)
     : zone_(zone),
+      page_shift_(static_cast<uint8_t>(std::countr_zero(page_granules))),
       first_(first),
       granules_(granules),
-      page_granules_(page_granules),
-      view_(view),
       head_(head),
       tail_(head),
+      view_(view),
       spans_(spans),
       bins_(bins),
       never_used_from_(first),
@@ -28,12 +28,12 @@ Slab::Slab(Zone zone, uint32_t first, uint32_t granules, uint8_t* view, uint32_t
   SpanNode& node = spans_[head];
   node.start = first;
   node.state = static_cast<uint32_t>(SpanState::kHead);
-  SetHole(head, granules);
+  SetHole(head, node, granules);
 }
 
 // The one place that keeps hole lengths and bins together.
-void Slab::SetHole(SpanId before, uint32_t granules) {
-  SpanNode& node = spans_[before];
+void Slab::SetHole(SpanId before, SpanNode& node, uint32_t granules) {
+  if (node.hole_granules == granules) return;
   if (binned_ && node.hole_granules != 0) bins_.Remove(before);
   node.hole_granules = granules;
   if (binned_ && granules != 0) bins_.Insert(before);
@@ -42,10 +42,9 @@ void Slab::SetHole(SpanId before, uint32_t granules) {
 void Slab::Place(SpanId before, SpanId span, uint32_t granules, uint32_t align_granules) {
   SpanNode& left = spans_[before];
   uint32_t hole_start = left.End();
-  uint32_t hole_granules = left.hole_granules;
-  uint32_t start = static_cast<uint32_t>(AlignUp(hole_start, align_granules));
+  uint32_t hole_end = hole_start + left.hole_granules;
   SpanNode& node = spans_[span];
-  node.start = start;
+  node.start = static_cast<uint32_t>(AlignUp(hole_start, align_granules));
   node.granules = granules;
   node.previous = before;
   node.next = left.next;
@@ -54,8 +53,8 @@ void Slab::Place(SpanId before, SpanId span, uint32_t granules, uint32_t align_g
     spans_[node.next].previous = span;
   else
     tail_ = span;
-  SetHole(before, start - hole_start);
-  SetHole(span, hole_start + hole_granules - node.End());
+  SetHole(before, left, node.start - hole_start);
+  SetHole(span, node, hole_end - node.End());
   used_ += granules;
   span_count_++;
 }
@@ -67,20 +66,13 @@ void Slab::Remove(SpanId span) {
   used_ -= node.granules;
   span_count_--;
   uint32_t joined = left.hole_granules + node.granules + node.hole_granules;
-  SpanId before = node.previous;
-  SetHole(span, 0);
+  SetHole(span, node, 0);
   left.next = node.next;
   if (node.next != 0)
-    spans_[node.next].previous = before;
+    spans_[node.next].previous = node.previous;
   else
-    tail_ = before;
-  SetHole(before, joined);
-}
-
-void Slab::SetState(SpanId span, SpanState state) {
-  SpanNode& node = spans_[span];
-  if (state == SpanState::kRetired && node.State() != SpanState::kRetired) retired_ += node.granules;
-  node.state = static_cast<uint32_t>(state);
+    tail_ = node.previous;
+  SetHole(node.previous, left, joined);
 }
 
 void Slab::SetEvacuating(bool evacuating) {
@@ -97,41 +89,16 @@ void Slab::SetEvacuating(bool evacuating) {
 
 uint32_t Slab::PagesToBack(uint32_t start, uint32_t granules) const {
   uint32_t count = 0;
-  for (uint32_t page = (start - first_) / page_granules_; page <= (start + granules - 1 - first_) / page_granules_;
-       page++)
-    count += !Bit(backed_, page);
+  for (uint32_t page = PageOf(start); page <= PageOf(start + granules - 1); page++) count += !Bit(backed_, page);
   return count;
-}
-
-void Slab::MarkBacked(uint32_t start, uint32_t granules) {
-  for (uint32_t page = (start - first_) / page_granules_; page <= (start + granules - 1 - first_) / page_granules_;
-       page++) {
-    uint64_t bit = uint64_t{1} << (page % 64);
-    backed_count_ += !(backed_[page / 64] & bit);
-    backed_[page / 64] |= bit;
-  }
-  never_used_from_ = std::max(never_used_from_, start + granules);
-}
-
-bool Slab::KnownZero(uint32_t start, uint32_t granules) const {
-  if (start >= never_used_from_) return true;
-  uint32_t last = (start + granules - 1 - first_) / page_granules_;
-  for (uint32_t page = (start - first_) / page_granules_; page <= last; page++)
-    if (Bit(backed_, page)) return false;
-  return true;
-}
-
-bool Slab::TouchesPunched(uint32_t start, uint32_t granules) const {
-  uint32_t from = first_ + punch_first_ * page_granules_;
-  return punched() && start < from + punch_pages_ * page_granules_ && from < start + granules;
 }
 
 uint32_t Slab::FindEmptyPages(uint32_t* first_page) const {
   uint32_t best = 0;
   for (SpanId id = head_; id != 0; id = spans_[id].next) {
     uint32_t from = spans_[id].End() - first_;
-    uint32_t page = (from + page_granules_ - 1) / page_granules_;
-    uint32_t end = (from + spans_[id].hole_granules) / page_granules_;
+    uint32_t page = (from + (1u << page_shift_) - 1) >> page_shift_;
+    uint32_t end = (from + spans_[id].hole_granules) >> page_shift_;
     // Pages at the hole's ends that have no memory need no punching; inside, a run is taken as it comes.
     while (page < end && !Bit(backed_, page)) page++;
     while (page < end && !Bit(backed_, end - 1)) end--;

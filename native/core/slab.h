@@ -32,7 +32,7 @@ class Slab {
   uint8_t* view() const { return view_; }
   SpanId head() const { return head_; }
   SpanId tail() const { return tail_; }  // the last span by address; the head of an empty slab
-  uint32_t pages() const { return granules_ / page_granules_; }
+  uint32_t pages() const { return granules_ >> page_shift_; }
 
   // Puts a new span (a fresh node) into the hole after `before`, at the first granule that is a multiple of
   // `align_granules`. The hole is large enough.
@@ -40,7 +40,11 @@ class Slab {
   // Frees the span's granules, joining the holes around them. The node may be recycled afterwards.
   void Remove(SpanId span);
   // A live span becomes retired, a reserved one live.
-  void SetState(SpanId span, SpanState state);
+  void SetState(SpanId span, SpanState state) { SetState(spans_[span], state); }
+  void SetState(SpanNode& node, SpanState state) {
+    if (state == SpanState::kRetired && node.State() != SpanState::kRetired) retired_ += node.granules;
+    node.state = static_cast<uint32_t>(state);
+  }
 
   uint32_t used_granules() const { return used_; }  // in spans of any state
   uint32_t retired_granules() const { return retired_; }
@@ -58,16 +62,34 @@ class Slab {
   // Pages that the span would newly back.
   uint32_t PagesToBack(uint32_t start, uint32_t granules) const;
   // The bytes are written, or may be touched by the code that they belong to, from now on.
-  void MarkBacked(uint32_t start, uint32_t granules);
+  void MarkBacked(uint32_t start, uint32_t granules) {
+    uint32_t last = PageOf(start + granules - 1);
+    for (uint32_t page = PageOf(start); page <= last; page++) {
+      uint64_t bit = uint64_t{1} << (page % 64);
+      backed_count_ += !(backed_[page / 64] & bit);
+      backed_[page / 64] |= bit;
+    }
+    if (start + granules > never_used_from_) never_used_from_ = start + granules;
+  }
   // True when every byte of the granules is certain to read as zero.
-  bool KnownZero(uint32_t start, uint32_t granules) const;
+  bool KnownZero(uint32_t start, uint32_t granules) const {
+    if (start >= never_used_from_) return true;
+    uint32_t last = PageOf(start + granules - 1);
+    for (uint32_t page = PageOf(start); page <= last; page++)
+      if (Bit(backed_, page)) return false;
+    return true;
+  }
 
   // Punched pages have no memory and no access; they lie in holes. At most one run of pages per slab, since each
   // splits mappings.
   bool punched() const { return punch_pages_ != 0; }
   uint32_t punch_first() const { return punch_first_; }
   uint32_t punch_pages() const { return punch_pages_; }
-  bool TouchesPunched(uint32_t start, uint32_t granules) const;
+  bool TouchesPunched(uint32_t start, uint32_t granules) const {
+    if (!punched()) return false;
+    uint32_t from = first_ + (punch_first_ << page_shift_);
+    return start < from + (punch_pages_ << page_shift_) && from < start + granules;
+  }
   // The largest run of backed pages that lie wholly in one hole; returns its length.
   uint32_t FindEmptyPages(uint32_t* first_page) const;
   void MarkPunched(uint32_t first_page, uint32_t count);
@@ -93,22 +115,23 @@ class Slab {
 
  private:
   static bool Bit(const std::vector<uint64_t>& bits, uint32_t at) { return bits[at / 64] >> (at % 64) & 1; }
-  void SetHole(SpanId before, uint32_t granules);
+  uint32_t PageOf(uint32_t granule) const { return (granule - first_) >> page_shift_; }
+  void SetHole(SpanId before, SpanNode& node, uint32_t granules);
 
   Zone zone_;
   bool binned_ = true;
+  uint8_t page_shift_;  // log2 of a page's granules
   uint32_t first_;
   uint32_t granules_;
-  uint32_t page_granules_;
-  uint8_t* view_;
   SpanId head_;
   SpanId tail_;
-  SpanTable& spans_;
-  HoleBins& bins_;
-
   uint32_t used_ = 0;
   uint32_t retired_ = 0;
   uint32_t span_count_ = 0;
+  uint8_t* view_;
+  SpanTable& spans_;
+  HoleBins& bins_;
+
   uint32_t never_used_from_;  // granules from here to the end have not been used since the commit
   std::vector<uint64_t> backed_;
   uint32_t backed_count_ = 0;

@@ -28,7 +28,7 @@ struct SpanNode {
   uint32_t granules = 0;
   SpanId previous = 0;  // neighbours by address in the same slab; a head has no previous
   SpanId next = 0;
-  SpanId hole_previous = 0;  // the bin list of the hole between this span and the next
+  SpanId hole_previous = 0;  // the bin list of the hole between this span and the next; of the first without meaning
   SpanId hole_next = 0;
   uint32_t hole_granules = 0;     // free granules between this span and the next (or the slab's end)
   uint32_t owner_index : 27 = 0;  // executor; 0 for internal spans
@@ -51,14 +51,16 @@ class SpanTable {
   SpanId Add() {
     if (free_ == 0) return nodes_.Add();
     SpanId id = free_;
-    free_ = nodes_[id].next;
-    nodes_[id] = SpanNode{};
+    SpanNode& node = nodes_[id];
+    free_ = node.next;
+    node.next = 0;
     return id;
   }
 
   void Recycle(SpanId id) {
-    nodes_[id] = SpanNode{};
-    nodes_[id].next = free_;
+    SpanNode& node = nodes_[id];
+    node = SpanNode{};
+    node.next = free_;
     free_ = id;
   }
 

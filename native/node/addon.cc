@@ -68,6 +68,9 @@ Napi::Value AddressOf(const Napi::CallbackInfo& info) {
   return Napi::BigInt::New(info.Env(), static_cast<uint64_t>(reinterpret_cast<uintptr_t>(data)));
 }
 
+// endLoops(): before the process ends.
+void EndLoops(const Napi::CallbackInfo&) { SharedArena::EndLoops(); }
+
 // Where things stand in the mailbox and in an encoded reloc, so that only C++ knows the layout.
 Napi::Object Layout(Napi::Env env) {
   Napi::Object layout = Napi::Object::New(env);
@@ -124,6 +127,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("readUnits", Napi::Function::New<ReadUnits>(env));
   exports.Set("readSections", Napi::Function::New<ReadSections>(env));
   exports.Set("createArena", Napi::Function::New<CreateArena>(env));
+  exports.Set("openArena", Napi::Function::New<OpenArena>(env));
+  exports.Set("endLoops", Napi::Function::New<EndLoops>(env));
   return exports;
 }
 

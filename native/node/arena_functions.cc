@@ -1,5 +1,4 @@
-// The arena's native functions, bound to one arena each. TypeScript (ts/arena.ts) checks types and is the only caller;
-// a result of 0 is success, any other number an error to be fetched with lastError().
+// The arena's native functions, bound to one handle each; what they return, arena_handle.h says.
 #include <algorithm>
 #include <cstring>
 
@@ -94,40 +93,30 @@ struct SpecArguments {
   std::string name;
 };
 
-Napi::Value Allocate(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  Environment& environment = *handle->environment;
-  if (Status missing = CheckRelocs(environment)) return environment.Fail(std::move(missing));
+Status Allocate(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  Environment& environment = *handle.environment;
+  if (Status missing = CheckRelocs(environment)) return missing;
   SpecArguments arguments(info, environment);
-  Result<ExecutorId> id = handle->arena->Allocate(arguments.spec);
-  if (!id.ok()) return environment.Fail(std::move(id.status()));
+  Result<ExecutorId> id = handle.arena->Allocate(arguments.spec);
+  if (!id.ok()) return std::move(id.status());
   environment.mailbox->numbers[kId] = static_cast<double>(id.value());
-  return Napi::Number::New(info.Env(), 0);
+  return Status::Ok();
 }
 
-Napi::Value Install(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  Environment& environment = *handle->environment;
-  if (Status missing = CheckRelocs(environment)) return environment.Fail(std::move(missing));
+Status Install(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  Environment& environment = *handle.environment;
+  if (Status missing = CheckRelocs(environment)) return missing;
   SpecArguments arguments(info, environment);
   ExecutorId id = 0;
-  if (Status status = handle->arena->Install(&arguments.spec, 1, &id, handle->pin))
-    return environment.Fail(std::move(status));
+  if (Status failed = handle.arena->Install(&arguments.spec, 1, &id, handle.pin)) return failed;
   environment.mailbox->numbers[kId] = static_cast<double>(id);
-  return Napi::Number::New(info.Env(), 0);
+  return Status::Ok();
 }
 
 // installBatch(code, codeOffsets, data, dataOffsets, relocsOfEach, ids): offsets have one entry more than
 // there are executors; relocsOfEach counts each executor's relocs, which stand in the reloc buffer one after the other.
-Napi::Value InstallBatch(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  Environment& environment = *handle->environment;
+Status InstallBatch(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  Environment& environment = *handle.environment;
   Napi::Uint8Array code = info[0].As<Napi::Uint8Array>();
   Napi::Float64Array code_offsets = info[1].As<Napi::Float64Array>();
   Bytes data = BytesOf(info[2]);
@@ -137,11 +126,11 @@ Napi::Value InstallBatch(const Napi::CallbackInfo& info) {
   uint32_t count = static_cast<uint32_t>(ids.ElementLength());
   std::vector<ExecutorSpec> specs(count);
   const RelocSpec* relocs = environment.relocs;
-  if (Status missing = CheckRelocs(environment)) return environment.Fail(std::move(missing));
+  if (Status missing = CheckRelocs(environment)) return missing;
   // TypeScript has checked that offsets ascend; what `length` said there may not be what the memory is.
   if (code_offsets[count] > static_cast<double>(code.ByteLength()) ||
       data_offsets[count] > static_cast<double>(data.size))
-    return environment.Fail(Error{ErrorCode::kSize, "the offsets of the batch reach beyond its bytes"});
+    return Error{ErrorCode::kSize, "the offsets of the batch reach beyond its bytes"};
   for (uint32_t i = 0; i < count; i++) {
     ExecutorSpec& spec = specs[i];
     spec.bytes[0] = code.Data() + static_cast<size_t>(code_offsets[i]);
@@ -153,206 +142,200 @@ Napi::Value InstallBatch(const Napi::CallbackInfo& info) {
     relocs += spec.reloc_count;
   }
   std::vector<ExecutorId> installed(count);
-  if (Status status = handle->arena->Install(specs.data(), count, installed.data(), handle->pin))
-    return environment.Fail(std::move(status));
+  if (Status failed = handle.arena->Install(specs.data(), count, installed.data(), handle.pin)) return failed;
   for (uint32_t i = 0; i < count; i++) ids[i] = static_cast<double>(installed[i]);
-  return Napi::Number::New(info.Env(), 0);
+  return Status::Ok();
 }
 
-Napi::Value Write(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
+Section SectionOf(const Napi::Value& value) { return static_cast<Section>(Uint32Of(value)); }
+
+Status Write(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   Bytes bytes = BytesOf(info[3]);
-  return Done(
-      info, handle->environment,
-      handle->arena->Write(IdOf(info[0]), static_cast<Section>(info[1].As<Napi::Number>().Uint32Value()),
-                           info[2].As<Napi::Number>().Uint32Value(), bytes.data, static_cast<uint32_t>(bytes.size)));
+  return handle.arena->Write(IdOf(info[0]), SectionOf(info[1]), Uint32Of(info[2]), bytes.data,
+                             static_cast<uint32_t>(bytes.size));
 }
 
-Napi::Value Read(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
+Status Read(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   Napi::Uint8Array into = info[3].As<Napi::Uint8Array>();
-  return Done(info, handle->environment,
-              handle->arena->Read(IdOf(info[0]), static_cast<Section>(info[1].As<Napi::Number>().Uint32Value()),
-                                  info[2].As<Napi::Number>().Uint32Value(), into.Data(),
-                                  static_cast<uint32_t>(into.ByteLength())));
+  return handle.arena->Read(IdOf(info[0]), SectionOf(info[1]), Uint32Of(info[2]), into.Data(),
+                            static_cast<uint32_t>(into.ByteLength()));
 }
 
-Napi::Value AddRelocs(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  Environment& environment = *handle->environment;
-  if (Status missing = CheckRelocs(environment)) return environment.Fail(std::move(missing));
-  return Done(info, &environment,
-              handle->arena->AddRelocs(IdOf(info[0]), environment.relocs,
-                                       static_cast<uint32_t>(environment.mailbox->numbers[kRelocs])));
+Status AddRelocs(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  Environment& environment = *handle.environment;
+  if (Status missing = CheckRelocs(environment)) return missing;
+  return handle.arena->AddRelocs(IdOf(info[0]), environment.relocs,
+                                 static_cast<uint32_t>(environment.mailbox->numbers[kRelocs]));
 }
 
-Napi::Value Freeze(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
+Status Freeze(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   std::vector<ExecutorId> ids = IdsOf(info[0]);
-  return Done(info, handle->environment,
-              handle->arena->Freeze(ids.data(), static_cast<uint32_t>(ids.size()), handle->pin));
+  return handle.arena->Freeze(ids.data(), static_cast<uint32_t>(ids.size()), handle.pin);
 }
 
-Napi::Value Free(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
+Status Free(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   std::vector<ExecutorId> ids = IdsOf(info[0]);
-  return Done(info, handle->environment,
-              handle->arena->Free(ids.data(), static_cast<uint32_t>(ids.size()), handle->pin));
+  return handle.arena->Free(ids.data(), static_cast<uint32_t>(ids.size()), handle.pin);
 }
 
-Napi::Value FreeOne(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  ExecutorId id = static_cast<ExecutorId>(handle->environment->mailbox->numbers[kId]);
-  return Done(info, handle->environment, handle->arena->Free(&id, 1, handle->pin));
+Status FreeOne(ArenaHandle& handle, const Napi::CallbackInfo&) {
+  ExecutorId id = static_cast<ExecutorId>(handle.environment->mailbox->numbers[kId]);
+  return handle.arena->Free(&id, 1, handle.pin);
 }
 
-Napi::Value Describe(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  Result<ExecutorInfo> described = handle->arena->Describe(IdOf(info[0]));
-  if (!described.ok()) return handle->environment->Fail(std::move(described.status()));
-  return ToJs(info.Env(), described.value());
+Result<Napi::Value> Describe(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  Result<ExecutorInfo> described = handle.arena->Describe(IdOf(info[0]));
+  if (!described.ok()) return std::move(described.status());
+  return Napi::Value(ToJs(info.Env(), described.value()));
 }
 
-Napi::Value Executors(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  std::vector<ExecutorId> ids = handle->arena->Executors();
+Result<Napi::Value> Executors(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  std::vector<ExecutorId> ids = handle.arena->Executors();
   Napi::Float64Array array = Napi::Float64Array::New(info.Env(), ids.size());
+  if (array.IsEmpty()) return Napi::Value();  // the worker is being terminated
   for (size_t i = 0; i < ids.size(); i++) array[i] = static_cast<double>(ids[i]);
-  return array;
+  return Napi::Value(array);
 }
 
-Napi::Value Find(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
+Result<Napi::Value> Find(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   bool lossless = false;
   uint64_t address = info[0].As<Napi::BigInt>().Uint64Value(&lossless);
-  std::optional<FoundAddress> found = lossless ? handle->arena->Find(address) : std::nullopt;
-  return found ? ToJs(info.Env(), *found) : info.Env().Undefined();
+  std::optional<FoundAddress> found = lossless ? handle.arena->Find(address) : std::nullopt;
+  return found ? Napi::Value(ToJs(info.Env(), *found)) : info.Env().Undefined();
 }
 
-Napi::Value Pin(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  handle->arena->reclaimer().Enter(*handle->pin);
-  return Napi::Number::New(info.Env(), 0);
+Result<Napi::Value> PlanCompaction(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  if (Status forked = handle.arena->CheckProcess()) return forked;
+  return Napi::Value(ToJs(info.Env(), handle.arena->PlanCompaction()));
 }
 
-Napi::Value Unpin(const Napi::CallbackInfo& info) {
-  auto* handle = static_cast<ArenaHandle*>(info.Data());
-  if (handle->pinned()) handle->arena->reclaimer().Leave(*handle->pin);
-  return info.Env().Undefined();
-}
-
-Napi::Value PlanCompaction(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  if (Status forked = handle->arena->CheckProcess()) return handle->environment->Fail(std::move(forked));
-  return ToJs(info.Env(), handle->arena->PlanCompaction());
-}
-
-// collect(compact, maxPauseMicros, evictCold)
-Napi::Value Collect(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  if (Status forked = handle->arena->CheckProcess()) return handle->environment->Fail(std::move(forked));
+// collect(compact, maxPauseMicros, evictCold, followLinks)
+Result<Napi::Value> Collect(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  if (Status forked = handle.arena->CheckProcess()) return forked;
   CollectOptions options;
   options.compact = info[0].As<Napi::Boolean>().Value();
   options.max_pause_nanos = static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue() * 1000);
   options.evict_cold = info[2].ToBoolean();
-  return ToJs(info.Env(), handle->arena->Collect(options, handle->pin));
+  options.follow_links = info[3].ToBoolean();
+  return Napi::Value(ToJs(info.Env(), handle.arena->Collect(options, handle.pin)));
 }
 
-Napi::Value Stats(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  return ToJs(info.Env(), handle->arena->Stats());
+Result<Napi::Value> Stats(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  return Napi::Value(ToJs(info.Env(), handle.arena->Stats()));
 }
 
-Napi::Value Slabs(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  return ToJs(info.Env(), handle->arena->Slabs());
+Result<Napi::Value> Slabs(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  return Napi::Value(ToJs(info.Env(), handle.arena->Slabs()));
 }
 
-Napi::Value Verify(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  if (Status forked = handle->arena->CheckProcess()) return handle->environment->Fail(std::move(forked));
-  return ToJs(info.Env(), handle->arena->Verify(), handle->arena->FindBrokenRule());
+Result<Napi::Value> Verify(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  if (Status forked = handle.arena->CheckProcess()) return forked;
+  return Napi::Value(ToJs(info.Env(), handle.arena->Verify(), handle.arena->FindBrokenRule()));
 }
 
-Napi::Value Dispose(const Napi::CallbackInfo& info) {
-  auto* handle = static_cast<ArenaHandle*>(info.Data());
-  if (handle->arena == nullptr) return Napi::Number::New(info.Env(), 0);
-  if (handle->pinned())
-    return handle->environment->Fail(Error{ErrorCode::kBusy,
-                                           "machine code of the arena is on the stack, or pinned() is: dispose "
-                                           "after the call has returned"});
-  for (auto& callback : handle->callbacks) callback->function.Reset();
-  handle->arena.reset();
-  return Napi::Number::New(info.Env(), 0);
+// Whether other threads may use the arena.
+Status CheckShareable(ArenaHandle& handle, const Napi::CallbackInfo&) {
+  if (Status forked = handle.arena->CheckProcess()) return forked;
+  if (handle.arena->writer() != os::WriterKind::kFlip) return Status::Ok();
+  return Error{ErrorCode::kWriterUnshareable,
+               "the flip writer takes execution away from code while it writes, and other threads would have to wait "
+               "for it: an arena with this writer stays with the thread that made it"};
+}
+
+// Silent when repeated.
+Status Dispose(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  if (handle.pinned())
+    return Error{ErrorCode::kBusy,
+                 "machine code of the arena is on the stack, or pinned() is: dispose after the call has returned"};
+  for (Callback* callback : handle.callbacks) napi_delete_reference(info.Env(), callback->function);
+  handle.End();
+  return Status::Ok();
+}
+
+// A native function around one of those above: the handle, unless its arena was disposed of, and the result.
+template <auto kFunction, bool kSilent = false>
+Napi::Value WithHandle(const Napi::CallbackInfo& info) {
+  auto& handle = *static_cast<ArenaHandle*>(info.Data());
+  if (handle.arena == nullptr) {
+    return kSilent ? Napi::Number::New(info.Env(), 0) : handle.environment->Fail(DisposedError());
+  }
+  auto result = kFunction(handle, info);
+  if constexpr (std::is_same_v<decltype(result), Status>)
+    return result.ok() ? Napi::Number::New(info.Env(), 0) : handle.environment->Fail(std::move(result));
+  else
+    return result.ok() ? result.value() : handle.environment->Fail(std::move(result.status()));
 }
 
 constexpr struct {
   const char* name;
   Napi::Value (*function)(const Napi::CallbackInfo&);
 } kFunctions[] = {
-    {"allocate", Allocate},
-    {"install", Install},
-    {"installBatch", InstallBatch},
-    {"write", Write},
-    {"read", Read},
-    {"addRelocs", AddRelocs},
-    {"freeze", Freeze},
-    {"free", Free},
-    {"freeOne", FreeOne},
-    {"describe", Describe},
-    {"executors", Executors},
-    {"find", Find},
-    {"pin", Pin},
-    {"unpin", Unpin},
-    {"planCompaction", PlanCompaction},
-    {"collect", Collect},
-    {"stats", Stats},
-    {"slabs", Slabs},
-    {"verify", Verify},
-    {"dispose", Dispose},
-    {"bind", Bind},
-    {"addCallback", AddCallback},
-    {"disposeCallback", DisposeCallback},
-    {"link", Link},
-    {"unlink", Unlink},
-    {"unlinkAll", UnlinkAll},
-    {"linkOf", LinkOf},
-    {"chainDepth", ChainDepth},
-    {"replace", Replace},
-    {"invalidate", Invalidate},
-    {"setHotStub", SetHotStub},
-    {"exitTag", ExitTag},
+    {"allocate", WithHandle<Allocate>},
+    {"install", WithHandle<Install>},
+    {"installBatch", WithHandle<InstallBatch>},
+    {"write", WithHandle<Write>},
+    {"read", WithHandle<Read>},
+    {"addRelocs", WithHandle<AddRelocs>},
+    {"freeze", WithHandle<Freeze>},
+    {"free", WithHandle<Free>},
+    {"freeOne", WithHandle<FreeOne>},
+    {"describe", WithHandle<Describe>},
+    {"executors", WithHandle<Executors>},
+    {"find", WithHandle<Find>},
+    {"pinned", WithHandle<Pinned>},
+    {"planCompaction", WithHandle<PlanCompaction>},
+    {"collect", WithHandle<Collect>},
+    {"stats", WithHandle<Stats>},
+    {"slabs", WithHandle<Slabs>},
+    {"verify", WithHandle<Verify>},
+    {"checkShareable", WithHandle<CheckShareable>},
+    {"dispose", WithHandle<Dispose, true>},
+    {"bind", WithHandle<Bind>},
+    {"addCallback", WithHandle<AddCallback>},
+    {"disposeCallback", WithHandle<DisposeCallback, true>},
+    {"entryOffset", WithHandle<EntryOffset>},
+    {"link", WithHandle<Link>},
+    {"unlink", WithHandle<Unlink>},
+    {"unlinkAll", WithHandle<UnlinkAll>},
+    {"linkOf", WithHandle<LinkOf>},
+    {"chainDepth", WithHandle<ChainDepth>},
+    {"replace", WithHandle<Replace>},
+    {"invalidate", WithHandle<Invalidate>},
+    {"setHotStub", WithHandle<SetHotStub>},
+    {"exitTag", WithHandle<ExitTag>},
 };
+
+// The object of functions for a new user of an arena.
+Napi::Object MakeHandle(Environment* environment, std::shared_ptr<SharedArena> shared) {
+  Napi::Env env = environment->env;
+  Napi::Object functions = Napi::Object::New(env);
+  functions.Set("writer", os::WriterName(shared->arena().writer()));
+  functions.Set("name", shared->arena().name());
+  functions.Set("token", shared->token());
+
+  auto owned = std::make_unique<ArenaHandle>(environment, std::move(shared));
+  ArenaHandle* handle = owned.get();
+  environment->arenas.push_back(std::move(owned));
+  for (const auto& entry : kFunctions)
+    functions.Set(entry.name, Napi::Function::New(env, entry.function, entry.name, handle));
+  napi_value run = nullptr;
+  napi_create_function(env, "run", NAPI_AUTO_LENGTH, Run, handle, &run);
+  functions.Set("run", run);
+  functions.AddFinalizer(
+      [](Napi::Env, ArenaHandle* collected) {
+        // Nothing in JavaScript can reach the handle any more. One that was not disposed of stays: see ArenaHandle.
+        if (collected->arena != nullptr) return;
+        auto& arenas = collected->environment->arenas;
+        for (auto& held : arenas) {
+          if (held.get() != collected) continue;
+          std::swap(held, arenas.back());
+          arenas.pop_back();
+          return;
+        }
+      },
+      handle);
+  return functions;
+}
 
 }  // namespace
 
@@ -374,33 +357,17 @@ Napi::Value CreateArena(const Napi::CallbackInfo& info) {
   options.name = given.Get("name").ToString().Utf8Value();
   Result<std::unique_ptr<Arena>> arena = Arena::Create(options);
   if (!arena.ok()) return environment->Fail(std::move(arena.status()));
+  std::string token = given.Get("token").ToString().Utf8Value();
+  return MakeHandle(environment, SharedArena::Make(std::move(arena.value()), std::move(token)));
+}
 
-  auto owned = std::make_unique<ArenaHandle>(environment, std::move(arena.value()));
-  ArenaHandle* handle = owned.get();
-  environment->arenas.push_back(std::move(owned));
-  Napi::Object functions = Napi::Object::New(info.Env());
-  for (const auto& entry : kFunctions)
-    functions.Set(entry.name, Napi::Function::New(info.Env(), entry.function, entry.name, handle));
-  functions.Set("run", Napi::Value(info.Env(), [&] {
-                  napi_value run = nullptr;
-                  napi_create_function(info.Env(), "run", NAPI_AUTO_LENGTH, Run, handle, &run);
-                  return run;
-                }()));
-  functions.Set("writer", os::WriterName(handle->arena->writer()));
-  functions.AddFinalizer(
-      [](Napi::Env, ArenaHandle* collected) {
-        // Nothing in JavaScript can reach the arena any more. One that was not disposed of stays: see ArenaHandle.
-        if (collected->arena != nullptr) return;
-        auto& arenas = collected->environment->arenas;
-        for (auto& held : arenas) {
-          if (held.get() != collected) continue;
-          std::swap(held, arenas.back());
-          arenas.pop_back();
-          return;
-        }
-      },
-      handle);
-  return functions;
+Napi::Value OpenArena(const Napi::CallbackInfo& info) {
+  Environment* environment = Environment::Of(info.Env());
+  std::shared_ptr<SharedArena> shared = SharedArena::Find(info[0].As<Napi::String>().Utf8Value());
+  if (shared != nullptr) return MakeHandle(environment, std::move(shared));
+  return environment->Fail(Error{ErrorCode::kDisposed,
+                                 "the token is of no arena that is there: a token keeps none, and the last that used "
+                                 "this one has disposed of it or has ended"});
 }
 
 }  // namespace jit_arena::node

@@ -18,8 +18,9 @@ napi_value Call(napi_env env, napi_callback_info info) {
   const CallTarget& target = *static_cast<CallTarget*>(data);
   ArenaHandle& handle = *target.handle;
   Environment& environment = *handle.environment;
-  Arena* arena = handle.arena.get();
-  if (arena == nullptr) return environment.Fail(Error{ErrorCode::kDisposed, "the arena has been disposed of"});
+  // A callback may not dispose of the arena, since this thread is pinned.
+  Arena* arena = handle.arena;
+  if (arena == nullptr) return environment.Fail(DisposedError());
 
   Reclaimer& reclaimer = arena->reclaimer();
   reclaimer.Enter(*handle.pin);
@@ -29,7 +30,7 @@ napi_value Call(napi_env env, napi_callback_info info) {
   reclaimer.Leave(*handle.pin);
   if (entry == 0) return environment.Fail(CannotEnter(*arena, target.executor));
 
-  return TakeWrongThread(handle);
+  return TakeWrongThread(environment);
 }
 
 }  // namespace
@@ -42,26 +43,23 @@ Status CannotEnter(Arena& arena, ExecutorId id) {
                        Format("executor %llu is still writable: freeze it before it is called", Wide(id)));
 }
 
-napi_value TakeWrongThread(ArenaHandle& handle) {
-  Environment& environment = *handle.environment;
-  if (handle.pin->depth != 0 || !environment.wrong_thread.load(std::memory_order_relaxed)) return nullptr;
-  environment.wrong_thread.store(false, std::memory_order_relaxed);
+napi_value TakeWrongThread(Environment& environment) {
+  std::atomic<bool>& wrong_thread = environment.thread->wrong_thread;
+  if (!wrong_thread.load(std::memory_order_relaxed)) return nullptr;
+  wrong_thread.store(false, std::memory_order_relaxed);
   return environment.Fail(
       Error{ErrorCode::kWrongThread, "machine code called a callback on another thread than the one that made it"});
 }
 
-Napi::Value Bind(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
+Result<Napi::Value> Bind(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   ExecutorId id = IdOf(info[0]);
-  if (handle->arena->IsTrace(id))
-    return handle->environment->Fail(ExecutorError(
+  if (handle.arena->IsTrace(id))
+    return ExecutorError(
         ErrorCode::kTraceAbi, id,
-        Format("executor %llu has exits or a done target and follows the trace ABI: run it with a runner", Wide(id))));
-  Result<uint32_t> offset = handle->arena->EntryOffset(id, info[1].As<Napi::Number>().Uint32Value());
-  if (!offset.ok()) return handle->environment->Fail(std::move(offset.status()));
-  auto* target = new CallTarget{handle, id, offset.value()};
+        Format("executor %llu has exits or a done target and follows the trace ABI: run it with a runner", Wide(id)));
+  Result<uint32_t> offset = handle.arena->EntryOffset(id, Uint32Of(info[1]));
+  if (!offset.ok()) return std::move(offset.status());
+  auto* target = new CallTarget{&handle, id, offset.value()};
   napi_value function = nullptr;
   napi_status status = napi_create_function(info.Env(), "call", NAPI_AUTO_LENGTH, Call, target, &function);
   if (status == napi_ok)
@@ -70,7 +68,18 @@ Napi::Value Bind(const Napi::CallbackInfo& info) {
         nullptr, nullptr);
   if (status == napi_ok) return Napi::Value(info.Env(), function);
   delete target;
-  return handle->environment->Fail(Error{ErrorCode::kNoMemory, "the function could not be made"});
+  return Error{ErrorCode::kNoMemory, "the function could not be made"};
+}
+
+// Native, and not a pair of functions around a `finally`, which does not run when a worker is terminated.
+Result<Napi::Value> Pinned(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  Arena& arena = *handle.arena;
+  napi_value undefined = info.Env().Undefined();
+  arena.reclaimer().Enter(*handle.pin);
+  napi_status status = napi_call_function(info.Env(), undefined, info[0], 0, nullptr, nullptr);
+  arena.reclaimer().Leave(*handle.pin);
+  // What the function threw is pending, and is thrown when this returns.
+  return status == napi_ok ? Napi::Value(Napi::Number::New(info.Env(), 0)) : Napi::Value();
 }
 
 }  // namespace jit_arena::node

@@ -6,16 +6,17 @@
 #include <atomic>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "arch/arch.h"
 #include "base/status.h"
+#include "core/reclaimer.h"
 #include "core/spec.h"
 
 namespace jit_arena::node {
 
 class ArenaHandle;
+class SharedArena;
 
 // Memory that TypeScript and C++ both see, so that arguments and results cross without a Node-API call for each.
 // TypeScript is given the offsets (addon.cc exports them), so the layout stands only here.
@@ -25,17 +26,32 @@ struct Mailbox {
   double numbers[16];        // arguments and results of the other functions
 };
 
+// A thread that has environments; one for all of them, since a binary that is loaded anew makes another environment on
+// the same thread. Callbacks hold theirs, so that it outlives the environments.
+struct ScriptThread : std::enable_shared_from_this<ScriptThread> {
+  // The calling thread's; null when it has no environment.
+  static ScriptThread* Current();
+
+  // Machine code that this thread called has called a callback of another thread's; or a thread without JavaScript has
+  // called one of this thread's. The call of this thread that returns next says so. Relaxed: it publishes only itself.
+  std::atomic<bool> wrong_thread{false};
+};
+
 struct Environment {
-  explicit Environment(napi_env env) : env(env), thread(std::this_thread::get_id()) {}
-  ~Environment();
+  explicit Environment(napi_env env);
+  ~Environment();  // on the environment's thread
 
   static Environment* Of(napi_env env) { return Napi::Env(env).GetInstanceData<Environment>(); }
 
   // Remembers why a function failed, for TypeScript to fetch with lastError(); returns what the function returns.
   Napi::Value Fail(Status failed);
 
+  // The pin of this environment in the arena: one for all of its handles, since a thread's own pin must be known to be
+  // its own. Holds the arena, too.
+  std::shared_ptr<PinSlot> PinOf(const std::shared_ptr<SharedArena>& shared) const;
+
   napi_env env;
-  std::thread::id thread;
+  std::shared_ptr<ScriptThread> thread;
   Mailbox* mailbox = nullptr;  // in an ArrayBuffer that mailbox_reference keeps
   Napi::Reference<Napi::ArrayBuffer> mailbox_reference;
   // Relocs that TypeScript has encoded, in an ArrayBuffer of its own that grows.
@@ -45,8 +61,6 @@ struct Environment {
 
   std::vector<std::unique_ptr<ArenaHandle>> arenas;  // not yet both disposed of and collected
   std::unique_ptr<Error> last_error;
-  // A callback was called on another thread than this environment's; reported by the next call that returns.
-  std::atomic<bool> wrong_thread{false};
 };
 
 }  // namespace jit_arena::node

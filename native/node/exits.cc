@@ -4,25 +4,20 @@
 #include "node/arena_handle.h"
 
 namespace jit_arena::node {
-// Takes the id and the entry (0: the first byte; n: entry n - 1) from numbers[] and the context from the call frame;
-// leaves in numbers[] the executor whose exit was taken (0: done), the exit, and whether it is hot. Returns undefined
-// when the run was made.
+
+// Takes the id and the offset of the entry in code from numbers[] and the context from the call frame; leaves in
+// numbers[] the executor whose exit was taken (0: done), the exit, and whether it is hot. Returns undefined when the
+// run was made. Without the arena's lock.
 napi_value Run(napi_env env, napi_callback_info info) {
   void* data = nullptr;
   napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
   ArenaHandle& handle = *static_cast<ArenaHandle*>(data);
   Environment& environment = *handle.environment;
   double* numbers = environment.mailbox->numbers;
-  Arena* arena = handle.arena.get();
-  if (arena == nullptr) return environment.Fail(Error{ErrorCode::kDisposed, "the arena has been disposed of"});
+  Arena* arena = handle.arena;
+  if (arena == nullptr) return environment.Fail(DisposedError());
   ExecutorId id = static_cast<ExecutorId>(numbers[kRunId]);
-  uint32_t entry_number = static_cast<uint32_t>(numbers[kRunEntry]);
-  uint32_t offset = 0;
-  if (entry_number != 0) {
-    Result<uint32_t> found = arena->EntryOffset(id, entry_number - 1);
-    if (!found.ok()) return environment.Fail(std::move(found.status()));
-    offset = found.value();
-  }
+  uint32_t offset = static_cast<uint32_t>(numbers[kRunEntry]);
   Reclaimer& reclaimer = arena->reclaimer();
   reclaimer.Enter(*handle.pin);
   uint64_t entry = arena->in_own_process() ? arena->EntryOf(id) : 0;
@@ -39,90 +34,66 @@ napi_value Run(napi_env env, napi_callback_info info) {
   numbers[kRunId] = static_cast<double>(taken.executor);
   numbers[kRunExit] = taken.exit;
   numbers[kRunHot] = taken.hot;
-  return TakeWrongThread(handle);
+  return TakeWrongThread(environment);
+}
+
+// entryOffset(id, entry): numbers[kRunId] receives it.
+Status EntryOffset(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  Result<uint32_t> offset = handle.arena->EntryOffset(IdOf(info[0]), Uint32Of(info[1]));
+  if (!offset.ok()) return std::move(offset.status());
+  handle.environment->mailbox->numbers[kRunId] = offset.value();
+  return Status::Ok();
 }
 
 // link(source, exit, target, entry)
-Napi::Value Link(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  return Done(info, handle->environment,
-              handle->arena->Link(IdOf(info[0]), info[1].As<Napi::Number>().Uint32Value(), IdOf(info[2]),
-                                  info[3].As<Napi::Number>().Uint32Value()));
+Status Link(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  return handle.shared()->Link(IdOf(info[0]), Uint32Of(info[1]), IdOf(info[2]), Uint32Of(info[3]));
 }
 
-Napi::Value Unlink(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  return Done(info, handle->environment,
-              handle->arena->Unlink(IdOf(info[0]), info[1].As<Napi::Number>().Uint32Value()));
+Status Unlink(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  return handle.arena->Unlink(IdOf(info[0]), Uint32Of(info[1]));
 }
 
-Napi::Value UnlinkAll(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  return Done(info, handle->environment, handle->arena->UnlinkAll());
-}
+Status UnlinkAll(ArenaHandle& handle, const Napi::CallbackInfo&) { return handle.arena->UnlinkAll(); }
 
 // linkOf(source, exit) → undefined, or { executor, entry }
-Napi::Value LinkOf(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  Result<Arena::LinkedTo> linked = handle->arena->LinkOf(IdOf(info[0]), info[1].As<Napi::Number>().Uint32Value());
-  if (!linked.ok()) return handle->environment->Fail(std::move(linked.status()));
+Result<Napi::Value> LinkOf(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  Result<Arena::LinkedTo> linked = handle.arena->LinkOf(IdOf(info[0]), Uint32Of(info[1]));
+  if (!linked.ok()) return std::move(linked.status());
   if (linked.value().target == 0) return info.Env().Undefined();
   Napi::Object object = Napi::Object::New(info.Env());
   object.Set("executor", Napi::Number::New(info.Env(), static_cast<double>(linked.value().target)));
   object.Set("entry", Napi::Number::New(info.Env(), linked.value().entry));
-  return object;
+  return Napi::Value(object);
 }
 
 // chainDepth(id): numbers[kRunId] receives it, Infinity for a cycle without progress.
-Napi::Value ChainDepth(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  Result<uint32_t> depth = handle->arena->ChainDepth(IdOf(info[0]));
-  if (!depth.ok()) return handle->environment->Fail(std::move(depth.status()));
-  handle->environment->mailbox->numbers[kRunId] =
+Status ChainDepth(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  Result<uint32_t> depth = handle.arena->ChainDepth(IdOf(info[0]));
+  if (!depth.ok()) return std::move(depth.status());
+  handle.environment->mailbox->numbers[kRunId] =
       depth.value() == Linker::kEndless ? std::numeric_limits<double>::infinity() : depth.value();
-  return Napi::Number::New(info.Env(), 0);
+  return Status::Ok();
 }
 
-Napi::Value Replace(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  return Done(info, handle->environment, handle->arena->Replace(IdOf(info[0]), IdOf(info[1])));
+Status Replace(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  return handle.arena->Replace(IdOf(info[0]), IdOf(info[1]));
 }
 
-Napi::Value Invalidate(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  return Done(info, handle->environment, handle->arena->Invalidate(IdOf(info[0]), handle->pin));
+Status Invalidate(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  return handle.arena->Invalidate(IdOf(info[0]), handle.pin);
 }
 
-Napi::Value SetHotStub(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  return Done(info, handle->environment, handle->arena->SetHotStub(IdOf(info[0]), handle->pin));
+Status SetHotStub(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  return handle.arena->SetHotStub(IdOf(info[0]), handle.pin);
 }
 
 // exitTag(id, exit): numbers[kRunId] receives it.
-Napi::Value ExitTag(const Napi::CallbackInfo& info) {
-  Napi::Value failed;
-  ArenaHandle* handle = HandleOf(info, &failed);
-  if (handle == nullptr) return failed;
-  Result<uint32_t> tag = handle->arena->ExitTag(IdOf(info[0]), info[1].As<Napi::Number>().Uint32Value());
-  if (!tag.ok()) return handle->environment->Fail(std::move(tag.status()));
-  handle->environment->mailbox->numbers[kRunId] = tag.value();
-  return Napi::Number::New(info.Env(), 0);
+Status ExitTag(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  Result<uint32_t> tag = handle.arena->ExitTag(IdOf(info[0]), Uint32Of(info[1]));
+  if (!tag.ok()) return std::move(tag.status());
+  handle.environment->mailbox->numbers[kRunId] = tag.value();
+  return Status::Ok();
 }
 
 }  // namespace jit_arena::node

@@ -23,9 +23,11 @@ enum RelocField : size_t {
   kRelocFields
 };
 
+// In these functions an array has no memory when the worker is being terminated; nobody will see it.
+
 Napi::Uint8Array CopyOf(Napi::Env env, const uint8_t* bytes, size_t count) {
   Napi::Uint8Array array = Napi::Uint8Array::New(env, count);
-  if (count != 0) std::memcpy(array.Data(), bytes, count);
+  if (count != 0 && !array.IsEmpty()) std::memcpy(array.Data(), bytes, count);
   return array;
 }
 
@@ -39,6 +41,7 @@ Napi::Object RelocsOf(Napi::Env env, const std::vector<UnitReloc>& relocs) {
   Napi::Int32Array fields = Napi::Int32Array::New(env, relocs.size() * kRelocFields);
   Napi::BigUint64Array targets = Napi::BigUint64Array::New(env, relocs.size());
   Napi::BigInt64Array addends = Napi::BigInt64Array::New(env, relocs.size());
+  if (fields.IsEmpty() || targets.IsEmpty() || addends.IsEmpty()) return Napi::Object();
   for (size_t i = 0; i < relocs.size(); i++) {
     const RelocSpec& spec = relocs[i].spec;
     int32_t* field = fields.Data() + i * kRelocFields;
@@ -77,7 +80,7 @@ Napi::Object UnitOf(Napi::Env env, const ObjectUnit& unit) {
   object.Set("sizes", sizes);
   object.Set("aligns", aligns);
   Napi::Uint32Array entries = Napi::Uint32Array::New(env, unit.entries.size());
-  std::copy(unit.entries.begin(), unit.entries.end(), entries.Data());
+  if (!entries.IsEmpty()) std::copy(unit.entries.begin(), unit.entries.end(), entries.Data());
   object.Set("entries", entries);
   object.Set("relocs", RelocsOf(env, unit.relocs));
   return object;

@@ -34,7 +34,7 @@ Napi::Object ToJs(Napi::Env env, const ExecutorInfo& info) {
   object.Set("exits", ToNumber(env, info.exits));
   object.Set("trace", info.trace);
   object.Set("firstEntry", ToNumber(env, info.first_entry));
-  object.Set("name", std::string(info.name));
+  object.Set("name", info.name);
   object.Set("address", Napi::BigInt::New(env, info.address));
   return object;
 }
@@ -91,6 +91,7 @@ Napi::Object ToJs(Napi::Env env, const ArenaStats& stats) {
   object.Set("movedBytes", ToNumber(env, stats.moved_bytes));
   object.Set("relocsRewritten", ToNumber(env, stats.relocs_rewritten));
   object.Set("keptRelocs", ToNumber(env, stats.kept_relocs));
+  object.Set("keptRelocBytes", ToNumber(env, stats.kept_reloc_bytes));
   object.Set("externalLinks", ToNumber(env, stats.external_links));
   object.Set("evicted", ToNumber(env, stats.evicted));
   Napi::Array classes = Napi::Array::New(env, stats.size_classes.size());

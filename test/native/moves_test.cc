@@ -258,6 +258,62 @@ TEST(what_waits_moves_between_two_pins) {
   CheckStates(rig, subjects);
 }
 
+// How many of the executors lie in front of their successor, with nothing between.
+static size_t CountInOrder(ArenaRig& rig, const std::vector<ExecutorId>& chain) {
+  size_t count = 0;
+  for (size_t i = 1; i < chain.size(); i++) {
+    uint64_t end = rig.AddressOf(chain[i - 1]) + rig.Read(chain[i - 1], Section::kCode).size();
+    count += rig.AddressOf(chain[i]) == AlignUp(end, 16);
+  }
+  return count;
+}
+
+TEST(links_decide_the_order_when_asked_to) {
+  for (bool branches : {false, true}) {
+    for (uint64_t pause : {0, 1}) {
+      ArenaRig rig({.max_bytes = 32 * kSlabBytes});
+      std::mt19937 random(3);
+      std::vector<ExecutorId> chain;
+      for (uint32_t i = 0; i < 4000; i++) {
+        Program program = Program::Of(100 + random() % 200, 0, 0, i);
+        if (branches && i != 0)
+          program.relocs = {{Section::kCode, kPlt32, TargetKind::kExecutor, 32, chain.back(), -4}};
+        ExecutorSpec spec = program.Spec();
+        spec.exit_count = 2;
+        ExecutorId id = 0;
+        CHECK(rig.arena->Install(&spec, 1, &id, rig.self).ok());
+        chain.push_back(id);
+        rig.Install(Program::Of(120));  // something that nobody leads to
+      }
+      if (branches)
+        std::reverse(chain.begin(), chain.end());  // each branches to the one before it
+      else
+        std::shuffle(chain.begin(), chain.end(), random);
+      // The exit that is linked first leads on; the other one somewhere.
+      for (size_t i = 1; i < chain.size() && !branches; i++) {
+        CHECK(rig.arena->Link(chain[i - 1], i % 2, chain[i], 0).ok());
+        CHECK(rig.arena->Link(chain[i - 1], 1 - i % 2, chain[random() % chain.size()], 0).ok());
+      }
+      CHECK(CountInOrder(rig, chain) < chain.size() / 10);
+      CollectOptions options;
+      options.follow_links = true;
+      options.max_pause_nanos = pause;
+      uint64_t moved = 0;
+      int slices = 0;
+      for (bool done = false; !done && slices < 10000; slices++) {
+        CollectResult result = rig.Collect(options);
+        moved += result.moved;
+        done = result.done;
+      }
+      CHECK(pause == 0 ? slices == 1 : slices > 5);
+      CHECK(CountInOrder(rig, chain) > chain.size() - 20);  // but at the ends of slabs
+      CHECK(moved < 3 * 8000);                              // code, state, and what is evacuated behind them
+      CHECK_EQ(rig.Collect(options).moved, 0);
+      rig.CheckInvariants();
+    }
+  }
+}
+
 TEST(without_a_barrier_code_is_written_with_the_gate_closed) {
   ArenaOptions options;
   options.without_barrier = true;

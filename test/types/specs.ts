@@ -1,5 +1,5 @@
 // What goes into an arena and comes out of it, as types: compiled and not run.
-import { Arena, ArenaError, type Executor, type RelocKind } from 'jit-arena';
+import { Arena, ArenaError, type Executor, type RelocKind, type ShareToken } from 'jit-arena';
 
 declare const arena: Arena;
 declare const executor: Executor;
@@ -64,4 +64,17 @@ found.executor;
 const error = new ArenaError('ERR_ARENA_FULL', 'full');
 const place: [number | undefined, string | undefined, number | undefined] = [error.executor, error.kind, error.index];
 
-export { one, pinned, place, state, wrong };
+// A token is what share returns, and no other string.
+const token: ShareToken = arena.share();
+const shared: Arena = Arena.from(token);
+const id: number = shared.executor(executor.id).id;
+// @ts-expect-error a string is no token
+Arena.from('token');
+// @ts-expect-error an arena is no token
+Arena.from(arena);
+// @ts-expect-error nor is nothing
+Arena.from();
+// @ts-expect-error a token comes from share
+const made: ShareToken = 'token';
+
+export { id, made, one, pinned, place, state, wrong };

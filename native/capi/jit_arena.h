@@ -1,0 +1,629 @@
+/* jit-arena for native hosts: an arena of machine code that is packed, linked, freed and moved while other threads
+ * execute it. Plain C11; valid C++ as well. docs/c-api.md is the guide, docs/glossary.md has the words.
+ *
+ *   ja_arena *arena;
+ *   ja_options options = {.struct_size = sizeof options};              zero in a field means its default
+ *   ja_create(&options, &arena);
+ *   ja_spec spec = {.struct_size = sizeof spec, .code = {bytes, size, 0}};
+ *   ja_executor id;
+ *   ja_install(arena, &spec, 1, &id);
+ *
+ *   ja_thread *thread;                                                  once per thread
+ *   ja_attach(arena, &thread);
+ *   uint64_t address;
+ *   ja_enter(thread);                                                   around each call into machine code
+ *   if (ja_entry(thread, id, &address) == JA_OK) result = ((int (*)(int, int))address)(2, 3);
+ *   ja_leave(thread);
+ *
+ * Threads. Any function may be called by any thread at any time, unless its comment says otherwise. Most take the
+ * arena's one lock for their duration. ja_enter, ja_leave, ja_entry and ja_run take no lock; they wait only while the
+ * arena's gate is closed, which is rare and bounded (docs/moving.md). No lock is held while machine code runs, so C
+ * functions that machine code calls may use the arena, also to free or move the code that called them.
+ *
+ * Errors. A function that can fail returns a ja_status; on failure nothing has changed and nothing has been written to
+ * results, unless its comment says otherwise, and ja_last_error has the details. What a comment lists are the errors
+ * that the function adds to these, which every function with an arena or a thread may return:
+ *
+ *   JA_ERR_ARGUMENT   a null pointer where none may be, a struct_size or an enumerator that does not exist, a count
+ *                     that no memory could hold; nothing is done
+ *   JA_ERR_DISPOSED   the arena has been disposed of (attached threads only: others may not use the handle any more)
+ *   JA_ERR_FORKED     the arena was made by a parent process and was not inherited
+ *   JA_ERR_BUSY       the call was made from inside the arena's move callback
+ *   JA_ERR_NO_MEMORY  the process has no memory for the arena's tables
+ *
+ * An executor is named by its id, in its own arena: another arena may have given the same id to another executor. An id
+ * that the arena never gave, or that is gone, is JA_ERR_STALE_EXECUTOR, never a corruption. What an address points at
+ * may move at any ja_collect of any thread: no address of code, data or state outlives the pin (ja_enter to ja_leave)
+ * under which it was taken, unless the executor is not movable.
+ *
+ * Structures whose first field is struct_size may grow: the caller stores the size that it was compiled with, by
+ * `.struct_size = sizeof s` or the _init functions. New fields are at the end and mean the old behaviour when zero. A
+ * structure larger than the library's is accepted when all that the library does not know is zero; of results the
+ * library fills what both know, and clears the rest.
+ *
+ * Sizes, counts and offsets are bytes unless a name says otherwise. */
+#ifndef JIT_ARENA_H
+#define JIT_ARENA_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__GNUC__)
+#define JA_API __attribute__((visibility("default")))
+#else
+#define JA_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define JA_VERSION_MAJOR 0
+#define JA_VERSION_MINOR 1
+#define JA_VERSION_PATCH 0
+
+/* ---- Words ---------------------------------------------------------------------------------------------------- */
+
+/* One reserved range of addresses and everything in it. */
+typedef struct ja_arena ja_arena;
+
+/* A thread's place in an arena: its pin. Belongs to the thread that attached it. */
+typedef struct ja_thread ja_thread;
+
+/* One trace or function: code, data, state, relocs and exits. An index and a generation, below 2^53; 0 names none. */
+typedef uint64_t ja_executor;
+
+/* The numbers are stable. ja_status_name gives the names that the documentation uses (ERR_ARENA_FULL, …). */
+typedef enum ja_status {
+  JA_OK = 0,
+  JA_ERR_FULL = 1,                /* no room for the executor in the arena */
+  JA_ERR_NO_MEMORY = 2,           /* the operating system refused memory or address space */
+  JA_ERR_NO_EXEC = 3,             /* the operating system refused executable memory */
+  JA_ERR_WRITER_UNAVAILABLE = 4,  /* the requested writer does not work here */
+  JA_ERR_DISPOSED = 5,            /* the arena has been disposed of */
+  JA_ERR_FORKED = 6,              /* the arena belongs to the parent process */
+  JA_ERR_BUSY = 7,                /* machine code of the arena is being executed, or the arena is locked */
+  JA_ERR_RETIRED_LIMIT = 8,       /* too many retired bytes wait for a pin to end */
+  JA_ERR_STALE_EXECUTOR = 9,      /* the executor is gone */
+  JA_ERR_FOREIGN_EXECUTOR = 10,   /* the executor belongs to another arena; not returned: ids do not say */
+  JA_ERR_DUPLICATE_EXECUTOR = 11, /* the executor is named twice */
+  JA_ERR_NOT_WRITABLE = 12,       /* the executor is frozen */
+  JA_ERR_NOT_FROZEN = 13,         /* the executor is still writable */
+  JA_ERR_REFERENCED = 14,         /* another executor refers to it directly */
+  JA_ERR_SIZE = 15,               /* a size is out of range */
+  JA_ERR_ALIGNMENT = 16,          /* an alignment is not a power of two or too large */
+  JA_ERR_BOUNDS = 17,             /* an offset lies outside its section */
+  JA_ERR_RELOC_KIND = 18,         /* the reloc kind does not exist on this CPU */
+  JA_ERR_RELOC_BOUNDS = 19,       /* a reloc's site lies outside its section */
+  JA_ERR_RELOC_OVERLAP = 20,      /* two relocs share a byte */
+  JA_ERR_RELOC_RANGE = 21,        /* the value does not fit the reloc's field */
+  JA_ERR_RELOC_TARGET = 22,       /* a reloc's target cannot be used */
+  JA_ERR_RELOC_SITE = 23,         /* a reloc's site could not follow a move of its target */
+  JA_ERR_EXIT = 24,               /* the executor has no such exit */
+  JA_ERR_TRACE_ABI = 25,          /* the executor is no trace where one is needed, or the other way round */
+  JA_ERR_CHAIN_DEPTH = 26,        /* the link would make a chain that is too deep without progress */
+  JA_ERR_MOVABLE = 27,            /* the executor must not be movable for this use */
+  JA_ERR_IMMORTAL = 28,           /* the executor lives as long as the arena */
+  JA_ERR_SIGNATURE = 29,          /* 29 to 35: not returned by functions in this header */
+  JA_ERR_DETACHED = 30,
+  JA_ERR_RESIZABLE = 31,
+  JA_ERR_SYMBOL = 32,
+  JA_ERR_OBJECT = 33,
+  JA_ERR_OBJECT_UNSUPPORTED = 34,
+  JA_ERR_STENCIL = 35,
+  JA_ERR_WRONG_THREAD = 36,       /* a ja_thread was used by another thread than its own */
+  JA_ERR_WRITER_UNSHAREABLE = 37, /* not returned by functions in this header */
+  /* Of this API alone. */
+  JA_ERR_ARGUMENT = -1,    /* a null pointer, a size, a count or an enumerator that cannot be meant */
+  JA_ERR_NOT_PINNED = -2,  /* the thread is not between ja_enter and ja_leave */
+  JA_ERR_UNSUPPORTED = -3, /* this build or this system does not have it */
+} ja_status;
+
+/* Enumerators travel as plain integers, so that a value that does not exist is an error and nothing worse. */
+
+typedef int32_t ja_section;
+enum {
+  JA_CODE = 0,  /* machine code */
+  JA_DATA = 1,  /* constants: read-only once frozen */
+  JA_STATE = 2, /* bytes that the code may write; never executable */
+};
+
+typedef int32_t ja_choice;
+enum {
+  JA_DEFAULT = 0,
+  JA_YES = 1,
+  JA_NO = -1,
+};
+
+/* ---- Errors ---------------------------------------------------------------------------------------------------- */
+
+/* What went wrong and where. */
+typedef struct ja_error {
+  ja_status status;
+  const char* message;  /* a sentence for people; may change between versions */
+  ja_executor executor; /* 0: none */
+  ja_section section;   /* -1: none */
+  int64_t offset;       /* in the section; -1: none */
+  const char* kind;     /* of a reloc: its psABI name; null: none */
+  int64_t index;        /* position in the caller's list; -1: none */
+} ja_error;
+
+/* The last failure of a function of this header on the calling thread, whatever succeeded since; status JA_OK when
+ * nothing has failed. Never null. It and its strings are good until the next failure on this thread, and the thread's
+ * end. Any thread; no lock. */
+JA_API const ja_error* ja_last_error(void);
+
+/* "OK", "ERR_ARENA_FULL", …; null when there is no such status. Any thread; no lock. */
+JA_API const char* ja_status_name(int status);
+
+/* What it means, in a few words; null when there is no such status. Any thread; no lock. */
+JA_API const char* ja_status_text(int status);
+
+/* JA_VERSION_MAJOR × 1 000 000 + JA_VERSION_MINOR × 1 000 + JA_VERSION_PATCH of the library, which may be newer than
+ * this header. Any thread; no lock. */
+JA_API uint32_t ja_version(void);
+
+/* ---- Arenas ---------------------------------------------------------------------------------------------------- */
+
+/* How bytes reach memory that is executable (docs/writers.md). */
+typedef int32_t ja_writer;
+enum {
+  JA_WRITER_AUTO = 0, /* the first of these that works here */
+  JA_WRITER_ALIAS = 1,
+  JA_WRITER_PROCMEM = 2,
+  JA_WRITER_FLIP = 3,
+};
+
+typedef int32_t ja_layout;
+enum {
+  JA_LAYOUT_TOGETHER = 0, /* data behind its code, in executable pages */
+  JA_LAYOUT_APART = 1,    /* data in read-only, non-executable slabs of its own */
+};
+
+/* What a child process finds of the arena. */
+typedef int32_t ja_fork;
+enum {
+  JA_FORK_DROP = 0, /* nothing: every call there is JA_ERR_FORKED */
+  JA_FORK_COPY = 1, /* a copy of its own; JA_ERR_UNSUPPORTED in this version */
+};
+
+typedef struct ja_options {
+  size_t struct_size;
+  uint64_t max_bytes;         /* of executors; 0: 64 MiB. At most one direct branch's reach (2 GiB on x86-64) */
+  uint64_t max_retired_bytes; /* waiting for pins before freeze refuses and collect stops; 0: a quarter of max_bytes */
+  ja_writer writer;
+  ja_layout layout;
+  ja_fork fork;
+  uint32_t exit_threshold;  /* crossings of a cold exit until it is hot, 1 to 4096; 0: 1024 */
+  double exit_growth;       /* factor for each time it has been hot, 1 or more; 0: 2 */
+  uint32_t max_chain_depth; /* links that would pass it are refused; 0: no limit */
+  ja_choice full_records;   /* JA_YES: keep every reloc, so that ja_verify names a wrong field; default no */
+  const char* name;         /* of the arena, for tools; copied; null: none */
+} ja_options;
+
+static inline ja_options ja_options_init(void) {
+  ja_options options;
+  memset(&options, 0, sizeof options);
+  options.struct_size = sizeof options;
+  return options;
+}
+
+/* Makes an arena: reserves addresses, commits what its own code needs. `options` may be null: all defaults.
+ * JA_ERR_SIZE (max_bytes, exit_threshold, exit_growth), JA_ERR_NO_MEMORY, JA_ERR_NO_EXEC, JA_ERR_WRITER_UNAVAILABLE,
+ * JA_ERR_UNSUPPORTED (fork). */
+JA_API ja_status ja_create(const ja_options* options, ja_arena** arena);
+
+/* Ends the arena and everything in it. JA_ERR_BUSY while any thread is pinned, the calling one included; nothing has
+ * changed then. Afterwards every call by a thread that is still attached is JA_ERR_DISPOSED, and the memory goes back
+ * when the last of them has detached or ended; without attached threads it goes back at once. The handle is invalid for
+ * all threads that are not attached: no call of theirs may be under way. In a forked child it frees the child's
+ * bookkeeping and never touches the parent.
+ * Invalidates: every id, every address, the handle. Null is JA_ERR_ARGUMENT. */
+JA_API ja_status ja_dispose(ja_arena* arena);
+
+/* Whether a writer works on this machine, found by trying it: JA_OK, or JA_ERR_WRITER_UNAVAILABLE with the reason as
+ * the message. JA_WRITER_AUTO asks whether any does. Any thread; no lock; some 0.1 ms the first time. */
+JA_API ja_status ja_probe(ja_writer writer);
+
+/* ---- Executors ------------------------------------------------------------------------------------------------- */
+
+/* Reloc kinds by their psABI numbers (docs/relocs.md). A rel32 counts from the end of its field: addend -4, less what
+ * follows the field in its instruction. */
+enum {
+  JA_R_X86_64_64 = 1,         /* S + A, 8 bytes */
+  JA_R_X86_64_PC32 = 2,       /* S + A - P, 4 bytes: code or data near by */
+  JA_R_X86_64_PLT32 = 4,      /* S + A - P, 4 bytes: call and jmp; reaches everywhere, through a veneer if it must */
+  JA_R_X86_64_GOTPCREL = 9,   /* G + A - P, 4 bytes: loads an address from a slot of the arena's */
+  JA_R_X86_64_32 = 10,        /* S + A, 4 bytes, zero-extended */
+  JA_R_X86_64_32S = 11,       /* S + A, 4 bytes, sign-extended */
+  JA_R_X86_64_PC64 = 24,      /* S + A - P, 8 bytes */
+  JA_R_X86_64_GOTPCRELX = 41, /* as GOTPCREL; never relaxed */
+  JA_R_X86_64_REX_GOTPCRELX = 42, /* as GOTPCREL; never relaxed */
+};
+
+/* What a reloc refers to: its S. */
+typedef int32_t ja_target;
+enum {
+  JA_TARGET_OWN_CODE = 0,     /* `target` bytes into the executor's own code */
+  JA_TARGET_OWN_DATA = 1,     /* … its data */
+  JA_TARGET_OWN_STATE = 2,    /* … its state */
+  JA_TARGET_ADDRESS = 3,      /* the absolute address `target`, of a C function for example */
+  JA_TARGET_EXECUTOR = 4,     /* `target` is an id; the address is `target_offset` bytes into its `target_section` */
+  JA_TARGET_BATCH_MEMBER = 5, /* the same; `target` is a position in the list that this ja_install installs */
+  JA_TARGET_EXIT = 6,         /* the exit record of exit `target` */
+  JA_TARGET_DONE = 7,         /* the stub that ends a run */
+  JA_TARGET_VALID = 8,        /* the byte that is 1 until the executor is freed or invalidated */
+  JA_TARGET_WARM = 9,         /* the byte that a trace sets to 1 at its start, for evict_cold */
+};
+
+/* A field that depends on addresses. Kept by the arena as far as a move can change it. This structure does not grow. */
+typedef struct ja_reloc {
+  ja_section section; /* where the field is */
+  uint32_t offset;    /* of the field in its section */
+  uint32_t kind;      /* JA_R_… */
+  ja_target target_kind;
+  uint64_t target;
+  int64_t addend;
+  ja_section target_section; /* JA_TARGET_EXECUTOR, _BATCH_MEMBER */
+  uint32_t target_offset;    /* the same */
+} ja_reloc;
+
+/* The bytes of one section. */
+typedef struct ja_content {
+  const void* bytes; /* copied by the call; null: `size` zero bytes */
+  size_t size;
+  uint32_t align; /* a power of two up to a page; 0: 16 for code and state, 8 for data */
+} ja_content;
+
+/* What an executor is to be. In a list, all have the struct_size of the first. */
+typedef struct ja_spec {
+  size_t struct_size;
+  ja_content code; /* one byte at least */
+  ja_content data;
+  ja_content state;
+  const ja_reloc* relocs; /* no two share a byte */
+  size_t reloc_count;
+  const uint32_t* exit_tags; /* one number of the host's per exit, or null: the exit's number */
+  const uint32_t* entries;   /* offsets in code; null: one entry, at offset 0 */
+  size_t entry_count;
+  uint32_t exits;           /* at most 65535; exits make it a trace (docs/traces.md), and so does a DONE reloc */
+  ja_choice movable;        /* JA_NO: its addresses may escape and stay; default yes */
+  ja_choice evictable;      /* by evict_cold; default: what has exits or a WARM or DONE reloc */
+  ja_choice makes_progress; /* a chain of links through it gets somewhere (ja_chain_depth); default no */
+  const char* name;         /* for tools; copied; null: none */
+} ja_spec;
+
+static inline ja_spec ja_spec_init(void) {
+  ja_spec spec;
+  memset(&spec, 0, sizeof spec);
+  spec.struct_size = sizeof spec;
+  return spec;
+}
+
+/* Makes `count` executors, writes their final bytes once and makes them executable, all or none; `ids` receives as many
+ * ids. They may refer to each other (JA_TARGET_BATCH_MEMBER). It never collects and never evicts.
+ * JA_ERR_FULL, JA_ERR_RETIRED_LIMIT, JA_ERR_SIZE, JA_ERR_ALIGNMENT, JA_ERR_BOUNDS (entries), JA_ERR_RELOC_KIND,
+ * _BOUNDS, _OVERLAP, _RANGE, _TARGET (stale and writable ones included), _SITE; JA_ERR_BUSY (flip: another thread
+ * stays in machine code for 100 ms). The error's index says which of the list, when there are several; else which
+ * reloc. */
+JA_API ja_status ja_install(ja_arena* arena, const ja_spec* specs, size_t count, ja_executor* ids);
+
+/* The same in two steps: the executor is writable, its bytes are staged in ordinary memory, and it has no address until
+ * ja_freeze. JA_ERR_SIZE, JA_ERR_ALIGNMENT, JA_ERR_BOUNDS, JA_ERR_RELOC_KIND, _BOUNDS, _OVERLAP, _TARGET. */
+JA_API ja_status ja_allocate(ja_arena* arena, const ja_spec* spec, ja_executor* id);
+
+/* Overwrites `count` bytes of a section of a writable executor; state also of a frozen one, which machine code may be
+ * reading at the same time. JA_ERR_STALE_EXECUTOR, JA_ERR_NOT_WRITABLE, JA_ERR_BOUNDS. */
+JA_API ja_status ja_write(ja_arena* arena, ja_executor id, ja_section section, uint32_t offset, const void* bytes,
+                          size_t count);
+
+/* Adds relocs to a writable executor, all or none. JA_ERR_STALE_EXECUTOR, JA_ERR_NOT_WRITABLE, JA_ERR_RELOC_KIND,
+ * _BOUNDS, _OVERLAP, _TARGET. */
+JA_API ja_status ja_add_relocs(ja_arena* arena, ja_executor id, const ja_reloc* relocs, size_t count);
+
+/* Makes writable executors executable and immutable, all or none; they may refer to each other. It never collects.
+ * JA_ERR_STALE_EXECUTOR, JA_ERR_DUPLICATE_EXECUTOR, JA_ERR_NOT_WRITABLE (frozen already), and as ja_install. */
+JA_API ja_status ja_freeze(ja_arena* arena, const ja_executor* ids, size_t count);
+
+/* Ends executors, all or none. No run, link or jump enters them again; who is inside goes on to the next exit or
+ * return. Exits linked to them go back to the exit stub. Their memory is used again when nobody can be inside any more.
+ * A target of somebody's reloc ends only together with its sources: JA_ERR_REFERENCED. JA_ERR_STALE_EXECUTOR,
+ * JA_ERR_DUPLICATE_EXECUTOR, JA_ERR_IMMORTAL.
+ * Invalidates: the ids, and every address in them when the calling thread's pin ends, or at once without one. */
+JA_API ja_status ja_free(ja_arena* arena, const ja_executor* ids, size_t count);
+
+/* ja_free of one executor, for when an assumption of its code has failed. */
+JA_API ja_status ja_invalidate(ja_arena* arena, ja_executor id);
+
+/* Copies `count` bytes of a section out: staged bytes of a writable executor, memory of a frozen one, with relocs
+ * applied for where it lies now. JA_ERR_STALE_EXECUTOR, JA_ERR_BOUNDS. */
+JA_API ja_status ja_read(ja_arena* arena, ja_executor id, ja_section section, uint32_t offset, void* bytes,
+                         size_t count);
+
+typedef struct ja_info {
+  size_t struct_size;
+  uint64_t address; /* of its code; 0 while writable. Until any thread collects, or the calling thread's pin ends */
+  uint32_t code_size;
+  uint32_t data_size;
+  uint32_t state_size;
+  uint32_t exits;
+  uint32_t first_entry; /* offset in code of entry 0 */
+  uint8_t frozen;       /* 0: writable */
+  uint8_t movable;
+  uint8_t evictable;
+  uint8_t makes_progress;
+  uint8_t trace; /* follows the trace ABI: ja_run, and not a C call */
+  char name[64]; /* empty: none; cut to what fits */
+} ja_info;
+
+static inline ja_info ja_info_init(void) {
+  ja_info info;
+  memset(&info, 0, sizeof info);
+  info.struct_size = sizeof info;
+  return info;
+}
+
+/* What the arena knows of an executor. JA_ERR_STALE_EXECUTOR. */
+JA_API ja_status ja_describe(ja_arena* arena, ja_executor id, ja_info* info);
+
+/* Offset in code of an entry of a frozen executor; never changes while the id is good. JA_ERR_STALE_EXECUTOR,
+ * JA_ERR_NOT_FROZEN, JA_ERR_BOUNDS (no such entry). */
+JA_API ja_status ja_entry_offset(ja_arena* arena, ja_executor id, uint32_t entry, uint32_t* offset);
+
+/* Ids of all writable and frozen executors: `*count` receives how many there are, `ids` the first `capacity` of them
+ * (null with capacity 0 asks for the number). Others may come and go before the call returns. */
+JA_API ja_status ja_executors(ja_arena* arena, ja_executor* ids, size_t capacity, size_t* count);
+
+typedef struct ja_found {
+  size_t struct_size;
+  ja_executor executor; /* 0: the address lies in no executor. With `retired` the id may be stale */
+  ja_section section;
+  uint32_t offset; /* in the section */
+  uint8_t retired; /* in an old copy, or in what has been freed: still there for those who are inside */
+} ja_found;
+
+static inline ja_found ja_found_init(void) {
+  ja_found found;
+  memset(&found, 0, sizeof found);
+  found.struct_size = sizeof found;
+  return found;
+}
+
+/* Whose byte lies at an address, such as a program counter from a profiler or an unwinder. Not from a signal handler:
+ * it takes the lock. Nothing found is no error. */
+JA_API ja_status ja_find(ja_arena* arena, uint64_t address, ja_found* found);
+
+/* "R_X86_64_PC32" for JA_R_X86_64_PC32; null when this CPU has no such kind. And the reverse: 0 when there is none.
+ * Any thread; no lock. */
+JA_API const char* ja_reloc_name(uint32_t kind);
+JA_API uint32_t ja_reloc_kind(const char* name);
+
+/* ---- Exits and links (docs/traces.md) --------------------------------------------------------------------------- */
+
+/* The exit jumps straight to an entry of the target from now on, on all threads; an earlier link ends. One aligned
+ * store; no code is written. JA_ERR_STALE_EXECUTOR, JA_ERR_NOT_FROZEN, JA_ERR_EXIT, JA_ERR_TRACE_ABI, JA_ERR_BOUNDS (no
+ * such entry), JA_ERR_CHAIN_DEPTH. */
+JA_API ja_status ja_link(ja_arena* arena, ja_executor source, uint32_t exit, ja_executor target, uint32_t entry);
+
+/* Back to the exit stub; does nothing when it is there. JA_ERR_STALE_EXECUTOR, JA_ERR_NOT_FROZEN, JA_ERR_EXIT. */
+JA_API ja_status ja_unlink(ja_arena* arena, ja_executor source, uint32_t exit);
+
+/* Every exit of the arena; loops of links that never leave do so at their next exit. */
+JA_API ja_status ja_unlink_all(ja_arena* arena);
+
+/* Where the exit leads: `*target` (0: not linked) and, unless null, the number of its entry. JA_ERR_STALE_EXECUTOR,
+ * JA_ERR_NOT_FROZEN, JA_ERR_EXIT. */
+JA_API ja_status ja_link_of(ja_arena* arena, ja_executor source, uint32_t exit, ja_executor* target, uint32_t* entry);
+
+/* Links from the last executor that makes progress, or that nothing links to; JA_ENDLESS in a cycle without progress.
+ * JA_ERR_STALE_EXECUTOR, JA_ERR_NOT_FROZEN. */
+#define JA_ENDLESS UINT32_MAX
+JA_API ja_status ja_chain_depth(ja_arena* arena, ja_executor id, uint32_t* depth);
+
+/* Moves all inbound links to another executor, to the entries of the same numbers, and leaves the old one alive; all or
+ * none. JA_ERR_STALE_EXECUTOR, JA_ERR_NOT_FROZEN, JA_ERR_TRACE_ABI, JA_ERR_BOUNDS, JA_ERR_CHAIN_DEPTH. */
+JA_API ja_status ja_replace(ja_arena* arena, ja_executor old_id, ja_executor new_id);
+
+/* The host's number for an exit, also of an executor that was freed by this thread's run; the exit's own number when it
+ * was given none. JA_ERR_STALE_EXECUTOR, JA_ERR_NOT_FROZEN, JA_ERR_EXIT. */
+JA_API ja_status ja_exit_tag(ja_arena* arena, ja_executor id, uint32_t exit, uint32_t* tag);
+
+/* Hot exits jump to this trace, which is not movable and immortal from then on, with the exit record in the exit
+ * register; 0: they return from ja_run again. JA_ERR_STALE_EXECUTOR, JA_ERR_NOT_FROZEN, JA_ERR_TRACE_ABI,
+ * JA_ERR_MOVABLE, JA_ERR_BUSY (flip). */
+JA_API ja_status ja_set_hot_stub(ja_arena* arena, ja_executor id);
+
+/* ---- Threads, pins and executing -------------------------------------------------------------------------------- */
+
+/* The calling thread's place in the arena; the same one when it is attached already, and then it detaches as often. A
+ * thread that ends is detached, and its pin ends with it. */
+JA_API ja_status ja_attach(ja_arena* arena, ja_thread** thread);
+
+/* Invalidates `thread`. JA_ERR_BUSY while pinned, JA_ERR_WRONG_THREAD. After ja_dispose it is still owed. */
+JA_API ja_status ja_detach(ja_thread* thread);
+
+/* Pins the arena: from now on everything that this thread can reach stays where it is, mapped and unchanged, until the
+ * matching ja_leave, whatever others free or move. Pins nest, and nested ones cost nothing. Keep them short: what is
+ * freed meanwhile waits (ja_stats: retired_bytes). No lock; an outermost pin waits while the gate is closed.
+ * JA_ERR_WRONG_THREAD, JA_ERR_DISPOSED. */
+JA_API ja_status ja_enter(ja_thread* thread);
+
+/* Ends the innermost pin. Invalidates, with the outermost: every address taken under it. JA_ERR_NOT_PINNED when there
+ * is none, JA_ERR_WRONG_THREAD. No lock. */
+JA_API ja_status ja_leave(ja_thread* thread);
+
+/* Under a pin: the address of an executor's first byte of code, good until the pin ends. Add ja_entry_offset for its
+ * other entries. Only what is no trace may be called as a C function. No lock.
+ * JA_ERR_STALE_EXECUTOR when it is gone or not frozen yet, JA_ERR_NOT_PINNED, JA_ERR_WRONG_THREAD. */
+JA_API ja_status ja_entry(ja_thread* thread, ja_executor id, uint64_t* address);
+
+/* How a run ended. This structure does not grow. */
+typedef struct ja_taken {
+  ja_executor executor; /* whose exit was taken; 0: the trace was done. Stale when it has been freed meanwhile */
+  uint32_t exit;
+  uint32_t hot; /* 1: the exit's count was used up just now: time to compile what follows */
+} ja_taken;
+
+/* Runs a trace, under a pin of its own, until it is done or takes an exit that is not linked. `context` reaches the
+ * trace in rdi and is never looked at. `entry_offset` is 0 or what ja_entry_offset said of this id: any other number
+ * executes what lies there. `taken` may not be null. No lock.
+ * JA_ERR_STALE_EXECUTOR when it is gone or not frozen yet, JA_ERR_TRACE_ABI when it is no trace,
+ * JA_ERR_WRONG_THREAD. */
+JA_API ja_status ja_run(ja_thread* thread, ja_executor id, uint32_t entry_offset, void* context, ja_taken* taken);
+
+/* ---- Collecting ------------------------------------------------------------------------------------------------- */
+
+/* Called for each executor that a collection has moved: `old_address` and `new_address` of its code. Its data lies
+ * behind its code and has moved as far, unless the layout is apart. Nobody is told of state, which moves by itself. */
+typedef void (*ja_move_callback)(void* user, ja_executor id, uint64_t old_address, uint64_t new_address);
+
+/* Sets the callback, or ends it (null). ja_collect calls it on the collecting thread, under the arena's lock, when the
+ * new copy can already be entered and before the old one can be used again: both may be read. It may not call the
+ * arena, which answers JA_ERR_BUSY, and should be quick; the arena waits. After this returns, no earlier callback is
+ * running or will be called. */
+JA_API ja_status ja_set_move_callback(ja_arena* arena, ja_move_callback callback, void* user);
+
+typedef struct ja_collect_options {
+  size_t struct_size;
+  uint64_t max_pause_nanos; /* the call is one slice of about this length; 0: no limit */
+  ja_choice compact;        /* move executors together and give pages back; default yes */
+  ja_choice follow_links; /* lay each trace in front of the one it leads to, also where no page is freed; default no */
+  ja_choice evict_cold;   /* end those whose warm byte has stayed 0 since the last such call; default no */
+  /* Called for each that was evicted, when all is done and no lock is held; its id is stale. May be null. */
+  void (*evicted)(void* user, ja_executor id);
+  void* user;
+} ja_collect_options;
+
+static inline ja_collect_options ja_collect_options_init(void) {
+  ja_collect_options options;
+  memset(&options, 0, sizeof options);
+  options.struct_size = sizeof options;
+  return options;
+}
+
+typedef struct ja_collect_result {
+  size_t struct_size;
+  uint64_t moved; /* executors whose code moved, and executors whose state did */
+  uint64_t moved_bytes;
+  uint64_t relocs_rewritten;
+  uint64_t evicted;
+  uint64_t pages_freed;
+  uint64_t retired_bytes; /* waiting for pins when the call returned */
+  uint64_t pause_nanos;
+  uint8_t done; /* 0: call again; time ran out, retired bytes are at their limit, or (flip) a thread stays inside */
+} ja_collect_result;
+
+static inline ja_collect_result ja_collect_result_init(void) {
+  ja_collect_result result;
+  memset(&result, 0, sizeof result);
+  result.struct_size = sizeof result;
+  return result;
+}
+
+/* Moves live executors together where that frees more pages than it needs, and rewrites every reference to them, while
+ * other threads execute them. Safe from inside a C function that machine code called; state moves only while nobody is
+ * pinned. `options` and `result` may be null. Invalidates: addresses of movable executors, except those taken under
+ * pins that have not ended. */
+JA_API ja_status ja_collect(ja_arena* arena, const ja_collect_options* options, ja_collect_result* result);
+
+typedef struct ja_plan_result {
+  size_t struct_size;
+  uint64_t slabs_freed;
+  uint64_t pages_freed;
+  uint64_t pages_needed;
+  uint64_t moved; /* executors */
+  uint64_t moved_bytes;
+  uint64_t relocs_rewritten;
+  uint8_t profitable; /* pages_freed > pages_needed */
+} ja_plan_result;
+
+static inline ja_plan_result ja_plan_result_init(void) {
+  ja_plan_result result;
+  memset(&result, 0, sizeof result);
+  result.struct_size = sizeof result;
+  return result;
+}
+
+/* What ja_collect would do now; changes nothing. */
+JA_API ja_status ja_plan(ja_arena* arena, ja_plan_result* plan);
+
+/* ---- Looking ---------------------------------------------------------------------------------------------------- */
+
+typedef struct ja_stats_result {
+  size_t struct_size;
+  uint64_t executors;       /* writable and frozen */
+  uint64_t live_bytes;      /* code + data + state + exit records of frozen executors */
+  uint64_t span_bytes;      /* the same in whole granules of 16 bytes, with the arena's own code */
+  uint64_t committed_bytes; /* pages with memory behind them */
+  uint64_t reserved_bytes;  /* addresses */
+  uint64_t retired_bytes;   /* freed or moved away, waiting for pins */
+  uint64_t metadata_bytes;  /* the arena's tables */
+  uint64_t slabs;
+  uint64_t page_per_executor_bytes; /* what a mapping of its own for each would take */
+  uint64_t moves;                   /* since the arena was made, as all that follow */
+  uint64_t moved_bytes;
+  uint64_t relocs_rewritten;
+  uint64_t evicted;
+  uint64_t pauses; /* collections */
+  uint64_t pause_nanos;
+  uint64_t max_pause_nanos;
+  uint64_t kept_relocs;    /* now: records that a move may need */
+  uint64_t external_links; /* now: veneers and GOT slots */
+  ja_writer writer;        /* the one in use */
+} ja_stats_result;
+
+static inline ja_stats_result ja_stats_result_init(void) {
+  ja_stats_result result;
+  memset(&result, 0, sizeof result);
+  result.struct_size = sizeof result;
+  return result;
+}
+
+/* The arena's figures. Looks at every link: not for each crossing. */
+JA_API ja_status ja_stats(ja_arena* arena, ja_stats_result* stats);
+
+typedef int32_t ja_zone;
+enum {
+  JA_ZONE_CODE = 0,
+  JA_ZONE_FIXED_CODE = 1, /* of executors that do not move, and the arena's own code */
+  JA_ZONE_DATA = 2,       /* layout apart */
+  JA_ZONE_FIXED_DATA = 3,
+  JA_ZONE_STATE = 4,
+  JA_ZONE_FIXED_STATE = 5, /* of executors that do not move, or that keeps addresses of state */
+};
+
+typedef struct ja_slab {
+  ja_zone zone;
+  uint32_t pages;
+  uint32_t backed_pages; /* with memory behind them */
+  uint64_t address;
+  uint64_t bytes;
+  uint64_t live_bytes;
+  uint64_t retired_bytes;
+  const uint32_t* live_bytes_per_page; /* `pages` of them, during the visit */
+} ja_slab;
+
+/* Calls visit for each slab, in the order of addresses; the arena is not locked meanwhile, and what is visited is as it
+ * was when the call was made. */
+JA_API ja_status ja_slabs(ja_arena* arena, void (*visit)(void* user, const ja_slab* slab), void* user);
+
+typedef struct ja_problem {
+  ja_executor executor; /* 0: the arena's own books */
+  ja_section section;
+  int64_t offset; /* -1: somewhere in the section */
+  uint64_t expected;
+  uint64_t found;
+  const char* what; /* during the visit */
+} ja_problem;
+
+/* Reads every byte of every frozen executor and all of the arena's books. `*problems` receives how many rules are
+ * broken; 0 is a healthy arena. `visit` (may be null) is called for each, as in ja_slabs. */
+JA_API ja_status ja_verify(ja_arena* arena, void (*visit)(void* user, const ja_problem* problem), void* user,
+                           size_t* problems);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

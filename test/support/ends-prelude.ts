@@ -1,0 +1,70 @@
+// For scripts in a process of their own (test/84-share-ends.test.ts): an arena, traces that go round for ever or for a
+// while, workers that run them, and the proof that no pin is left.
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
+import { Arena, type Executor, type ShareToken } from 'jit-arena';
+import { step, TraceCode } from './trace-code.js';
+
+export const arena = new Arena();
+
+/** Counts its rounds in state, and takes exit 0 each time. Linked to itself it never leaves. */
+export function installLoop(): Executor {
+  const code = new TraceCode()
+    .warm()
+    .put(0xf0, 0x48, 0xff, 0x05) // lock inc qword [rip + state]
+    .refer({ own: 'state' })
+    .exit(0);
+  const loop = arena.install(code.spec({ state: 8 }));
+  arena.link(loop, 0, loop);
+  return loop;
+}
+
+export const roundsOf = (loop: Executor): bigint => new BigInt64Array(loop.read('state').buffer)[0] as bigint;
+
+/** Goes round as often as word 1 of the context says: some tens of milliseconds for ten million. */
+export function installCountdown(): Executor {
+  const countdown = arena.install(step(1));
+  arena.link(countdown, 0, countdown);
+  return countdown;
+}
+
+/** A worker with `arena`, `token`, `post`, `id`, `run` and what else the tests' support exports; the text is its program. */
+export function start(text: string, id = 0, token: ShareToken = arena.share()): Worker {
+  const program = `
+    const { parentPort, workerData: { token, id } } = require('node:worker_threads');
+    const { Arena } = require('jit-arena');
+    const x64 = require(${JSON.stringify(require.resolve('./x64.js'))});
+    const arena = Arena.from(token);
+    const post = (message) => parentPort.postMessage(message);
+    const context = new BigInt64Array(8);
+    const runner = arena.runner(context);
+    const run = (id, exits = 0) => { context[1] = BigInt(exits); return runner(arena.executor(id)) };
+    ${text}`;
+  const worker = new Worker(program, { eval: true, workerData: { token, id } });
+  worker.on('error', (error) => {
+    console.log('a worker failed:', error);
+    process.exitCode = 99;
+  });
+  return worker;
+}
+
+export const message = async (worker: Worker): Promise<unknown> => (await once(worker, 'message'))[0];
+export const sleep = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** Until the loop goes round. */
+export async function isRunning(loop: Executor): Promise<void> {
+  const before = roundsOf(loop);
+  while (roundsOf(loop) === before) await sleep(1);
+}
+
+/** Nobody is pinned: what is freed is reclaimed at once. */
+export function assertNoPin(): void {
+  arena.install({ code: Uint8Array.of(0xc3), state: 64 }).free();
+  arena.collect();
+  assert.equal(arena.stats().retiredBytes, 0, 'a pin is left');
+  const { ok, broken } = arena.verify();
+  assert.ok(ok, broken);
+}
+
+export { assert, once };
