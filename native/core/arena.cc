@@ -517,6 +517,8 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
           Format("executor %llu is or was the hot stub and lives as long as the arena", Wide(ids[marked])));
     if (!failed.ok()) break;
     found.value()->marked = 1;
+    if (uint64_t entry = found.value()->entry.load(std::memory_order_relaxed); entry != 0)
+      space_.PrefetchForFree(found.value()->code_span, entry, found.value()->code_bytes + found.value()->data_bytes);
   }
   uint32_t position = marked;
   for (uint32_t i = 0; i < count && failed.ok(); i++) {

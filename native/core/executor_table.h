@@ -57,8 +57,8 @@ struct Executor {
   uint32_t has_flags : 1 = 0;       // has a valid and a warm byte in its state span
   uint32_t makes_progress : 1 = 0;  // a chain of links through it gets somewhere
   uint32_t immortal : 1 = 0;        // the host's hot stub: not freed before the arena
-  // No bit stands between the fields: else clearing a record would have to load it, and that load would wait until the
-  // stores before it, which went to single bytes of it and to cold memory, have all reached the cache.
+  // Every bit has a name: else clearing a record would load what it must not change, and that load would wait for the
+  // stores before it, to single bytes of the record and to cold memory.
   uint32_t unused : 4 = 0;
   uint16_t exit_count = 0;
   uint8_t state : 2 = 0;
@@ -67,6 +67,7 @@ struct Executor {
   uint8_t marked : 1 = 0;     // scratch of one operation under the lock: member of the set at hand
   uint8_t has_notes : 1 = 0;  // there are Notes for it
   uint8_t evictable : 1 = 0;
+  uint8_t unused_too : 1 = 0;
   uint8_t align_log2 : 4 = 0;  // of code
   uint8_t data_align_log2 : 4 = 0;
 
