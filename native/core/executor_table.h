@@ -51,7 +51,7 @@ struct Executor {
   uint32_t state_bytes = 0;
   uint32_t inbound = 0;   // first reference whose target this is (core/linker.h)
   uint32_t outbound = 0;  // first reference whose source this is
-  uint32_t checksum = 0;  // of code and data in normal form
+  uint32_t checksum = 0;  // of the spans of code and data, in normal form
   uint32_t kept_bytes : 24 = 0;
   uint32_t trace : 1 = 0;           // follows the trace ABI: has exits, or jumps to the done stub
   uint32_t has_flags : 1 = 0;       // has a valid and a warm byte in its state span
