@@ -77,7 +77,8 @@ describe('the model', () => {
         if (onlyCalls) model.check = () => {};
         live(history, model);
       });
-      const { failed, errorInstance } = fc.check(property, { seed: chooseSeed(), numRuns: 40, endOnFailure: true });
+      // Always the same histories: what is tested here is the model, and the first symptom to show depends on chance.
+      const { failed, errorInstance } = fc.check(property, { seed: 1, numRuns: 40, endOnFailure: true });
       assert.ok(failed, 'it is taken for a good one');
       assert.match((errorInstance as Error).message, detectedAs);
     });

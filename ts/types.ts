@@ -168,7 +168,7 @@ export interface Stats {
 
 export interface SlabMap {
   /** What the slab is for; `fixed-…` hold what never moves. */
-  kind: 'code' | 'fixed-code' | 'data' | 'fixed-data' | 'state';
+  kind: 'code' | 'fixed-code' | 'data' | 'fixed-data' | 'state' | 'fixed-state';
   address: bigint;
   bytes: number;
   liveBytes: number;

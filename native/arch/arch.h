@@ -56,6 +56,10 @@ uint64_t Read(const KindInfo& kind, const uint8_t* site);
 // for a move, which cannot change whether the value fits.
 void Shift(uint8_t field_bytes, uint8_t* site, uint64_t delta);
 
+// Makes this core's instruction fetch see what other cores have written and published. Nothing on x86-64: instruction
+// caches are coherent there, and a core notices by physical address that what it has fetched was written. arm64: isb.
+void SynchroniseThisCore();
+
 // An external link: one granule that holds a veneer (a jump through the slot) and the slot itself, so that branches
 // and GOT loads of one far address share it. Position-independent: it may be copied. It belongs at the start of a
 // granule, so that the slot is naturally aligned; the veneer changes no register.

@@ -158,6 +158,8 @@ constexpr uint8_t kDoneStub[] = {
 
 }  // namespace x86_64
 
+void SynchroniseThisCore() {}
+
 void WriteExternalLink(uint8_t* out, uint64_t address) {
   std::memcpy(out, x86_64::kExternalLink, sizeof x86_64::kExternalLink);
   StoreAs<uint64_t>(out + kExternalLinkSlotOffset, address);

@@ -10,7 +10,7 @@
 namespace jit_arena {
 namespace {
 
-// How long a flip writer waits for other threads to leave before it says ERR_ARENA_BUSY.
+// How long a write that needs the gate waits for other threads to leave before it says ERR_ARENA_BUSY.
 constexpr uint64_t kGateBoundNanos = 100'000'000;
 
 #if JIT_ARENA_DEBUG
@@ -47,7 +47,9 @@ Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
       linker_(space_, table_, static_cast<uint32_t>(AlignUp(options.max_bytes + kSlabBytes, kSlabBytes) / 4),
               options.full_records || kDebug),
       collector_(space_, table_, linker_, reclaimer_),
-      max_chain_depth_(options.max_chain_depth) {}
+      max_chain_depth_(options.max_chain_depth),
+      gated_writes_(space_.memory().writer() == os::WriterKind::kFlip || options.without_barrier ||
+                    !os::SynchroniseCores()) {}
 
 Arena::~Arena() {
   if (!CheckProcess().ok()) space_.Disown();
@@ -89,10 +91,10 @@ Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::u
   if (Status failed = arena->space_.Reserve(std::min(options.max_bytes + kSlabBytes, arch::kMaxArenaBytes)))
     return failed;
   if (arena->max_retired_bytes_ == 0) arena->max_retired_bytes_ = arena->space_.bytes() / 4;
-  Result<uint64_t> gate = arena->AddInternal(static_cast<uint32_t>(arch::CallGateBytes()), nullptr,
-                                             [](uint8_t* bytes, uint64_t) { arch::WriteCallGate(bytes); });
-  if (!gate.ok()) return std::move(gate.status());
-  arena->call_gate_ = reinterpret_cast<arch::CallGate>(gate.value());
+  Result<uint64_t> call_gate = arena->AddInternal(static_cast<uint32_t>(arch::CallGateBytes()), nullptr,
+                                                  [](uint8_t* bytes, uint64_t) { arch::WriteCallGate(bytes); });
+  if (!call_gate.ok()) return std::move(call_gate.status());
+  arena->call_gate_ = reinterpret_cast<arch::CallGate>(call_gate.value());
   if (Status failed = arena->AddStubs(options)) return failed;
   return arena;
 }
@@ -146,12 +148,15 @@ Status Arena::CheckSpec(const ExecutorSpec& spec, ExecutorId id) const {
 
 // What kind of executor the relocs make of it; looked at again when relocs are added.
 void Arena::TakeKind(Executor& executor, const ExecutorSpec& spec) {
-  bool done = false, warm = false, flags = false;
+  bool done = false, warm = false, flags = false, state_fixed = false;
   for (uint32_t i = 0; i < spec.reloc_count; i++) {
-    done |= spec.relocs[i].target_kind == TargetKind::kDone;
-    warm |= spec.relocs[i].target_kind == TargetKind::kWarm;
-    flags |= warm || spec.relocs[i].target_kind == TargetKind::kValid;
+    const RelocSpec& reloc = spec.relocs[i];
+    done |= reloc.target_kind == TargetKind::kDone;
+    warm |= reloc.target_kind == TargetKind::kWarm;
+    flags |= warm || reloc.target_kind == TargetKind::kValid;
+    state_fixed |= reloc.section == Section::kState && MovesWithState(reloc);
   }
+  executor.state_fixed = state_fixed;
   executor.trace = spec.exit_count != 0 || done;
   executor.has_flags = flags;
   executor.evictable = spec.evictable >= 0 ? spec.evictable != 0 : executor.trace || warm;
@@ -168,6 +173,7 @@ Result<uint32_t> Arena::AddExecutor(const ExecutorSpec& spec) {
   executor.movable = spec.movable;
   executor.apart = apart_ && spec.sizes[1] != 0;
   executor.align_log2 = static_cast<uint8_t>(std::countr_zero(spec.aligns[0])) & 15;
+  executor.state_align_log2 = static_cast<uint8_t>(std::countr_zero(spec.aligns[2])) & 15;
   // Without data there is nothing to align: the code span ends with the code.
   if (spec.sizes[1] != 0) executor.data_align_log2 = static_cast<uint8_t>(std::countr_zero(spec.aligns[1])) & 15;
   executor.exit_count = static_cast<uint16_t>(spec.exit_count);
@@ -318,8 +324,8 @@ Status Arena::Place(uint32_t index, const ExecutorSpec& spec) {
                                  Section::kData, &executor.data_span))
       return failed;
   if (executor.StateSpanBytes() != 0)
-    if (Status failed =
-            allocate(Zone::kState, executor.StateSpanBytes(), spec.aligns[2], Section::kState, &executor.state_span))
+    if (Status failed = allocate(executor.StateMoves() ? Zone::kState : Zone::kFixedState, executor.StateSpanBytes(),
+                                 spec.aligns[2], Section::kState, &executor.state_span))
       return failed;
   return Status::Ok();
 }
@@ -347,8 +353,8 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
   uint32_t count = static_cast<uint32_t>(batch_.size());
   checks_.resize(count);
   uint32_t checked = 0;
-  FlipGate gate(*this, self);
-  Status failed = gate.Busy();
+  ClosedGate gate;
+  Status failed = CloseGateToWrite(gate, self);
 
   // Plan: a place for each.
   for (uint32_t i = 0; i < count && failed.ok(); i++) {
@@ -373,6 +379,7 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
     for (uint32_t i = 0; i < count && failed.ok(); i++) failed = linker_.Open(scope, batch_[i]);
     for (uint32_t i = 0; i < count && failed.ok(); i++) linker_.Write(scope, batch_[i], specs[i], checks_[i]);
   }
+  TestPoint(TestPointId::kFreezeWritten);
   if (!failed.ok()) {
     std::vector<SpanId> links;
     for (uint32_t i = 0; i < checked; i++) linker_.Forget(batch_[i], &links);
@@ -469,25 +476,23 @@ Status Arena::Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids
   return failed;
 }
 
-Arena::FlipGate::FlipGate(Arena& arena, const PinSlot* self) : arena_(arena) {
+Status Arena::CloseGateToWrite(ClosedGate& gate, const PinSlot* self, bool in_place) {
+  bool needed = gated_writes_ || (in_place && writer() != os::WriterKind::kAlias);
   // The calling thread's own frames in machine code stand still meanwhile, so its own pin does not matter.
-  if (arena.writer() == os::WriterKind::kFlip && arena.flip_gates_++ == 0)
-    closed_ = arena.reclaimer_.CloseGate(self, kGateBoundNanos);
-}
-
-Arena::FlipGate::~FlipGate() {
-  if (arena_.writer() == os::WriterKind::kFlip && --arena_.flip_gates_ == 0 && closed_) arena_.reclaimer_.OpenGate();
-}
-
-Status Arena::FlipGate::Busy() const {
-  if (closed_) return Status::Ok();
-  return Error{ErrorCode::kBusy, "another thread stays in machine code, and the flip writer cannot write meanwhile"};
+  if (!needed || gate.Close(reclaimer_, self, kGateBoundNanos)) return Status::Ok();
+  bool can_write = writer() == os::WriterKind::kAlias;
+  return Error{ErrorCode::kBusy,
+               Format("another thread stays in machine code, and %s",
+                      can_write ? "this kernel has no barrier (membarrier SYNC_CORE) with which it would see what is "
+                                  "written meanwhile"
+                                : "this writer cannot write beside it")};
 }
 
 // New bytes at addresses that were executed before must reach threads that are executing now; a thread that pins
 // later finds them.
 void Arena::Synchronise(const PinSlot* self) {
-  if (reclaimer_.OthersPinned(self)) os::SynchroniseCores();
+  reclaimer_.RaiseCodeEpoch();
+  if (reclaimer_.OthersPinned(self)) JIT_ARENA_CHECK(os::SynchroniseCores());
 }
 
 // ---- Free and reclaim
@@ -542,6 +547,7 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
     // Traces that are entered through a jump they made before look here.
     if (executor.has_flags) linker_.ValidByte(IndexOf(ids[i]))->store(0, std::memory_order_release);
   }
+  TestPoint(TestPointId::kFreeUnpublished);
   for (uint32_t i = 0; i < count; i++)
     if (table_[IndexOf(ids[i])].State() == ExecutorState::kFrozen) linker_.Forget(IndexOf(ids[i]), &links);
   for (uint32_t i = 0; i < count; i++) {
@@ -569,14 +575,15 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
     space_.SetState(link, SpanState::kRetired);
     reclaimer_.Retire({{link, 0, 0}, 0, 0}, arch::kExternalLinkBytes);
   }
+  reclaimer_.Stamp();
   return Status::Ok();
 }
 
 void Arena::Reclaim(const PinSlot* self) {
   if (reclaimer_.retired_bytes() == 0) return;
   // Poison is a write: where the flip writer cannot write now, what is due waits for the next call.
-  FlipGate gate(*this, self);
-  if (!gate.closed()) return;
+  ClosedGate gate;
+  if (writer() == os::WriterKind::kFlip && !gate.Close(reclaimer_, self, 0)) return;
   reclaimer_.Reclaim([&](const Retired& retired) {
     for (SpanId span : retired.spans)
       if (span != 0) space_.Free(span);
@@ -585,6 +592,8 @@ void Arena::Reclaim(const PinSlot* self) {
 }
 
 Result<uint64_t> Arena::EnsureCallbackCommon(arch::CallbackHandler handler, const PinSlot* self) {
+  // A lock of its own: AddInternal takes the arena's.
+  std::lock_guard guard(callback_lock_);
   if (callback_common_ != 0) return callback_common_;
   Result<uint64_t> common = AddInternal(static_cast<uint32_t>(arch::CallbackCommonBytes()), self,
                                         [&](uint8_t* bytes, uint64_t) { arch::WriteCallbackCommon(bytes, handler); });

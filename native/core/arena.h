@@ -31,6 +31,7 @@ struct ArenaOptions {
   double exit_growth = 2;                       // factor for each time it has been hot, 1 or more
   uint32_t max_chain_depth = Linker::kEndless;  // links that would pass it are refused
   bool full_records = false;                    // keep every reloc, so that Verify can name a wrong field
+  bool without_barrier = false;                 // for tests: as on a kernel that has no membarrier SYNC_CORE
   std::string name{};
 };
 
@@ -41,10 +42,10 @@ struct ExecutorInfo {
   bool evictable;
   bool makes_progress;
   uint32_t exits;
-  bool trace;             // follows the trace ABI
-  uint32_t first_entry;   // offset in code of entry 0
-  std::string_view name;  // until the executor is freed
-  uint64_t address;       // of the code; 0 while writable. Until any thread collects, unless pinned
+  bool trace;            // follows the trace ABI
+  uint32_t first_entry;  // offset in code of entry 0
+  std::string name;
+  uint64_t address;  // of the code; 0 while writable. Until any thread collects, unless pinned
 };
 
 struct FoundAddress {
@@ -194,6 +195,7 @@ class Arena {
     // Entry first. An entry stored by a later user of the index was stored after its generation, so the generation that
     // is loaded then is not this id's. The other way round, the index could change hands between the two loads.
     uint64_t entry = executor.entry.load(std::memory_order_acquire);
+    TestPoint(TestPointId::kEntryLoaded);
     return executor.generation.load(std::memory_order_acquire) == GenerationOf(id) ? entry : 0;
   }
   Reclaimer& reclaimer() { return reclaimer_; }
@@ -246,18 +248,10 @@ class Arena {
   void Reclaim(const PinSlot* self);
   Status ReclaimForFreeze(const PinSlot* self);
   void Synchronise(const PinSlot* self);
-  // Keeps other threads out while the flip writer takes execution away from slabs; nothing with other writers.
-  class FlipGate {
-   public:
-    FlipGate(Arena& arena, const PinSlot* self);
-    ~FlipGate();
-    bool closed() const { return closed_; }
-    Status Busy() const;
-
-   private:
-    Arena& arena_;
-    bool closed_ = true;  // or not needed
-  };
+  // Keeps other threads out where code cannot be written beside them: while the flip writer takes execution away from
+  // slabs, where no barrier would show them what was written, and where what they execute or read is changed
+  // (`in_place`) by a writer without a view, whose bytes may arrive one by one. ERR_ARENA_BUSY.
+  Status CloseGateToWrite(ClosedGate& gate, const PinSlot* self, bool in_place = false);
   void AfterCall();
 
   std::mutex lock_;
@@ -282,8 +276,9 @@ class Arena {
   uint64_t exit_stub_ = 0;
   uint64_t hot_return_ = 0;
   uint32_t max_chain_depth_;
+  const bool gated_writes_;  // see CloseGateToWrite
   ArenaStats stats_;         // what is counted as it happens
-  uint32_t flip_gates_ = 0;  // nested FlipGates
+  std::mutex callback_lock_;
 
   // Scratch of Publish, kept to save allocations.
   std::vector<uint32_t> batch_;
@@ -295,8 +290,8 @@ Result<uint64_t> Arena::AddInternal(uint32_t bytes, const PinSlot* self, WriteBy
   std::lock_guard guard(lock_);
   if (fixed_bytes == 0) fixed_bytes = bytes;
   if (Status failed = CheckProcess()) return failed;
-  FlipGate gate(*this, self);
-  if (Status busy = gate.Busy()) return busy;
+  ClosedGate gate;
+  if (Status busy = CloseGateToWrite(gate, self)) return busy;
   Result<SpanId> span = space_.Allocate(Zone::kFixedCode, bytes, kGranuleBytes, 0, Section::kCode);
   if (!span.ok()) return std::move(span.status());
   WriteScope scope(space_, "the arena's own code");

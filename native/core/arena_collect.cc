@@ -14,8 +14,8 @@ CompactionPlan Arena::PlanCompaction() {
 CollectResult Arena::Collect(const CollectOptions& options, const PinSlot* self) {
   std::lock_guard guard(lock_);
   if (!CheckProcess().ok()) return {};
-  FlipGate gate(*this, self);
-  if (!gate.closed()) {
+  ClosedGate gate;
+  if (!CloseGateToWrite(gate, self).ok()) {
     CollectResult busy;
     busy.done = false;
     busy.retired_bytes = reclaimer_.retired_bytes();
@@ -23,8 +23,8 @@ CollectResult Arena::Collect(const CollectOptions& options, const PinSlot* self)
   }
   std::vector<ExecutorId> evicted;
   if (options.evict_cold) evicted = EvictCold();
-  CollectResult result = collector_.Collect(
-      options, max_retired_bytes_, [&] { Reclaim(self); }, [&] { Synchronise(self); });
+  CollectResult result =
+      collector_.Collect(options, {self, max_retired_bytes_, [&] { Reclaim(self); }, [&] { Synchronise(self); }});
   result.evicted = std::move(evicted);
   stats_.evicted += result.evicted.size();
   stats_.moves += result.moved;

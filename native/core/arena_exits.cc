@@ -131,13 +131,13 @@ Status Arena::SetHotStub(ExecutorId id, const PinSlot* self) {
     if (Status failed = CheckTrace(index.value())) return failed;
     target = space_.AddressOf(table_[index.value()].code_span) + EntryOffsetOf(index.value(), 0).value();
   }
-  FlipGate gate(*this, self);
-  if (Status busy = gate.Busy()) return busy;
+  ClosedGate gate;
+  if (Status busy = CloseGateToWrite(gate, self, true)) return busy;
   SpanId stub = space_.FindSpan(exit_stub_);
   WriteScope scope(space_, "hot slot");
   if (Status failed = scope.Open(stub)) return failed;
   if (id != 0) table_[IndexOf(id)].immortal = 1;
-  // One aligned store: a thread that finds its exit hot goes to the one stub or to the other.
+  // A thread that finds its exit hot goes to the one stub or to the other.
   scope.Patch(stub, arch::kHotSlotOffset, reinterpret_cast<const uint8_t*>(&target), sizeof target);
   return Status::Ok();
 }

@@ -41,7 +41,7 @@ class ChunkedArray {
 
   // The index of a new element, or 0 when memory or the limit is reached. Its value is T{}.
   uint32_t Add() {
-    uint32_t index = size_;
+    uint32_t index = size_.load(std::memory_order_relaxed);
     uint32_t chunk = index / kChunkElements;
     if (chunks_ == nullptr || chunk >= chunks_capacity_) return 0;
     if (chunks_[chunk].load(std::memory_order_relaxed) == nullptr) {
@@ -51,12 +51,13 @@ class ChunkedArray {
       chunks_[chunk].store(new (memory) T[kChunkElements], std::memory_order_release);
       chunk_count_++;
     }
-    size_ = index + 1;
+    // Release: who finds an index below the size finds its chunk.
+    size_.store(index + 1, std::memory_order_release);
     return index;
   }
 
   // One past the highest index handed out; indexes below it (but 0) may be read.
-  uint32_t size() const { return size_; }
+  uint32_t size() const { return size_.load(std::memory_order_acquire); }
 
   size_t MetadataBytes() const {
     // Of the directory only what has been touched has memory: calloc maps large blocks and leaves them to first use.
@@ -64,7 +65,7 @@ class ChunkedArray {
   }
 
  private:
-  uint32_t size_ = 1;
+  std::atomic<uint32_t> size_{1};
   uint32_t chunk_count_ = 0;
   uint32_t chunks_capacity_;
   std::atomic<T*>* chunks_;

@@ -76,6 +76,10 @@ class CodeSpace {
     const Slab& slab = SlabOf(node);
     return slab.view() != nullptr && slab.KnownZero(node.start, node.granules);
   }
+  // Whether WriteScope::Patch changes these bytes with one store.
+  bool CanPatchAtomically(SpanId span, uint32_t offset, uint32_t count) const {
+    return SlabOf(span).view() != nullptr && (AddressOf(span) + offset) % 8 + count <= 8;
+  }
   // The span at an address, or 0. For diagnostics: linear in the slab's spans.
   SpanId FindSpan(uint64_t address) const;
   Slab& SlabOf(SpanId span) const { return SlabOf(spans_[span]); }

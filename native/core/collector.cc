@@ -8,13 +8,15 @@
 namespace jit_arena {
 namespace {
 
-// A barrier costs about as much as copying a few executors, so batches are large; in a slice they are bounded by bytes
-// as well, so that the clock is looked at often enough.
-constexpr uint32_t kBatchMoves = 256;
 constexpr uint64_t kBatchBytes = 4 * kMiB;
 constexpr uint64_t kSliceBatchBytes = 64 * kKiB;
 
-bool IsMovable(Zone zone) { return zone == Zone::kCode || zone == Zone::kData; }
+// How long what has to wait for other threads to leave makes those wait that want to enter.
+constexpr uint64_t kMoveGateBoundNanos = 1'000'000;
+
+constexpr Zone kMovable[] = {Zone::kCode, Zone::kData, Zone::kState};
+
+bool IsMovable(Zone zone) { return std::find(std::begin(kMovable), std::end(kMovable), zone) != std::end(kMovable); }
 
 // Where the other half of an executor lies whose data lies apart.
 Zone Beside(Zone zone) { return zone == Zone::kCode ? Zone::kData : Zone::kCode; }
@@ -44,11 +46,14 @@ uint64_t Collector::PagesFor(uint64_t granules) const {
 
 uint32_t Collector::AlignOf(SpanId span) const {
   const Executor& executor = table_[space_[span].owner_index];
-  return 1u << (span == executor.data_span ? executor.data_align_log2 : executor.align_log2);
+  return 1u << (span == executor.data_span    ? executor.data_align_log2
+                : span == executor.state_span ? executor.state_align_log2
+                                              : executor.align_log2);
 }
 
 SpanId Collector::SpanBeside(SpanId span) const {
   const Executor& executor = table_[space_[span].owner_index];
+  if (span == executor.state_span) return 0;
   return span == executor.data_span ? executor.code_span : executor.data_span;
 }
 
@@ -96,7 +101,7 @@ CompactionPlan Collector::Plan() const {
   CompactionPlan plan;
   uint64_t granules[kZones] = {};
   Slab* destinations[kZones] = {};
-  for (Zone zone : {Zone::kCode, Zone::kData}) destinations[static_cast<int>(zone)] = PickDestination(zone);
+  for (Zone zone : kMovable) destinations[static_cast<int>(zone)] = PickDestination(zone);
   for (const Victim& victim : FindVictims(destinations)) {
     plan.slabs_freed++;
     plan.pages_freed += victim.pages_freed;
@@ -106,6 +111,12 @@ CompactionPlan Collector::Plan() const {
       const SpanNode& node = space_[span];
       if (node.State() != SpanState::kLive) return;
       const Executor& executor = table_[node.owner_index];
+      if (span == executor.state_span) {
+        plan.moved++;
+        plan.moved_bytes += executor.StateSpanBytes();
+        plan.relocs_rewritten += linker_.CountStateRewrites(node.owner_index);
+        return;
+      }
       // An executor that lies apart counts with its code, where that lies in a victim too.
       if (span == executor.data_span && space_.SlabOf(executor.code_span).chosen) return;
       plan.moved++;
@@ -152,59 +163,95 @@ SpanId Collector::ReserveCopy(SpanId span) {
   return hole.ok() ? hole.value() : 0;
 }
 
-bool Collector::MoveBatch(Slab& victim, uint32_t max_moves, uint64_t max_bytes,
-                          const std::function<void()>& synchronise, CollectResult* result) {
-  batch_.clear();
-  uint64_t bytes = 0;
-  uint64_t span_bytes = 0;
-  bool room = true;
-  // Plan: a destination for each.
-  for (SpanId span = space_[victim.head()].next; span != 0 && batch_.size() < max_moves && span_bytes < max_bytes;
-       span = space_[span].next) {
-    if (space_[span].State() != SpanState::kLive) continue;
-    uint32_t index = space_[span].owner_index;
-    const Executor& executor = table_[index];
-    Move move{index, executor.code_span, 0, executor.data_span, 0};
-    move.code_to = ReserveCopy(move.code_from);
-    if (move.code_to != 0 && move.data_from != 0) {
-      move.data_to = ReserveCopy(move.data_from);
-      if (move.data_to == 0) {
-        space_.Abandon(move.code_to);
-        move.code_to = 0;
-      }
-    }
-    if (move.code_to == 0) {
-      room = false;
-      break;
-    }
-    batch_.push_back(move);
-    bytes += executor.code_bytes + executor.data_bytes;
-    for (SpanId copy : {move.code_to, move.data_to})
-      if (copy != 0) span_bytes += uint64_t{space_[copy].granules} * kGranuleBytes;
+template <class Visit>
+void Collector::ForEachLeft(Evacuation& evacuation, Visit visit) {
+  SpanId span = space_[evacuation.slab.head()].next;
+  while (span != 0 && space_[span].start < evacuation.next) span = space_[span].next;
+  for (; span != 0; span = space_[span].next) {
+    if (space_[span].State() == SpanState::kLive && !visit(span)) return;
+    evacuation.next = space_[span].End();
   }
-  if (batch_.empty()) return room;
+  evacuation.next = evacuation.slab.end();
+}
 
-  {
-    WriteScope scope(space_, "move executors");
-    // Check: the last step that can fail.
-    if (!linker_.OpenForMove(scope, batch_).ok()) {
-      for (const Move& move : batch_) {
-        space_.Abandon(move.code_to);
-        if (move.data_to != 0) space_.Abandon(move.data_to);
-      }
+bool Collector::CloseGate(ClosedGate& gate, const Host& host) {
+  if (!gate_refused_) gate_refused_ = !gate.Close(reclaimer_, host.self, kMoveGateBoundNanos);
+  return gate.closed();
+}
+
+void Collector::DropBlocked() {
+  // One that stays may be the source of another, which then cannot move either.
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (Move& move : batch_) {
+      if (move.code_to == 0 || linker_.CanMoveBesideOthers(move.executor)) continue;
+      table_[move.executor].marked = 0;
+      space_.Abandon(move.code_to);
+      if (move.data_to != 0) space_.Abandon(move.data_to);
+      move.code_to = 0;
+      changed = true;
+    }
+  }
+  std::erase_if(batch_, [](const Move& move) { return move.code_to == 0; });
+}
+
+bool Collector::AddToBatch(uint32_t index) {
+  Executor& executor = table_[index];
+  Move move{index, executor.code_span, 0, executor.data_span, 0};
+  move.code_to = ReserveCopy(move.code_from);
+  if (move.code_to == 0) return false;
+  if (move.data_from != 0) {
+    move.data_to = ReserveCopy(move.data_from);
+    if (move.data_to == 0) {
+      space_.Abandon(move.code_to);
       return false;
     }
+  }
+  executor.marked = 1;
+  batch_.push_back(move);
+  for (SpanId copy : {move.code_to, move.data_to})
+    if (copy != 0) batch_bytes_ += uint64_t{space_[copy].granules} * kGranuleBytes;
+  return true;
+}
+
+bool Collector::BatchIsFull(const Progress& progress) const {
+  return batch_.size() >= kBatchMoves || batch_bytes_ >= progress.max_bytes ||
+         reclaimer_.retired_bytes() + batch_bytes_ >= progress.host.max_retired_bytes;
+}
+
+bool Collector::CommitBatch(Progress& progress) {
+  // Check: who cannot be rewritten beside other threads moves without them, or stays.
+  ClosedGate gate;
+  bool blocked = std::any_of(batch_.begin(), batch_.end(),
+                             [&](const Move& move) { return !linker_.CanMoveBesideOthers(move.executor); });
+  if (blocked && !CloseGate(gate, progress.host)) DropBlocked();
+  bool open = true;
+  if (!batch_.empty()) {
+    WriteScope scope(space_, "move executors");
+    // The last step that can fail.
+    open = linker_.OpenForMove(scope, batch_).ok();
     // Commit.
-    result->relocs_rewritten += linker_.Copy(scope, batch_);
-    for (const Move& move : batch_) {
-      space_.SetState(move.code_to, SpanState::kLive);
-      if (move.data_to != 0) space_.SetState(move.data_to, SpanState::kLive);
+    if (open) {
+      progress.result.relocs_rewritten += linker_.Copy(scope, batch_);
+      for (const Move& move : batch_) {
+        space_.SetState(move.code_to, SpanState::kLive);
+        if (move.data_to != 0) space_.SetState(move.data_to, SpanState::kLive);
+      }
+      scope.Finish();
+      TestPoint(TestPointId::kMoveCopied);
+      progress.host.synchronise();
+      progress.result.relocs_rewritten += linker_.Publish(scope, batch_);
+      TestPoint(TestPointId::kMovePublished);
     }
-    scope.Finish();
-    synchronise();
-    result->relocs_rewritten += linker_.Publish(scope, batch_);
   }
   for (const Move& move : batch_) {
+    Executor& executor = table_[move.executor];
+    executor.marked = 0;
+    if (!open) {
+      space_.Abandon(move.code_to);
+      if (move.data_to != 0) space_.Abandon(move.data_to);
+      continue;
+    }
     uint64_t retired = 0;
     for (SpanId span : {move.code_from, move.data_from}) {
       if (span == 0) continue;
@@ -212,48 +259,145 @@ bool Collector::MoveBatch(Slab& victim, uint32_t max_moves, uint64_t max_bytes,
       retired += space_[span].granules * uint64_t{kGranuleBytes};
     }
     reclaimer_.Retire({{move.code_from, move.data_from, 0}, 0, 0}, retired);
+    progress.result.moved++;
+    progress.result.moved_bytes += uint64_t{executor.code_bytes} + executor.data_bytes;
   }
-  result->moved += batch_.size();
-  result->moved_bytes += bytes;
-  return room;
+  reclaimer_.Stamp();
+  TestPoint(TestPointId::kMoveRetired);
+  batch_.clear();
+  batch_bytes_ = 0;
+  return open;
 }
 
-CollectResult Collector::Collect(const CollectOptions& options, uint64_t max_retired_bytes,
-                                 const std::function<void()>& reclaim, const std::function<void()>& synchronise) {
-  CollectResult result;
+void Collector::MoveBatch(Evacuation& evacuation, Progress& progress) {
+  ForEachLeft(evacuation, [&](SpanId span) {
+    if (BatchIsFull(progress)) return false;
+    evacuation.stopped = !AddToBatch(space_[span].owner_index);
+    return !evacuation.stopped;
+  });
+  if (!CommitBatch(progress)) evacuation.stopped = true;
+}
+
+void Collector::MoveStateBatch(Evacuation& evacuation, Progress& progress) {
+  const Host& host = progress.host;
+  // Machine code changes state at any time and holds its addresses in registers: nobody may be inside, the calling
+  // thread included.
+  ClosedGate gate;
+  if ((host.self != nullptr && host.self->depth != 0) || !CloseGate(gate, host)) {
+    evacuation.stopped = true;
+    return;
+  }
+  state_batch_.clear();
+  uint64_t bytes = 0;
+  ForEachLeft(evacuation, [&](SpanId span) {
+    if (state_batch_.size() >= kBatchMoves || bytes >= progress.max_bytes) return false;
+    SpanId copy = ReserveCopy(span);
+    evacuation.stopped = copy == 0;
+    if (copy == 0) return false;
+    state_batch_.push_back({space_[span].owner_index, span, copy});
+    bytes += table_[space_[span].owner_index].StateSpanBytes();
+    return true;
+  });
+  WriteScope scope(space_, "move state");
+  if (!linker_.OpenForStateMove(scope, state_batch_).ok()) {
+    for (const StateMove& move : state_batch_) space_.Abandon(move.to);
+    evacuation.stopped = true;
+    return;
+  }
+  progress.result.relocs_rewritten += linker_.MoveState(scope, state_batch_);
+  scope.Finish();
+  host.synchronise();
+  for (const StateMove& move : state_batch_) {
+    space_.SetState(move.to, SpanState::kLive);
+    // At once: nobody can hold an address in it.
+    space_.Free(move.from);
+  }
+  progress.result.moved += state_batch_.size();
+  progress.result.moved_bytes += bytes;
+}
+
+bool Collector::Progress::IsUp(uint64_t retired_bytes) {
+  // A slice moves one batch at least, so that a host which calls until it is done gets there.
+  bool late = end_nanos != 0 && result.moved != 0 && os::NowNanos() >= end_nanos;
+  if (late || retired_bytes >= host.max_retired_bytes) result.done = false;
+  return !result.done;
+}
+
+void Collector::EvacuateVictims(Progress& progress) {
+  for (Zone zone : kMovable) destinations_[static_cast<int>(zone)] = PickDestination(zone);
+  for (const Victim& victim : FindVictims(destinations_)) {
+    // The moves out of earlier victims may have emptied this one, or made it a destination.
+    Slab* slab = space_.SlabAt(victim.first);
+    if (slab == nullptr || slab->zone() != victim.zone || slab == destinations_[static_cast<int>(victim.zone)])
+      continue;
+    slab->SetEvacuating(true);
+    Evacuation evacuation{*slab, slab->first(), false};
+    while (evacuation.next != slab->end() && !evacuation.stopped && !progress.IsUp(reclaimer_.retired_bytes())) {
+      if (victim.zone == Zone::kState)
+        MoveStateBatch(evacuation, progress);
+      else
+        MoveBatch(evacuation, progress);
+      progress.host.reclaim();
+    }
+    slab->SetEvacuating(false);
+    // State that cannot move now is in nobody's way.
+    if (!progress.result.done || (evacuation.stopped && victim.zone != Zone::kState)) break;
+  }
+}
+
+bool Collector::IsFollowedBy(uint32_t index, uint32_t successor) const {
+  SpanId span = table_[index].code_span, next = table_[successor].code_span;
+  if (space_[span].next != 0) return space_[span].next == next;
+  // From the end of one slab to the beginning of another.
+  const Slab& slab = space_.SlabOf(next);
+  return space_[slab.head()].next == next && &slab != &space_.SlabOf(span);
+}
+
+void Collector::LayOutChains(Progress& progress) {
+  std::vector<uint32_t> chains = linker_.FindChains();
+  std::fill(std::begin(destinations_), std::end(destinations_), nullptr);
+  bool stopped = false;
+  for (size_t begin = 0, end; begin < chains.size() && !stopped; begin = end + 1) {
+    end = begin;
+    while (chains[end] != 0) end++;
+    // What lies in order already stays, when the rest can be laid behind it.
+    size_t next = begin + 1;
+    while (next < end && IsFollowedBy(chains[next - 1], chains[next])) next++;
+    if (next == end) continue;
+    Slab& last = space_.SlabOf(table_[chains[next - 1]].code_span);
+    if (last.tail() == table_[chains[next - 1]].code_span && next - begin >= 2)
+      destinations_[static_cast<int>(Zone::kCode)] = &last;
+    else
+      next = begin;
+    for (; next < end && !stopped; next++) {
+      if (batch_.empty() && progress.IsUp(reclaimer_.retired_bytes())) {
+        stopped = true;
+        break;
+      }
+      stopped = !AddToBatch(chains[next]);
+      if (stopped || BatchIsFull(progress)) {
+        stopped = !CommitBatch(progress) || stopped;
+        progress.host.reclaim();
+      }
+    }
+  }
+  CommitBatch(progress);
+  progress.host.reclaim();
+}
+
+CollectResult Collector::Collect(const CollectOptions& options, const Host& host) {
   uint64_t begin = os::NowNanos();
   uint64_t committed = space_.CommittedBytes();
-  auto time_is_up = [&] { return options.max_pause_nanos != 0 && os::NowNanos() - begin >= options.max_pause_nanos; };
-  reclaim();
-  if (options.compact) {
-    for (Zone zone : {Zone::kCode, Zone::kData}) destinations_[static_cast<int>(zone)] = PickDestination(zone);
-    uint64_t max_bytes = options.max_pause_nanos != 0 ? kSliceBatchBytes : kBatchBytes;
-    for (const Victim& victim : FindVictims(destinations_)) {
-      // The moves out of earlier victims may have emptied this one, or made it a destination.
-      Slab* slab = space_.SlabAt(victim.first);
-      if (slab == nullptr || slab->zone() != victim.zone || slab == destinations_[static_cast<int>(victim.zone)])
-        continue;
-      slab->SetEvacuating(true);
-      bool stopped = false;
-      while (slab->live_granules() != 0 && !stopped) {
-        // A slice moves one batch at least, so that a host which calls until it is done gets there.
-        uint64_t retired = reclaimer_.retired_bytes();
-        if ((result.moved != 0 && time_is_up()) || retired >= max_retired_bytes) {
-          result.done = false;
-          stopped = true;
-        } else {
-          stopped =
-              !MoveBatch(*slab, kBatchMoves, std::min(max_bytes, max_retired_bytes - retired), synchronise, &result);
-          reclaim();
-        }
-      }
-      slab->SetEvacuating(false);
-      if (stopped) break;
-    }
-    std::fill(std::begin(destinations_), std::end(destinations_), nullptr);
-  }
+  bool slice = options.max_pause_nanos != 0;
+  Progress progress{host, slice ? begin + options.max_pause_nanos : 0, slice ? kSliceBatchBytes : kBatchBytes};
+  host.reclaim();
+  gate_refused_ = false;
+  if (options.compact && options.follow_links) LayOutChains(progress);
+  if (options.compact && progress.result.done) EvacuateVictims(progress);
+  std::fill(std::begin(destinations_), std::end(destinations_), nullptr);
   space_.Trim();
   uint64_t committed_now = space_.CommittedBytes();
+  CollectResult& result = progress.result;
   result.pages_freed = committed > committed_now ? (committed - committed_now) / space_.page_bytes() : 0;
   result.retired_bytes = reclaimer_.retired_bytes();
   result.pause_nanos = os::NowNanos() - begin;

@@ -28,6 +28,7 @@ struct CompactionPlan {
 struct CollectOptions {
   bool compact = true;
   bool evict_cold = false;
+  bool follow_links = false;     // lay each trace in front of the one that it leads to, whether or not that frees pages
   uint64_t max_pause_nanos = 0;  // 0: no limit; otherwise one slice of about this length
 };
 
@@ -49,10 +50,14 @@ class Collector {
 
   CompactionPlan Plan() const;
 
-  // `reclaim` frees what is due; it is called after each batch. `synchronise` makes new bytes visible to every core
-  // that executes in the arena. Moving stops where retired bytes would pass `max_retired_bytes`.
-  CollectResult Collect(const CollectOptions& options, uint64_t max_retired_bytes, const std::function<void()>& reclaim,
-                        const std::function<void()>& synchronise);
+  // What collecting needs of the arena that it works for.
+  struct Host {
+    const PinSlot* self;                // the calling thread's pin, or null
+    uint64_t max_retired_bytes;         // moving stops where retired bytes would pass it
+    std::function<void()> reclaim;      // frees what is due; called after each batch
+    std::function<void()> synchronise;  // makes new bytes visible to every core that executes in the arena
+  };
+  CollectResult Collect(const CollectOptions& options, const Host& host);
 
  private:
   struct Victim {
@@ -71,18 +76,57 @@ class Collector {
   uint32_t AlignOf(SpanId span) const;
   // Data of an executor's code, or the other way round; 0 unless they lie apart.
   SpanId SpanBeside(SpanId span) const;
-  // Moves up to `max_moves` executors and `max_bytes` bytes out of the slab; false when no room could be had.
-  bool MoveBatch(Slab& victim, uint32_t max_moves, uint64_t max_bytes, const std::function<void()>& synchronise,
-                 CollectResult* result);
+  // A slice of time and what has come of it so far.
+  struct Progress {
+    const Host& host;
+    uint64_t end_nanos;  // 0: no limit
+    uint64_t max_bytes;  // of a batch
+    CollectResult result{};
+
+    // True when no further batch may begin: result.done is false then.
+    bool IsUp(uint64_t retired_bytes);
+  };
+  // One slab on its way to being empty.
+  struct Evacuation {
+    Slab& slab;
+    uint32_t next;  // granule from which on nobody has been looked at
+    bool stopped;   // no room could be had, or what is left has to wait for other threads
+  };
+  void EvacuateVictims(Progress& progress);
+  // Both move one batch of executors (their code and data, or their state) out of a slab.
+  void MoveBatch(Evacuation& evacuation, Progress& progress);
+  void MoveStateBatch(Evacuation& evacuation, Progress& progress);
+  // Moves executors that lead to one another into slabs of their own, each in front of its successor. Those that lie so
+  // already stay, so that slices come to an end, and a second time moves nothing.
+  void LayOutChains(Progress& progress);
+  bool IsFollowedBy(uint32_t index, uint32_t successor) const;
+  // Calls visit(span) for live spans from evacuation.next on, which follows, until visit returns false.
+  template <class Visit>
+  void ForEachLeft(Evacuation& evacuation, Visit visit);
+  // Adds an executor to batch_, with spans reserved for its copy; false when no room could be had.
+  bool AddToBatch(uint32_t index);
+  bool BatchIsFull(const Progress& progress) const;
+  // Moves batch_ and ends it; false when memory could not be written.
+  bool CommitBatch(Progress& progress);
+  // Takes those out of batch_ that cannot move while others execute.
+  void DropBlocked();
+  bool CloseGate(ClosedGate& gate, const Host& host);
   SpanId ReserveCopy(SpanId span);
   Slab* PickDestination(Zone zone) const;
+
+  // A barrier costs about as much as copying a few executors, so batches are large; in a slice they are bounded by
+  // bytes as well, so that the clock is looked at often enough.
+  static constexpr uint32_t kBatchMoves = 256;
 
   CodeSpace& space_;
   ExecutorTable& table_;
   Linker& linker_;
   Reclaimer& reclaimer_;
   Slab* destinations_[kZones] = {};  // during Collect
+  bool gate_refused_ = false;        // during Collect: a thread stayed, and nobody is made to wait again
   std::vector<Move> batch_;          // scratch
+  uint64_t batch_bytes_ = 0;         // of its spans
+  std::vector<StateMove> state_batch_;
 };
 
 }  // namespace jit_arena

@@ -2,7 +2,6 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <new>
 
 namespace jit_arena {
 
@@ -32,9 +31,7 @@ void ExecutorTable::Recycle(uint32_t index) {
   uint32_t generation = executor.generation.load(std::memory_order_relaxed);
   DropKept(executor);
   if (executor.has_notes) notes_.erase(index);
-  executor.~Executor();
-  new (&executor) Executor();
-  executor.generation.store(generation, std::memory_order_relaxed);
+  executor.Clear();
   if (generation == kMaxGeneration) return;  // exhausted: an id is never given twice
   executor.code_span = free_;
   free_ = index;

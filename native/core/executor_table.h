@@ -32,17 +32,13 @@ enum class ExecutorState : uint8_t {
   kRetired,   // freed; the id is stale, the memory waits for pins
 };
 
-struct Executor {
-  // Address of the first code byte; 0 unless frozen. Stored with release after the bytes are in place; loaded with
-  // acquire by a pinned thread, which may then execute what it finds there until it unpins.
-  std::atomic<uint64_t> entry{0};
-
+// What only the holder of the arena's lock reads and writes.
+struct LockedExecutor {
   // Kept relocs, packed (core/kept_relocs.h): up to eight bytes here, more on the heap.
   union {
     uint8_t kept_inline[8];
     uint8_t* kept_heap;
   };
-  std::atomic<uint32_t> generation{0};
   SpanId code_span = 0;  // code, and data behind it unless apart
   SpanId data_span = 0;  // data, when apart
   SpanId state_span = 0;
@@ -57,9 +53,9 @@ struct Executor {
   uint32_t has_flags : 1 = 0;       // has a valid and a warm byte in its state span
   uint32_t makes_progress : 1 = 0;  // a chain of links through it gets somewhere
   uint32_t immortal : 1 = 0;        // the host's hot stub: not freed before the arena
-  // Every bit has a name: else clearing a record would load what it must not change, and that load would wait for the
+  // Every bit up to the end has a name: else clearing a record would load what it must not change, and that load would wait for the
   // stores before it, to single bytes of the record and to cold memory.
-  uint32_t unused : 4 = 0;
+  uint32_t state_align_log2 : 4 = 0;
   uint16_t exit_count = 0;
   uint8_t state : 2 = 0;
   uint8_t movable : 1 = 0;
@@ -67,14 +63,29 @@ struct Executor {
   uint8_t marked : 1 = 0;     // scratch of one operation under the lock: member of the set at hand
   uint8_t has_notes : 1 = 0;  // there are Notes for it
   uint8_t evictable : 1 = 0;
-  uint8_t unused_too : 1 = 0;
-  uint8_t align_log2 : 4 = 0;  // of code
+  uint8_t state_fixed : 1 = 0;  // state holds addresses of state, which the code may have copied: it never moves
+  uint8_t align_log2 : 4 = 0;   // of code
   uint8_t data_align_log2 : 4 = 0;
 
-  Executor() : kept_heap(nullptr) {}
+  LockedExecutor() : kept_heap(nullptr) {}
+};
+
+struct Executor : LockedExecutor {
+  // Both are read without the lock. Address of the first code byte; 0 unless frozen. Stored with release after the
+  // bytes are in place; loaded with acquire by a pinned thread, which may then execute what it finds there until it
+  // unpins.
+  std::atomic<uint32_t> generation{0};
+  std::atomic<uint64_t> entry{0};
+
+  // As new, but for the generation.
+  void Clear() {
+    static_cast<LockedExecutor&>(*this) = LockedExecutor();
+    entry.store(0, std::memory_order_relaxed);
+  }
 
   ExecutorState State() const { return static_cast<ExecutorState>(state); }
   void SetState(ExecutorState to) { state = static_cast<uint8_t>(to); }
+  bool StateMoves() const { return movable && !state_fixed; }
   // Where data begins within the code span; meaningless when apart.
   uint32_t DataOffset() const {
     uint32_t align = 1u << data_align_log2;

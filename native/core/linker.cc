@@ -204,8 +204,9 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
     symbol = SectionAddress(other, reloc.target_section) + reloc.target_offset;
   }
 
-  bool symbol_moves =
-      other != 0 ? table_[other].movable : anchor == Anchor::kState || (anchor != Anchor::kFixed && executor.movable);
+  bool symbol_moves = other != 0                 ? table_[other].movable
+                      : anchor == Anchor::kState ? executor.StateMoves()
+                                                 : anchor != Anchor::kFixed && executor.movable;
   uint64_t site = AddressIn(at, reloc.section) + reloc.offset;  // P of the psABI
 
   if (reloc.section == Section::kState &&

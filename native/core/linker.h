@@ -9,6 +9,7 @@
 // sources are found without a search, and a target cannot be freed under them.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <unordered_map>
@@ -71,7 +72,8 @@ struct ExitRecord {
   std::atomic<uint64_t> entry;  // where the exit goes: the exit stub, or a linked executor
   uint32_t executor;            // index
   uint16_t exit;
-  uint16_t temperature;  // counted down by the exit stub, without atomicity: counts may be lost between threads
+  // Counted down by the exit stub in one instruction that is not atomic: counts may be lost between threads.
+  std::atomic<uint16_t> temperature;
 };
 static_assert(sizeof(ExitRecord) == arch::kExitRecordBytes);
 
@@ -85,12 +87,46 @@ struct Problem {
   std::string what;
 };
 
+// Position of an executor in the batch: a table small enough for the nearest cache, since every reference asks it.
+class BatchPositions {
+ public:
+  static constexpr uint32_t kMost = 512;
+  void Clear() { std::fill(std::begin(slots_), std::end(slots_), Slot{}); }
+  void Add(uint32_t executor, uint32_t position) {
+    uint32_t at = First(executor);
+    while (slots_[at].executor != 0) at = Next(at);
+    slots_[at] = {executor, position};
+  }
+  // `executor` has been added.
+  uint32_t Find(uint32_t executor) const {
+    uint32_t at = First(executor);
+    while (slots_[at].executor != executor) at = Next(at);
+    return slots_[at].position;
+  }
+
+ private:
+  struct Slot {
+    uint32_t executor = 0;
+    uint32_t position = 0;
+  };
+  static constexpr uint32_t kSlots = 2 * kMost;
+  static uint32_t First(uint32_t executor) { return executor * 0x9e3779b1u >> 22; }
+  static uint32_t Next(uint32_t at) { return (at + 1) % kSlots; }
+  Slot slots_[kSlots];
+};
+
 // An executor on its way to other spans. Code and data move together, also when they lie apart, so that code never
 // has to be changed where it stands because its data moved.
 struct Move {
   uint32_t executor;
   SpanId code_from, code_to;
   SpanId data_from, data_to;  // 0 unless apart
+};
+
+// State of an executor on its way to another span.
+struct StateMove {
+  uint32_t executor;
+  SpanId from, to;
 };
 
 class Linker {
@@ -140,6 +176,9 @@ class Linker {
   LinkedTo FindLink(uint32_t source, uint32_t exit) const;
   // By index: whether links lead from an executor back to it. Looks at every link.
   std::vector<bool> FindLoops() const;
+  // The movable executors that lead to one another, in chains: each is followed by the one to which its first exit was
+  // linked (the one that was hot first), or to which it branches directly. 0 ends a chain; a chain has two at least.
+  std::vector<uint32_t> FindChains() const;
   // Links from the last executor that makes progress, or that nothing links to; kEndless for a cycle without progress.
   static constexpr uint32_t kEndless = ~0u;
   uint32_t ChainDepth(uint32_t index) const;
@@ -153,14 +192,24 @@ class Linker {
   std::atomic<uint8_t>* ValidByte(uint32_t index) const;
   std::atomic<uint8_t>* WarmByte(uint32_t index) const;
 
-  // Moves, for a batch whose executors are distinct: Copy writes new copies, fixed up against the final addresses of
-  // the whole batch; Publish switches entries and rewrites references from outside the batch. Returns rewritten
-  // fields. Between the two no failure is possible.
+  // Moves, for a batch whose executors are distinct and `marked`: Copy writes new copies, fixed up against the final
+  // addresses of the whole batch; Publish switches entries and rewrites references from outside the batch. Returns
+  // rewritten fields. Between the two no failure is possible.
+
+  // Whether what refers to the executor from outside the batch can be rewritten while other threads execute it: only
+  // with one aligned store, which needs a view and a field within 8 aligned bytes.
+  bool CanMoveBesideOthers(uint32_t index) const;
   Status OpenForMove(WriteScope& scope, const std::vector<Move>& batch);
   uint64_t Copy(WriteScope& scope, const std::vector<Move>& batch);
   uint64_t Publish(WriteScope& scope, const std::vector<Move>& batch);
-  // Fields that a move of this executor rewrites.
+  // Moves of state, exit records included, for a batch of distinct executors: nobody may be pinned, since machine code
+  // changes state at any time and holds its addresses in registers. The code stays and its fields are rewritten where
+  // they stand. Returns rewritten fields; cannot fail once it is open.
+  Status OpenForStateMove(WriteScope& scope, const std::vector<StateMove>& batch);
+  uint64_t MoveState(WriteScope& scope, const std::vector<StateMove>& batch);
+  // Fields that a move of this executor rewrites; of its state.
   uint64_t CountRewrites(uint32_t index) const;
+  uint64_t CountStateRewrites(uint32_t index) const;
 
   // Appends what does not hold of a frozen executor's bytes.
   void Verify(uint32_t index, std::vector<Problem>* problems) const;
@@ -220,11 +269,18 @@ class Linker {
   uint64_t Rebase(const Executor& executor, uint8_t* code, uint8_t* data, const Placement& from, const Placement& to,
                   TargetDelta target_delta) const;
   // How far the batch at hand moves a section of an executor.
-  uint64_t MoveDelta(uint32_t index, Section section) const;
+  uint64_t MoveDelta(const std::vector<Move>& batch, uint32_t index, Section section) const;
   // The span and the offset in it of a field of an executor.
   SpanId SpanOfSite(const Executor& executor, uint32_t site, uint32_t* offset) const;
+  // Adds `delta` to a field where it stands.
+  void PatchField(WriteScope& scope, const Executor& executor, uint32_t site, uint8_t field_bytes, uint64_t delta);
+  // Calls visit(source, site, field_bytes) for each field that a move of the executor's state rewrites.
+  template <class Visit>
+  void ForEachStateField(uint32_t index, Visit visit) const;
   void InitialiseExits(uint32_t index, uint8_t* state);
   void MakeCold(ExitRecord& record) const;
+  // The movable executor to which `index` leads most often, as far as is known; 0 when there is none.
+  uint32_t FindSuccessor(uint32_t index) const;
   void VerifyExits(uint32_t index, std::vector<Problem>* problems) const;
   uint16_t FirstTemperature() const;
   enum class Direction { kBack, kForth };
@@ -262,7 +318,7 @@ class Linker {
   mutable std::vector<uint32_t> order_;  // relocs by site
   std::vector<Checked> checked_;
   KeptRelocWriter kept_writer_;
-  std::unordered_map<uint32_t, const Move*> moving_;  // executors of the batch that have references
+  BatchPositions positions_;
 };
 
 template <class TargetDelta>

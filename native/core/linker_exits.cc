@@ -31,14 +31,16 @@ void Linker::SetStubs(uint64_t exit_stub, uint64_t done_stub, uint32_t exit_thre
 uint16_t Linker::FirstTemperature() const { return Temperature(exit_threshold_, 0); }
 
 void Linker::MakeCold(ExitRecord& record) const {
-  record.temperature = FirstTemperature();
+  record.temperature.store(FirstTemperature(), std::memory_order_relaxed);
   // Release: a thread that takes the exit from now on reaches the stub; who has taken it is under its pin.
   record.entry.store(exit_stub_, std::memory_order_release);
 }
 
 void Linker::Backoff(ExitRecord& record) const {
-  uint32_t backoff = std::min<uint32_t>((record.temperature & kLargestBackoff) + 1u, kLargestBackoff);
-  record.temperature = Temperature(exit_threshold_ * std::pow(exit_growth_, backoff), backoff);
+  uint32_t temperature = record.temperature.load(std::memory_order_relaxed);
+  uint32_t backoff = std::min<uint32_t>((temperature & kLargestBackoff) + 1u, kLargestBackoff);
+  record.temperature.store(Temperature(exit_threshold_ * std::pow(exit_growth_, backoff), backoff),
+                           std::memory_order_relaxed);
 }
 
 // Fills what stands behind the state in its span.
@@ -180,6 +182,45 @@ std::vector<bool> Linker::FindLoops() const {
     }
   }
   return loops;
+}
+
+uint32_t Linker::FindSuccessor(uint32_t index) const {
+  uint32_t linked = 0, branched = 0;
+  for (uint32_t id = table_[index].outbound; id != 0; id = references_[id].next_outbound) {
+    const Reference& reference = references_[id];
+    if (reference.target_is_link() || reference.target == index || !table_[reference.target].movable) continue;
+    // The list begins with the last one that was made; the exit that was hot first was linked first.
+    if (reference.kind == ReferenceKind::kExit) linked = reference.target;
+    bool branch = reference.has_field() && reference.relative && reference.target_section == Section::kCode;
+    if (branch) branched = reference.target;
+  }
+  return linked != 0 ? linked : branched;
+}
+
+std::vector<uint32_t> Linker::FindChains() const {
+  std::vector<uint32_t> chains;
+  std::vector<bool> taken(table_.size()), followed(table_.size());
+  auto can_move = [&](uint32_t index) {
+    return table_[index].State() == ExecutorState::kFrozen && table_[index].movable;
+  };
+  for (uint32_t index = 1; index < table_.size(); index++)
+    if (can_move(index) && table_[index].outbound != 0) followed[FindSuccessor(index)] = true;
+  // From those that nobody leads to; what is left then are loops, which begin anywhere.
+  for (bool heads : {true, false}) {
+    for (uint32_t head = 1; head < table_.size(); head++) {
+      if (taken[head] || !can_move(head) || table_[head].outbound == 0 || (heads && followed[head])) continue;
+      size_t begin = chains.size();
+      for (uint32_t index = head; index != 0 && !taken[index]; index = FindSuccessor(index)) {
+        taken[index] = true;
+        chains.push_back(index);
+      }
+      if (chains.size() - begin < 2)
+        chains.resize(begin);
+      else
+        chains.push_back(0);
+    }
+  }
+  return chains;
 }
 
 uint32_t Linker::ChainDepth(uint32_t index) const { return LongestChain(index, Direction::kBack, 0); }

@@ -6,10 +6,9 @@
 
 namespace jit_arena {
 
-uint64_t Linker::MoveDelta(uint32_t index, Section section) const {
-  auto found = moving_.find(index);
-  if (found == moving_.end() || section == Section::kState) return 0;
-  const Move& move = *found->second;
+uint64_t Linker::MoveDelta(const std::vector<Move>& batch, uint32_t index, Section section) const {
+  if (!table_[index].marked || section == Section::kState) return 0;
+  const Move& move = batch[positions_.Find(index)];
   bool with_data = section == Section::kData && move.data_to != 0;
   return with_data ? space_.AddressOf(move.data_to) - space_.AddressOf(move.data_from)
                    : space_.AddressOf(move.code_to) - space_.AddressOf(move.code_from);
@@ -24,22 +23,40 @@ SpanId Linker::SpanOfSite(const Executor& executor, uint32_t site, uint32_t* off
   return executor.code_span;
 }
 
+bool Linker::CanMoveBesideOthers(uint32_t index) const {
+  for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
+    const Reference& reference = references_[id];
+    SpanId written = 0;
+    uint32_t offset = arch::kExternalLinkSlotOffset;
+    uint32_t bytes = 8;
+    if (reference.kind == ReferenceKind::kSlot) {
+      written = links_[reference.source].span;
+    } else if (reference.has_field() && reference.target_section != Section::kState &&
+               !table_[reference.source].marked) {
+      written = SpanOfSite(table_[reference.source], reference.site, &offset);
+      bytes = reference.field_bytes;
+    }
+    if (written != 0 && !space_.CanPatchAtomically(written, offset, bytes)) return false;
+  }
+  return true;
+}
+
 Status Linker::OpenForMove(WriteScope& scope, const std::vector<Move>& batch) {
-  moving_.clear();
-  for (const Move& move : batch) {
+  JIT_ARENA_CHECK(batch.size() <= BatchPositions::kMost);
+  positions_.Clear();
+  for (uint32_t position = 0; position < batch.size(); position++) {
+    const Move& move = batch[position];
+    positions_.Add(move.executor, position);
     if (Status failed = scope.Open(move.code_to)) return failed;
     if (move.data_to != 0)
       if (Status failed = scope.Open(move.data_to)) return failed;
-    const Executor& executor = table_[move.executor];
-    if (executor.inbound != 0 || executor.outbound != 0) moving_[move.executor] = &move;
-  }
-  for (const auto& [index, move] : moving_) {
-    for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
+    for (uint32_t id = table_[move.executor].inbound; id != 0; id = references_[id].next_inbound) {
       const Reference& reference = references_[id];
       uint32_t offset;
       SpanId written = 0;
       if (reference.kind == ReferenceKind::kSlot) written = links_[reference.source].span;
-      if (reference.has_field()) written = SpanOfSite(table_[reference.source], reference.site, &offset);
+      if (reference.has_field() && !table_[reference.source].marked)
+        written = SpanOfSite(table_[reference.source], reference.site, &offset);
       if (written == 0) continue;
       if (Status failed = scope.Open(written)) return failed;
     }
@@ -49,7 +66,7 @@ Status Linker::OpenForMove(WriteScope& scope, const std::vector<Move>& batch) {
 
 uint64_t Linker::Copy(WriteScope& scope, const std::vector<Move>& batch) {
   uint64_t fields = 0;
-  auto delta = [&](uint32_t other, Section section) { return moving_.empty() ? 0 : MoveDelta(other, section); };
+  auto delta = [&](uint32_t other, Section section) { return MoveDelta(batch, other, section); };
   for (const Move& move : batch) {
     const Executor& executor = table_[move.executor];
     Placement from = PlacementOf(executor);
@@ -79,35 +96,85 @@ uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
     // Release: a thread that loads the entry finds the bytes that Copy wrote.
     executor.entry.store(space_.AddressOf(move.code_to), std::memory_order_release);
   }
-  for (const auto& [index, move] : moving_) {
+  for (const Move& move : batch) {
+    uint32_t index = move.executor;
     for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
       const Reference& reference = references_[id];
+      uint64_t delta = MoveDelta(batch, index, reference.target_section);
       if (reference.kind == ReferenceKind::kExit) {
         // Release: whoever follows the exit finds the bytes.
-        RecordOf(reference.source, reference.site)
-            .entry.store(EntryAddress(index, reference.entry), std::memory_order_release);
-        fields++;
+        std::atomic<uint64_t>& entry = RecordOf(reference.source, reference.site).entry;
+        entry.store(entry.load(std::memory_order_relaxed) + delta, std::memory_order_release);
+      } else if (reference.kind == ReferenceKind::kSlot) {
+        SpanId span = links_[reference.source].span;
+        uint64_t target = LoadAs<uint64_t>(reinterpret_cast<const uint8_t*>(SlotAddress(reference.source))) + delta;
+        scope.Patch(span, arch::kExternalLinkSlotOffset, reinterpret_cast<const uint8_t*>(&target), sizeof target);
+      } else if (reference.has_field() && reference.target_section != Section::kState &&
+                 !table_[reference.source].marked) {
+        // Sources in the batch were fixed up as they were copied.
+        PatchField(scope, table_[reference.source], reference.site, reference.field_bytes, delta);
+      } else {
         continue;
       }
-      uint32_t offset = arch::kExternalLinkSlotOffset;
-      uint32_t count = 8;
-      SpanId span = 0;
-      if (reference.kind == ReferenceKind::kSlot) {
-        span = links_[reference.source].span;
-      } else if (reference.has_field() && moving_.count(reference.source) == 0) {
-        // Sources in the batch were fixed up as they were copied.
-        span = SpanOfSite(table_[reference.source], reference.site, &offset);
-        count = reference.field_bytes;
-      }
-      if (span == 0) continue;
-      uint8_t field[8];
-      std::memcpy(field, reinterpret_cast<const uint8_t*>(space_.AddressOf(span) + offset), count);
-      arch::Shift(static_cast<uint8_t>(count), field, MoveDelta(index, reference.target_section));
-      scope.Patch(span, offset, field, count);
       fields++;
     }
   }
-  moving_.clear();
+  return fields;
+}
+
+void Linker::PatchField(WriteScope& scope, const Executor& executor, uint32_t site, uint8_t field_bytes,
+                        uint64_t delta) {
+  uint32_t offset;
+  SpanId span = SpanOfSite(executor, site, &offset);
+  uint8_t field[8];
+  std::memcpy(field, reinterpret_cast<const uint8_t*>(space_.AddressOf(span) + offset), field_bytes);
+  arch::Shift(field_bytes, field, delta);
+  scope.Patch(span, offset, field, field_bytes);
+}
+
+// ---- State
+
+template <class Visit>
+void Linker::ForEachStateField(uint32_t index, Visit visit) const {
+  const Executor& executor = table_[index];
+  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc& kept) {
+    if (kept.anchor == Anchor::kState) visit(index, kept.site, kept.field_bytes);
+  });
+  for (uint32_t id = executor.inbound; id != 0; id = references_[id].next_inbound) {
+    const Reference& reference = references_[id];
+    if (reference.has_field() && reference.target_section == Section::kState)
+      visit(reference.source, reference.site, reference.field_bytes);
+  }
+}
+
+Status Linker::OpenForStateMove(WriteScope& scope, const std::vector<StateMove>& batch) {
+  Status failed;
+  for (const StateMove& move : batch)
+    ForEachStateField(move.executor, [&](uint32_t source, uint32_t site, uint8_t) {
+      uint32_t offset;
+      if (failed.ok()) failed = scope.Open(SpanOfSite(table_[source], site, &offset));
+    });
+  return failed;
+}
+
+uint64_t Linker::MoveState(WriteScope& scope, const std::vector<StateMove>& batch) {
+  uint64_t fields = 0;
+  for (const StateMove& move : batch) {
+    uint32_t bytes = space_[move.from].granules * kGranuleBytes;
+    std::memcpy(scope.Fill(move.to, 0, bytes), reinterpret_cast<const uint8_t*>(space_.AddressOf(move.from)), bytes);
+    uint64_t delta = space_.AddressOf(move.to) - space_.AddressOf(move.from);
+    ForEachStateField(move.executor, [&](uint32_t source, uint32_t site, uint8_t field_bytes) {
+      PatchField(scope, table_[source], site, field_bytes, delta);
+      fields++;
+    });
+    table_[move.executor].state_span = move.to;
+  }
+  return fields;
+}
+
+uint64_t Linker::CountStateRewrites(uint32_t index) const {
+  uint64_t fields = 0;
+  ForEachStateField(index, [&](uint32_t, uint32_t, uint8_t) { fields++; });
   return fields;
 }
 

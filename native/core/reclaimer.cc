@@ -24,7 +24,7 @@ PinSlot* Reclaimer::Attach() {
   auto* slot = new PinSlot;
   slot->attached = true;
   slot->next = slots_.load(std::memory_order_relaxed);
-  slot_count_++;
+  slot_count_.fetch_add(1, std::memory_order_relaxed);
   // Release: pairs with the acquire of those who walk the list.
   slots_.store(slot, std::memory_order_release);
   return slot;
@@ -37,7 +37,7 @@ void Reclaimer::Detach(PinSlot* slot) {
 }
 
 uint64_t Reclaimer::OldestPin() const {
-  // Pairs with the exchange in Enter: see there.
+  // Pairs with the fence in Enter: see there.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   uint64_t oldest = ~uint64_t{0};
   for (const PinSlot* slot = slots_.load(std::memory_order_acquire); slot != nullptr; slot = slot->next) {
@@ -56,11 +56,14 @@ bool Reclaimer::OthersPinned(const PinSlot* self) const {
 }
 
 bool Reclaimer::CloseGate(const PinSlot* self, uint64_t bound_nanos) {
-  // seq_cst, and the fence in OthersPinned: a thread that entered without seeing the gate is seen here.
-  gate_.store(true, std::memory_order_seq_cst);
-  uint64_t give_up = os::NowNanos() + bound_nanos;
+  // Pairs, through the fence in OthersPinned, with Enter: a thread that entered without seeing the gate is seen here.
+  gate_.store(true, std::memory_order_relaxed);
+  gate_closings_++;
+  uint64_t give_up = 0;
   while (OthersPinned(self)) {
-    if (os::NowNanos() > give_up) {
+    uint64_t now = os::NowNanos();
+    if (give_up == 0) give_up = now + bound_nanos;
+    if (now >= give_up) {
       OpenGate();
       return false;
     }
@@ -69,18 +72,33 @@ bool Reclaimer::CloseGate(const PinSlot* self, uint64_t bound_nanos) {
   return true;
 }
 
-void Reclaimer::OpenGate() { gate_.store(false, std::memory_order_release); }
+void Reclaimer::OpenGate() {
+  // Release: pairs with the acquire loads in Enter and WaitForGate; who comes in sees what was written meanwhile.
+  if (--gate_closings_ == 0) gate_.store(false, std::memory_order_release);
+}
+
+void Reclaimer::RaiseCodeEpoch() {
+  // Release: a thread that sees the new number sees the bytes. With the fence in OthersPinned, which is asked next, a
+  // thread that enters either sees it or is seen.
+  code_epoch_.store(code_epoch_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+}
 
 void Reclaimer::WaitForGate() const {
   while (gate_.load(std::memory_order_acquire)) std::this_thread::yield();
 }
 
-void Reclaimer::Retire(Retired retired, uint64_t bytes) {
+void Reclaimer::Retire(const Retired& retired, uint64_t bytes) {
+  waiting_.push_back({retired, bytes});
+  unstamped_++;
+  retired_bytes_ += bytes;
+}
+
+void Reclaimer::Stamp() {
+  if (unstamped_ == 0) return;
   // A pin that loads the epoch after this increment synchronises with it, and so finds what was published before.
   // Pins of the same epoch may not have: they count as older (Reclaim compares with <).
-  retired.stamp = epoch_.fetch_add(1, std::memory_order_seq_cst);
-  waiting_.push_back({retired, bytes});
-  retired_bytes_ += bytes;
+  uint64_t stamp = epoch_.fetch_add(1, std::memory_order_acq_rel);
+  for (; unstamped_ != 0; unstamped_--) waiting_[waiting_.size() - unstamped_].retired.stamp = stamp;
 }
 
 }  // namespace jit_arena

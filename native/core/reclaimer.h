@@ -10,7 +10,9 @@
 #include <deque>
 #include <mutex>
 
+#include "arch/arch.h"
 #include "base/status.h"
+#include "base/test_point.h"
 #include "core/span_table.h"
 
 namespace jit_arena {
@@ -19,6 +21,7 @@ namespace jit_arena {
 struct alignas(128) PinSlot {
   // 0: not pinned. Otherwise the epoch at which the outermost pin began.
   std::atomic<uint64_t> epoch{0};
+  uint64_t code_epoch = 0;  // code that this thread's core has synchronised with; the owning thread's
   uint32_t depth = 0;       // nested pins; read by the owning thread only
   bool attached = false;    // under the Reclaimer's list lock
   PinSlot* next = nullptr;  // set once, before the slot is in the list
@@ -47,13 +50,21 @@ class Reclaimer {
     if (slot.depth++ != 0) return;  // a nested pin keeps the outer epoch
     for (;;) {
       uint64_t now = epoch_.load(std::memory_order_acquire);
-      // The exchange is a full fence: it pairs with the fence in OldestPin and in CloseGate. Either they see this
-      // pin, or this thread sees what they published before they looked.
-      slot.epoch.exchange(now, std::memory_order_seq_cst);
-      if (!gate_.load(std::memory_order_acquire)) return;
+      TestPoint(TestPointId::kEnterHasEpoch);
+      slot.epoch.store(now, std::memory_order_relaxed);
+      // Pairs with the fence in OldestPin, OthersPinned and RaiseCodeEpoch. Either they see this pin, or this thread
+      // sees what they published before they looked: the closed gate, the code epoch, a new entry.
+      std::atomic_thread_fence(std::memory_order_seq_cst);
+      TestPoint(TestPointId::kEnterHasPin);
+      if (!gate_.load(std::memory_order_acquire)) break;
       slot.epoch.store(0, std::memory_order_release);
       WaitForGate();
     }
+    // Code that was written while this thread was not pinned: no barrier reached it then.
+    uint64_t code = code_epoch_.load(std::memory_order_acquire);
+    if (slot.code_epoch == code) return;
+    slot.code_epoch = code;
+    arch::SynchroniseThisCore();
   }
   void Leave(PinSlot& slot) {
     // Release: pairs with OldestPin's acquire; what the thread did under its pin happened before the reclaiming.
@@ -67,20 +78,26 @@ class Reclaimer {
   bool AnyPinned() const { return OthersPinned(nullptr); }
 
   // New outermost pins wait; returns true when nobody but `self` is pinned any more, false after `bound_nanos`, with
-  // the gate open again. OpenGate ends it.
+  // the gate as before. OpenGate ends it. Nests: the gate is open again when each closing has been ended.
   bool CloseGate(const PinSlot* self, uint64_t bound_nanos);
   void OpenGate();
 
-  // What was published before the call (a cleared entry, a new address) is what later pins find; `retired` is what
-  // only pins up to now may still use. Its stamp is set here.
-  void Retire(Retired retired, uint64_t bytes);
+  // After code has been written and before it is published: threads that pin from now on synchronise their own cores.
+  // Those that are pinned (OthersPinned, asked after this) need a barrier.
+  void RaiseCodeEpoch();
 
-  // Hands everything that is due to visit(const Retired&).
+  // `retired` is what only pins up to now may still use, since nothing that is published leads to it any more (a
+  // cleared entry, a new address). It waits for Stamp.
+  void Retire(const Retired& retired, uint64_t bytes);
+  // Dates all that has been retired since the last call: one epoch for the batch.
+  void Stamp();
+
+  // Hands everything that is due and stamped to visit(const Retired&).
   template <class Visit>
   void Reclaim(Visit visit) {
     if (waiting_.empty()) return;
     uint64_t oldest = OldestPin();
-    while (!waiting_.empty() && waiting_.front().retired.stamp < oldest) {
+    while (waiting_.size() > unstamped_ && waiting_.front().retired.stamp < oldest) {
       Waiting due = waiting_.front();
       waiting_.pop_front();
       retired_bytes_ -= due.bytes;
@@ -91,7 +108,8 @@ class Reclaimer {
   uint64_t retired_bytes() const { return retired_bytes_; }
   uint64_t epoch() const { return epoch_.load(std::memory_order_relaxed); }
   size_t MetadataBytes() const {
-    return sizeof *this + waiting_.size() * sizeof(Waiting) + slot_count_ * sizeof(PinSlot);
+    return sizeof *this + waiting_.size() * sizeof(Waiting) +
+           slot_count_.load(std::memory_order_relaxed) * sizeof(PinSlot);
   }
 
  private:
@@ -104,13 +122,37 @@ class Reclaimer {
   void WaitForGate() const;
 
   alignas(128) std::atomic<uint64_t> epoch_{1};
-  alignas(128) std::atomic<bool> gate_{false};
-  std::mutex slots_lock_;  // for Attach and Detach
+  std::atomic<uint64_t> code_epoch_{0};
+  std::atomic<bool> gate_{false};
+  alignas(128) uint32_t gate_closings_ = 0;  // that have not been ended
+  std::mutex slots_lock_;                    // for Attach and Detach
   // Slots are added at the front and stay, so that the list is walked without the lock.
   std::atomic<PinSlot*> slots_{nullptr};
   std::deque<Waiting> waiting_;  // stamps ascend
+  size_t unstamped_ = 0;         // of waiting_, at its end
   uint64_t retired_bytes_ = 0;
-  size_t slot_count_ = 0;
+  std::atomic<size_t> slot_count_{0};  // relaxed: a figure
+};
+
+// A gate that is closed as long as this lives. Under the arena's lock.
+class ClosedGate {
+ public:
+  ClosedGate() = default;
+  ~ClosedGate() {
+    if (closed()) reclaimer_->OpenGate();
+  }
+  ClosedGate(const ClosedGate&) = delete;
+  ClosedGate& operator=(const ClosedGate&) = delete;
+
+  // True when it is closed and nobody but `self` is pinned: see Reclaimer::CloseGate.
+  bool Close(Reclaimer& reclaimer, const PinSlot* self, uint64_t bound_nanos) {
+    if (!closed() && reclaimer.CloseGate(self, bound_nanos)) reclaimer_ = &reclaimer;
+    return closed();
+  }
+  bool closed() const { return reclaimer_ != nullptr; }
+
+ private:
+  Reclaimer* reclaimer_ = nullptr;
 };
 
 }  // namespace jit_arena

@@ -8,7 +8,7 @@
 namespace jit_arena {
 
 const char* ZoneName(Zone zone) {
-  static const char* const kNames[kZones] = {"code", "fixed-code", "data", "fixed-data", "state"};
+  static const char* const kNames[kZones] = {"code", "fixed-code", "data", "fixed-data", "state", "fixed-state"};
   return kNames[static_cast<int>(zone)];
 }
 

@@ -14,8 +14,8 @@ namespace jit_arena {
 
 // What a slab is for. Executors that never move have slabs of their own, so that they cannot keep a slab from being
 // evacuated.
-enum class Zone : uint8_t { kCode, kFixedCode, kData, kFixedData, kState };
-inline constexpr int kZones = 5;
+enum class Zone : uint8_t { kCode, kFixedCode, kData, kFixedData, kState, kFixedState };
+inline constexpr int kZones = 6;
 const char* ZoneName(Zone zone);
 
 class Slab {

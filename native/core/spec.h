@@ -37,6 +37,22 @@ struct RelocSpec {
   uint32_t target_offset = 0;
 };
 
+// Whether a field holds an address of the executor's own state span. (Of another's, it may: then it is taken for one.)
+inline bool MovesWithState(const RelocSpec& reloc) {
+  switch (reloc.target_kind) {
+    case TargetKind::kOwnState:
+    case TargetKind::kExit:
+    case TargetKind::kValid:
+    case TargetKind::kWarm:
+      return true;
+    case TargetKind::kExecutor:
+    case TargetKind::kBatchMember:
+      return reloc.target_section == Section::kState;
+    default:
+      return false;
+  }
+}
+
 // Sizes and alignments by Section. Bytes may be null: the section is then zero.
 struct ExecutorSpec {
   const uint8_t* bytes[kSections] = {};

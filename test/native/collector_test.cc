@@ -188,7 +188,7 @@ TEST(collector_fills_emptied_slabs_before_it_commits_new_ones) {
   CHECK(slabs >= 6);
   rig.memory->ClearLog();
   rig.Collect();
-  CHECK(Commits(*rig.memory) <= 1);
+  CHECK(Commits(*rig.memory, "commit code") <= 1);
   CHECK(rig.arena->Stats().slabs < slabs);
   CHECK(Commits(*rig.memory, "decommit") >= 2);
 }

@@ -18,6 +18,12 @@ constexpr uint64_t kMillisecond = 1'000'000;
 
 Retired Number(uint32_t number) { return {{number, 0, 0}, number, 0}; }
 
+// A batch of one.
+void RetireAlone(Reclaimer& reclaimer, const Retired& retired, uint64_t bytes) {
+  reclaimer.Retire(retired, bytes);
+  reclaimer.Stamp();
+}
+
 // The numbers of what is due now, in the order in which it is handed out.
 std::vector<uint32_t> Reclaim(Reclaimer& reclaimer) {
   std::vector<uint32_t> numbers;
@@ -33,8 +39,8 @@ TEST(reclaimer_reclaims_at_once_when_nobody_is_pinned) {
   Reclaimer reclaimer;
   PinSlot* slot = reclaimer.Attach();
   CHECK(Reclaim(reclaimer).empty());
-  reclaimer.Retire(Number(1), 16);
-  reclaimer.Retire(Number(2), 32);
+  RetireAlone(reclaimer, Number(1), 16);
+  RetireAlone(reclaimer, Number(2), 32);
   CHECK_EQ(reclaimer.retired_bytes(), 48);
   CHECK(Reclaim(reclaimer) == (Numbers{1, 2}));
   CHECK_EQ(reclaimer.retired_bytes(), 0);
@@ -46,7 +52,7 @@ TEST(reclaimer_waits_for_pins_that_are_older) {
   Reclaimer reclaimer;
   PinSlot* slot = reclaimer.Attach();
   reclaimer.Enter(*slot);
-  reclaimer.Retire(Number(1), 16);
+  RetireAlone(reclaimer, Number(1), 16);
   CHECK(Reclaim(reclaimer).empty());
   CHECK_EQ(reclaimer.retired_bytes(), 16);
   reclaimer.Leave(*slot);
@@ -56,25 +62,79 @@ TEST(reclaimer_waits_for_pins_that_are_older) {
 TEST(reclaimer_a_pin_of_the_same_epoch_counts_as_older) {
   Reclaimer reclaimer;
   PinSlot* slot = reclaimer.Attach();
-  reclaimer.Retire(Number(1), 16);
+  RetireAlone(reclaimer, Number(1), 16);
   reclaimer.Enter(*slot);
   // The pin has the epoch with which the next retirement is stamped: it may still hold the old entry.
   uint64_t pinned = slot->epoch.load();
   CHECK_EQ(pinned, reclaimer.epoch());
-  reclaimer.Retire(Number(2), 16);
+  RetireAlone(reclaimer, Number(2), 16);
   CHECK(Reclaim(reclaimer) == Numbers{1});
   CHECK(Reclaim(reclaimer).empty());
   reclaimer.Leave(*slot);
   CHECK(Reclaim(reclaimer) == Numbers{2});
 }
 
+TEST(reclaimer_dates_a_batch_as_one) {
+  Reclaimer reclaimer;
+  PinSlot* slot = reclaimer.Attach();
+  uint64_t epoch = reclaimer.epoch();
+  reclaimer.Retire(Number(1), 16);
+  reclaimer.Retire(Number(2), 16);
+  CHECK(Reclaim(reclaimer).empty());  // not before it is stamped
+  reclaimer.Enter(*slot);
+  reclaimer.Stamp();
+  reclaimer.Stamp();  // nothing new
+  CHECK_EQ(reclaimer.epoch(), epoch + 1);
+  CHECK(Reclaim(reclaimer).empty());
+  reclaimer.Leave(*slot);
+  CHECK(Reclaim(reclaimer) == (Numbers{1, 2}));
+}
+
+TEST(reclaimer_raises_the_code_epoch_for_those_who_enter_later) {
+  Reclaimer reclaimer;
+  PinSlot* slot = reclaimer.Attach();
+  reclaimer.Enter(*slot);
+  uint64_t before = slot->code_epoch;
+  reclaimer.RaiseCodeEpoch();
+  CHECK_EQ(slot->code_epoch, before);
+  reclaimer.Leave(*slot);
+  reclaimer.Enter(*slot);
+  CHECK_EQ(slot->code_epoch, before + 1);
+  reclaimer.Leave(*slot);
+}
+
+TEST(gate_closings_nest) {
+  Reclaimer reclaimer;
+  PinSlot *inside = reclaimer.Attach(), *own = reclaimer.Attach();
+  {
+    ClosedGate outer;
+    CHECK(outer.Close(reclaimer, own, 0));
+    {
+      ClosedGate inner;
+      CHECK(inner.Close(reclaimer, own, 0));
+    }
+    std::atomic<bool> entered{false};
+    std::thread thread([&] {
+      reclaimer.Enter(*inside);
+      entered = true;
+      reclaimer.Leave(*inside);
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    CHECK(!entered);  // the end of the inner closing has not opened it
+    outer.~ClosedGate();
+    new (&outer) ClosedGate;
+    thread.join();
+    CHECK(entered);
+  }
+}
+
 TEST(reclaimer_does_not_wait_for_pins_that_are_younger) {
   Reclaimer reclaimer;
   PinSlot* slot = reclaimer.Attach();
-  reclaimer.Retire(Number(1), 16);
-  reclaimer.Retire(Number(2), 16);
+  RetireAlone(reclaimer, Number(1), 16);
+  RetireAlone(reclaimer, Number(2), 16);
   reclaimer.Enter(*slot);
-  reclaimer.Retire(Number(3), 16);
+  RetireAlone(reclaimer, Number(3), 16);
   CHECK(Reclaim(reclaimer) == (Numbers{1, 2}));
   reclaimer.Leave(*slot);
   reclaimer.Enter(*slot);  // another pin, younger than all
@@ -87,7 +147,7 @@ TEST(reclaimer_nested_pins_keep_the_outer_epoch) {
   PinSlot* slot = reclaimer.Attach();
   reclaimer.Enter(*slot);
   uint64_t outer = slot->epoch.load();
-  reclaimer.Retire(Number(1), 16);
+  RetireAlone(reclaimer, Number(1), 16);
   reclaimer.Enter(*slot);
   CHECK_EQ(slot->epoch.load(), outer);
   CHECK(Reclaim(reclaimer).empty());
@@ -105,7 +165,7 @@ TEST(reclaimer_the_oldest_of_several_pins_decides) {
   for (PinSlot*& slot : slots) slot = reclaimer.Attach();
   for (uint32_t i = 0; i < 3; i++) {
     reclaimer.Enter(*slots[i]);
-    reclaimer.Retire(Number(i + 1), 16);
+    RetireAlone(reclaimer, Number(i + 1), 16);
   }
   reclaimer.Leave(*slots[1]);
   CHECK(Reclaim(reclaimer).empty());
@@ -243,7 +303,7 @@ TEST(reclaimer_nothing_is_reclaimed_while_a_thread_uses_it) {
       objects[next].canary = kAlive;
       uint32_t old = static_cast<uint32_t>(current.load() - objects.data());
       current.store(&objects[next], std::memory_order_release);
-      reclaimer.Retire({{0, 0, 0}, old, 0}, 16);
+      RetireAlone(reclaimer, {{0, 0, 0}, old, 0}, 16);
       replaced++;
     }
     reclaimer.Reclaim([&](const Retired& retired) {
@@ -318,7 +378,7 @@ uint64_t CountMisses(uint64_t rounds, uint64_t enough, EnterPin enter) {
     delay(&random);
     delay(&random);
     entry.value.store(round, std::memory_order_release);
-    reclaimer.Retire(Number(1), 16);
+    RetireAlone(reclaimer, Number(1), 16);
     bool reclaimed = !Reclaim(reclaimer).empty();
     wait_for(looked, round);
     misses += seen != round && reclaimed;

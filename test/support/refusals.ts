@@ -25,6 +25,8 @@ export function makeWorld(): World {
   const spec = (name: string) => ({ code: eight(), data: eight(), state: eight(), name });
   const stale = arena.install(spec('stale'));
   stale.free();
+  // Every zone has its slab, so that what is refused needs no new one.
+  arena.install({ ...spec('immovable'), movable: false });
   const frozen = arena.install(spec('frozen'));
   const [draft, other] = [arena.allocate(spec('draft')), arena.allocate(spec('other'))];
   return { arena, frozen, draft, other, stale, foreign: new Arena({ maxBytes: 4 << 20 }).install(spec('foreign')) };
