@@ -228,7 +228,7 @@ class Arena {
   static Status Forked();
   static void TakeKind(Executor& executor, const ExecutorSpec& spec);
   Status CheckSpec(const ExecutorSpec& spec, ExecutorId id) const;
-  Result<uint32_t> AddExecutor(const ExecutorSpec& spec);
+  uint32_t AddExecutor(const ExecutorSpec& spec);
   Result<Executor*> FindExecutor(ExecutorId id);
   // Freezes the executors of batch_, whose records and specs (as many) have passed their checks; all or none.
   Status Publish(const ExecutorSpec* specs, const PinSlot* self);

@@ -126,7 +126,14 @@ class ExecutorTable {
     return MakeId(index, executors_[index].generation.load(std::memory_order_relaxed));
   }
   // Null when the id names no executor that is writable or frozen.
-  Executor* Find(ExecutorId id);
+  Executor* Find(ExecutorId id) {
+    uint32_t index = IndexOf(id);
+    if (index == 0 || index >= executors_.size()) return nullptr;
+    Executor& executor = executors_[index];
+    if (executor.generation.load(std::memory_order_relaxed) != GenerationOf(id)) return nullptr;
+    bool there = executor.State() == ExecutorState::kWritable || executor.State() == ExecutorState::kFrozen;
+    return there ? &executor : nullptr;
+  }
 
   // One past the highest index ever used.
   uint32_t size() const { return executors_.size(); }

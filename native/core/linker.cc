@@ -290,6 +290,7 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
 }
 
 Status Linker::Open(WriteScope& scope, uint32_t index) const {
+  if (!scope.MustOpen()) return Status::Ok();
   const Executor& executor = table_[index];
   if (Status failed = scope.Open(executor.code_span)) return failed;
   if (executor.data_span != 0)
