@@ -145,7 +145,7 @@ Status Arena::CheckSpec(const ExecutorSpec& spec, ExecutorId id) const {
       return ExecutorError(
           ErrorCode::kBounds, id,
           Format("entry %u at offset %u lies outside the %u bytes of code", i, spec.entries[i], spec.sizes[0]));
-  return linker_.CheckShape(spec, id);
+  return spec.reloc_count == 0 ? Status::Ok() : linker_.CheckShape(spec, id);
 }
 
 // What kind of executor the relocs make of it; looked at again when relocs are added.

@@ -53,8 +53,8 @@ struct LockedExecutor {
   uint32_t has_flags : 1 = 0;       // has a valid and a warm byte in its state span
   uint32_t makes_progress : 1 = 0;  // a chain of links through it gets somewhere
   uint32_t immortal : 1 = 0;        // the host's hot stub: not freed before the arena
-  // Every bit up to the end has a name: else clearing a record would load what it must not change, and that load would wait for the
-  // stores before it, to single bytes of the record and to cold memory.
+  // Every bit up to the end has a name: else clearing a record would load what it must not change, and that load would
+  // wait for the stores before it, to single bytes of the record and to cold memory.
   uint32_t state_align_log2 : 4 = 0;
   uint16_t exit_count = 0;
   uint8_t state : 2 = 0;

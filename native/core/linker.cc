@@ -44,7 +44,6 @@ void Linker::SortRelocs(const ExecutorSpec& spec) const {
 }
 
 Status Linker::CheckShape(const ExecutorSpec& spec, ExecutorId id) const {
-  if (spec.reloc_count == 0) return Status::Ok();
   SortRelocs(spec);
   const RelocSpec* previous = nullptr;
   uint32_t previous_end = 0;
