@@ -28,6 +28,8 @@ bool HasMemory(size_t bytes) {
   return memory != nullptr;
 }
 
+Status NoMemoryForTables() { return Error{ErrorCode::kNoMemory, "no memory for the arena's tables"}; }
+
 // Names the position of the executor in the caller's list, where there is a list.
 Status WithIndex(Status failed, uint32_t position, uint32_t count) {
   if (count > 1) failed.error().index = position;
@@ -143,7 +145,7 @@ Status Arena::CheckSpec(const ExecutorSpec& spec, ExecutorId id) const {
       return ExecutorError(
           ErrorCode::kBounds, id,
           Format("entry %u at offset %u lies outside the %u bytes of code", i, spec.entries[i], spec.sizes[0]));
-  return linker_.CheckShape(spec, id);
+  return spec.reloc_count == 0 ? Status::Ok() : linker_.CheckShape(spec, id);
 }
 
 // What kind of executor the relocs make of it; looked at again when relocs are added.
@@ -162,10 +164,10 @@ void Arena::TakeKind(Executor& executor, const ExecutorSpec& spec) {
   executor.evictable = spec.evictable >= 0 ? spec.evictable != 0 : executor.trace || warm;
 }
 
-// A table record for a spec that has passed its checks.
-Result<uint32_t> Arena::AddExecutor(const ExecutorSpec& spec) {
+// A table record for a spec that has passed its checks; 0 when there is no memory for it.
+uint32_t Arena::AddExecutor(const ExecutorSpec& spec) {
   uint32_t index = table_.Add();
-  if (index == 0) return Error{ErrorCode::kNoMemory, "no memory for the arena's tables"};
+  if (index == 0) return 0;
   Executor& executor = table_[index];
   executor.code_bytes = spec.sizes[0];
   executor.data_bytes = spec.sizes[1];
@@ -223,9 +225,9 @@ Result<ExecutorId> Arena::Allocate(const ExecutorSpec& spec) {
   for (int section = 0; section < kSections; section++)
     if (spec.bytes[section] != nullptr) staged_bytes += spec.sizes[section];
   if (!HasMemory(staged_bytes)) return Error{ErrorCode::kNoMemory, "no memory to stage the executor in"};
-  Result<uint32_t> index = AddExecutor(spec);
-  if (!index.ok()) return std::move(index.status());
-  Staged& staged = staged_[index.value()];
+  uint32_t index = AddExecutor(spec);
+  if (index == 0) return NoMemoryForTables();
+  Staged& staged = staged_[index];
   for (int section = 0; section < kSections; section++) {
     staged.sizes[section] = spec.sizes[section];
     staged.aligns[section] = spec.aligns[section];
@@ -237,7 +239,7 @@ Result<ExecutorId> Arena::Allocate(const ExecutorSpec& spec) {
   staged.exit_count = spec.exit_count;
   staged.evictable = spec.evictable;
   AfterCall();
-  return table_.IdOf(index.value());
+  return table_.IdOf(index);
 }
 
 Status Arena::Write(ExecutorId id, Section section, uint32_t offset, const uint8_t* bytes, uint32_t count) {
@@ -351,8 +353,9 @@ void Arena::Count(const Executor& executor, int sign) {
 
 Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
   uint32_t count = static_cast<uint32_t>(batch_.size());
-  checks_.resize(count);
+  checks_.assign(count, 0);
   uint32_t checked = 0;
+  bool has_relocs = false;
   ClosedGate gate;
   Status failed = CloseGateToWrite(gate, self);
 
@@ -360,18 +363,21 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
   for (uint32_t i = 0; i < count && failed.ok(); i++) {
     failed = Place(batch_[i], specs[i]);
     if (!failed.ok()) failed = WithIndex(std::move(failed), i, count);
+    has_relocs |= specs[i].reloc_count != 0;
   }
   // Check: every reloc of all of them.
-  for (uint32_t index : batch_) table_[index].marked = 1;
-  linker_.BeginFreeze();
-  for (; checked < count && failed.ok(); checked++) {
-    Result<size_t> check = linker_.Check(batch_[checked], specs[checked], batch_);
-    if (check.ok())
-      checks_[checked] = check.value();
-    else
-      failed = WithIndex(std::move(check.status()), checked, count);
+  if (has_relocs) {
+    for (uint32_t index : batch_) table_[index].marked = 1;
+    linker_.BeginFreeze();
+    for (; checked < count && failed.ok(); checked++) {
+      Result<size_t> check = linker_.Check(batch_[checked], specs[checked], batch_);
+      if (check.ok())
+        checks_[checked] = check.value();
+      else
+        failed = WithIndex(std::move(check.status()), checked, count);
+    }
+    for (uint32_t index : batch_) table_[index].marked = 0;
   }
-  for (uint32_t index : batch_) table_[index].marked = 0;
 
   // Commit: from the first write on nothing can fail.
   if (failed.ok()) {
@@ -457,11 +463,10 @@ Status Arena::Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids
       failed = WithIndex(std::move(failed), i, count);
       break;
     }
-    Result<uint32_t> index = AddExecutor(specs[i]);
-    if (index.ok())
-      batch_.push_back(index.value());
+    if (uint32_t index = AddExecutor(specs[i]))
+      batch_.push_back(index);
     else
-      failed = std::move(index.status());
+      failed = NoMemoryForTables();
   }
   if (failed.ok()) failed = Publish(specs, self);
   if (failed.ok()) {
@@ -511,18 +516,20 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
   Status failed;
   uint32_t marked = 0;
   for (; marked < count; marked++) {
-    Result<Executor*> found = FindExecutor(ids[marked]);
-    if (!found.ok())
-      failed = std::move(found.status());
-    else if (found.value()->marked)
+    Executor* found = table_.Find(ids[marked]);
+    if (found == nullptr)
+      failed = std::move(FindExecutor(ids[marked]).status());
+    else if (found->marked)
       failed = ExecutorError(ErrorCode::kDuplicateExecutor, ids[marked],
                              Format("executor %llu is named twice", Wide(ids[marked])));
-    else if (found.value()->immortal)
+    else if (found->immortal)
       failed = ExecutorError(
           ErrorCode::kImmortal, ids[marked],
           Format("executor %llu is or was the hot stub and lives as long as the arena", Wide(ids[marked])));
     if (!failed.ok()) break;
-    found.value()->marked = 1;
+    found->marked = 1;
+    if (uint64_t entry = found->entry.load(std::memory_order_relaxed); entry != 0)
+      space_.PrefetchForFree(found->code_span, entry);
   }
   uint32_t position = marked;
   for (uint32_t i = 0; i < count && failed.ok(); i++) {

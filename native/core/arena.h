@@ -2,6 +2,7 @@
 // space where.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -236,7 +237,7 @@ class Arena {
   static Status Forked();
   static void TakeKind(Executor& executor, const ExecutorSpec& spec);
   Status CheckSpec(const ExecutorSpec& spec, ExecutorId id) const;
-  Result<uint32_t> AddExecutor(const ExecutorSpec& spec);
+  uint32_t AddExecutor(const ExecutorSpec& spec);
   Result<Executor*> FindExecutor(ExecutorId id);
   // Freezes the executors of batch_, whose records and specs (as many) have passed their checks; all or none.
   Status Publish(const ExecutorSpec* specs, const PinSlot* self);
@@ -252,7 +253,13 @@ class Arena {
   Status Retire(const ExecutorId* ids, uint32_t count);
   // One pass of the clock: cold executors die, warm ones are looked at again the next time.
   std::vector<ExecutorId> EvictCold();
-  SizeClass& SizeClassOf(const Executor& executor);
+  SizeClass& SizeClassOf(const Executor& executor) {
+    uint64_t bytes = uint64_t{executor.code_bytes} + executor.data_bytes;
+    size_t position = static_cast<size_t>(std::bit_width((bytes - 1) / 64));
+    if (position >= stats_.size_classes.size()) AddSizeClasses(position + 1);
+    return stats_.size_classes[position];
+  }
+  void AddSizeClasses(size_t count);
   void Reclaim(const PinSlot* self);
   Status ReclaimForFreeze(const PinSlot* self);
   void Synchronise(const PinSlot* self);

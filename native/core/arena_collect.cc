@@ -1,6 +1,5 @@
 // Collecting: cold executors die, live ones move together.
 #include <algorithm>
-#include <bit>
 
 #include "core/arena.h"
 
@@ -76,15 +75,12 @@ std::vector<ExecutorId> Arena::EvictCold() {
 }
 
 // Classes double from 64 bytes on, as far as there are executors.
-SizeClass& Arena::SizeClassOf(const Executor& executor) {
-  uint64_t bytes = uint64_t{executor.code_bytes} + executor.data_bytes;
-  size_t position = static_cast<size_t>(std::bit_width((bytes - 1) / 64));
-  while (stats_.size_classes.size() <= position) {
+void Arena::AddSizeClasses(size_t count) {
+  while (stats_.size_classes.size() < count) {
     SizeClass size_class{};
     size_class.up_to = uint64_t{64} << stats_.size_classes.size();
     stats_.size_classes.push_back(size_class);
   }
-  return stats_.size_classes[position];
 }
 
 }  // namespace jit_arena

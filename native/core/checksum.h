@@ -23,19 +23,25 @@ inline uint64_t Checksum(uint64_t seed, const uint8_t* bytes, size_t count) {
   uint64_t a = seed ^ 0x5d0b6c92f1e3a84b, b = seed ^ 0xc86f13a7295be4d1, c = seed ^ 0x1f94e7d35a60b8cf,
            d = seed ^ 0x72ad48c60e9b35f3;
   const uint8_t* end = bytes + count;
-  for (; end - bytes >= 64; bytes += 64) {
-    a = step(a, bytes);
-    b = step(b, bytes + 16);
-    c = step(c, bytes + 32);
-    d = step(d, bytes + 48);
-  }
-  for (; end - bytes >= 16; bytes += 16) a = step(a, bytes);
-  if (bytes != end && count >= 16) {
-    b = step(b, end - 16);  // once more some bytes that are in already
-  } else if (bytes != end) {
-    uint64_t words[2] = {};
-    std::memcpy(words, bytes, static_cast<size_t>(end - bytes));
-    b = fold(b, words[0], words[1]);
+  auto step_all = [&](const uint8_t* from) {
+    a = step(a, from);
+    b = step(b, from + 16);
+    c = step(c, from + 32);
+    d = step(d, from + 48);
+  };
+  // A tail counts together with bytes before it, which are in already: one exit that cannot be foreseen, not three.
+  if (count >= 64) {
+    for (; end - bytes > 64; bytes += 64) step_all(bytes);
+    step_all(end - 64);
+  } else {
+    for (; end - bytes > 16; bytes += 16) a = step(a, bytes);
+    if (count >= 16) {
+      b = step(b, end - 16);
+    } else {
+      uint64_t words[2] = {};
+      std::memcpy(words, bytes, count);
+      b = fold(b, words[0], words[1]);
+    }
   }
   return fold(fold(a, b, c), d, count);
 }

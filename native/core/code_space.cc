@@ -307,11 +307,17 @@ std::string CodeSpace::FindBrokenRule() const {
     holes += spans_[slab.head()].hole_granules != 0;
     slab.ForEachSpan([&](SpanId id) { holes += spans_[id].hole_granules != 0; });
   });
-  for (const HoleBins& bins : bins_)
+  for (const HoleBins& bins : bins_) {
+    SpanId last = 0;
+    int last_bin = -1;
     bins.ForEach([&](SpanId before, int bin) {
       binned++;
+      if (bin == last_bin && spans_[before].hole_previous != last && broken.empty()) broken = "a bin's list is torn";
+      last = before;
+      last_bin = bin;
       if (HoleBins::BinOf(spans_[before].hole_granules) != bin && broken.empty()) broken = "a hole is in the wrong bin";
     });
+  }
   if (broken.empty() && holes != binned) broken = "a hole is in no bin";
   if (broken.empty() && count != slab_count_) broken = "the count of slabs is wrong";
   return broken;

@@ -37,15 +37,6 @@ void ExecutorTable::Recycle(uint32_t index) {
   free_ = index;
 }
 
-Executor* ExecutorTable::Find(ExecutorId id) {
-  uint32_t index = IndexOf(id);
-  if (index == 0 || index >= executors_.size()) return nullptr;
-  Executor& executor = executors_[index];
-  if (executor.generation.load(std::memory_order_relaxed) != GenerationOf(id)) return nullptr;
-  bool there = executor.State() == ExecutorState::kWritable || executor.State() == ExecutorState::kFrozen;
-  return there ? &executor : nullptr;
-}
-
 void ExecutorTable::FreeKept(Executor& executor) {
   std::free(executor.kept_heap);
   kept_heap_bytes_ -= executor.kept_bytes;

@@ -47,14 +47,14 @@ struct LockedExecutor {
   uint32_t state_bytes = 0;
   uint32_t inbound = 0;   // first reference whose target this is (core/linker.h)
   uint32_t outbound = 0;  // first reference whose source this is
-  uint32_t checksum = 0;  // of code and data in normal form
+  uint32_t checksum = 0;  // of the spans of code and data, in normal form
   uint32_t kept_bytes : 24 = 0;
   uint32_t trace : 1 = 0;           // follows the trace ABI: has exits, or jumps to the done stub
   uint32_t has_flags : 1 = 0;       // has a valid and a warm byte in its state span
   uint32_t makes_progress : 1 = 0;  // a chain of links through it gets somewhere
   uint32_t immortal : 1 = 0;        // the host's hot stub: not freed before the arena
-  // No bit stands between the fields: else clearing a record would have to load it, and that load would wait until the
-  // stores before it, which went to single bytes of it and to cold memory, have all reached the cache.
+  // Every bit up to the end has a name: else clearing a record would load what it must not change, and that load would
+  // wait for the stores before it, to single bytes of the record and to cold memory.
   uint32_t state_align_log2 : 4 = 0;
   uint16_t exit_count = 0;
   uint8_t state : 2 = 0;
@@ -126,7 +126,14 @@ class ExecutorTable {
     return MakeId(index, executors_[index].generation.load(std::memory_order_relaxed));
   }
   // Null when the id names no executor that is writable or frozen.
-  Executor* Find(ExecutorId id);
+  Executor* Find(ExecutorId id) {
+    uint32_t index = IndexOf(id);
+    if (index == 0 || index >= executors_.size()) return nullptr;
+    Executor& executor = executors_[index];
+    if (executor.generation.load(std::memory_order_relaxed) != GenerationOf(id)) return nullptr;
+    bool there = executor.State() == ExecutorState::kWritable || executor.State() == ExecutorState::kFrozen;
+    return there ? &executor : nullptr;
+  }
 
   // One past the highest index ever used.
   uint32_t size() const { return executors_.size(); }

@@ -2,6 +2,8 @@
 
 #include <bit>
 
+#include "base/bits.h"
+
 namespace jit_arena {
 
 void HoleBins::Insert(SpanId before) {
@@ -25,9 +27,12 @@ void HoleBins::Remove(SpanId before) {
     return;
   }
   // The new first hole's node, which is in no cache as a rule, need not be written: what stands before the first is
-  // never looked at.
+  // never looked at. But it is the next to be found.
   head = node.hole_next;
-  if (head != 0) return;
+  if (head != 0) {
+    Prefetch(&spans_[head]);
+    return;
+  }
   nonempty_[bin / 64] &= ~(uint64_t{1} << (bin % 64));
   if (nonempty_[bin / 64] == 0) words_ &= ~(uint64_t{1} << (bin / 64));
 }

@@ -44,7 +44,6 @@ void Linker::SortRelocs(const ExecutorSpec& spec) const {
 }
 
 Status Linker::CheckShape(const ExecutorSpec& spec, ExecutorId id) const {
-  if (spec.reloc_count == 0) return Status::Ok();
   SortRelocs(spec);
   const RelocSpec* previous = nullptr;
   uint32_t previous_end = 0;
@@ -290,6 +289,7 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
 }
 
 Status Linker::Open(WriteScope& scope, uint32_t index) const {
+  if (!scope.MustOpen()) return Status::Ok();
   const Executor& executor = table_[index];
   if (Status failed = scope.Open(executor.code_span)) return failed;
   if (executor.data_span != 0)
@@ -302,14 +302,10 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
   kept_writer_.Clear();
   const Checked* next = checked_.data() + check;
   const Checked* end = next + spec.reloc_count;
-  uint64_t sum = 0;  // of code and data in normal form
   // Copies one section's bytes and inserts its fields, in normal form where a move may change them.
   auto write = [&](Section section, uint8_t* to, uint32_t sites_before, bool known_zero) {
     const uint8_t* bytes = spec.bytes[static_cast<int>(section)];
     uint32_t count = spec.sizes[static_cast<int>(section)];
-    bool has_fields = next < end && next->section == section;
-    // The same bytes as at `to`, but these need not wait for memory that is not in the cache.
-    if (bytes != nullptr && !has_fields) sum = Checksum(sum, bytes, count);
     if (bytes != nullptr) {
       uint32_t filled = count;
       // A zero tail is there already. Most data of stencils is nothing else.
@@ -324,7 +320,6 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
         kept_writer_.Add({sites_before + next->offset, next->info->field_bytes,
                           next->info->shape != arch::Shape::kAbsolute, next->anchor});
     }
-    if (bytes == nullptr || has_fields) sum = Checksum(sum, to, count);
   };
   // From normal form to the place, where not null. Its records are complete by then.
   auto rebase = [&](uint8_t* code, uint8_t* data) {
@@ -334,28 +329,32 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
            [&](uint32_t other, Section section) { return SectionAddress(other, section); });
   };
   auto pad = [](uint8_t byte, uint8_t* from, uint8_t* to) {
-    if (from != to) std::memset(from, byte, static_cast<size_t>(to - from));
+    while (from < to) *from++ = byte;  // a granule at most, as a rule
   };
 
   uint32_t bytes = space_[executor.code_span].granules * kGranuleBytes;
   bool known_zero = space_.KnownZero(executor.code_span);
   uint8_t* code = scope.Fill(executor.code_span, 0, bytes);
   write(Section::kCode, code, 0, known_zero);
+  uint64_t sum;
   if (executor.data_span == 0) {
     uint8_t* data = code + executor.DataOffset();
     pad(arch::kPoisonByte, code + executor.code_bytes, data);
-    write(Section::kData, data, executor.code_bytes, known_zero);
+    if (executor.data_bytes != 0) write(Section::kData, data, executor.code_bytes, known_zero);
     pad(arch::kPoisonByte, data + executor.data_bytes, code + bytes);
+    sum = Checksum(0, code, bytes);
     rebase(code, data);
   } else {
     // The fields of code must be in place before the next Fill.
     pad(arch::kPoisonByte, code + executor.code_bytes, code + bytes);
+    sum = Checksum(0, code, bytes);
     rebase(code, nullptr);
     bytes = space_[executor.data_span].granules * kGranuleBytes;
     known_zero = space_.KnownZero(executor.data_span);
     uint8_t* data = scope.Fill(executor.data_span, 0, bytes);
     write(Section::kData, data, executor.code_bytes, known_zero);
     pad(0, data + executor.data_bytes, data + bytes);
+    sum = Checksum(sum, data, bytes);
     rebase(nullptr, data);
   }
   executor.checksum = static_cast<uint32_t>(sum);

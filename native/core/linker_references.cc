@@ -110,6 +110,8 @@ void Linker::ReleaseLink(uint32_t link, std::vector<SpanId>* spans) {
 
 void Linker::Forget(uint32_t index, std::vector<SpanId>* links) {
   Executor& executor = table_[index];
+  if (full_records_) records_.erase(index);
+  if ((executor.outbound | executor.inbound | executor.kept_bytes) == 0) return;
   for (uint32_t id = executor.outbound; id != 0;) {
     Reference reference = references_[id];
     RemoveInbound(id);
@@ -126,7 +128,6 @@ void Linker::Forget(uint32_t index, std::vector<SpanId>* links) {
   UnlinkInbound(index);
   ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept_count_--; });
   table_.DropKept(executor);
-  if (full_records_) records_.erase(index);
 }
 
 uint32_t Linker::FindUnmarkedSource(uint32_t index) const {

@@ -14,14 +14,17 @@ void Linker::Verify(uint32_t index, std::vector<Problem>* problems) const {
     problems->push_back({table_.IdOf(index), Section::kCode, 0, at.code, executor.entry.load(std::memory_order_relaxed),
                          "the entry is not the address of the code"});
   VerifyExits(index, problems);
-  std::vector<uint8_t> bytes(uint64_t{executor.code_bytes} + executor.data_bytes);
+  // Whole spans: the padding is checked as well.
+  uint64_t code_span_bytes = uint64_t{space_[executor.code_span].granules} * kGranuleBytes;
+  uint64_t data_span_bytes = executor.apart ? uint64_t{space_[executor.data_span].granules} * kGranuleBytes : 0;
+  std::vector<uint8_t> bytes(code_span_bytes + data_span_bytes);
   uint8_t* code = bytes.data();
-  uint8_t* data = code + executor.code_bytes;
-  std::memcpy(code, reinterpret_cast<const uint8_t*>(at.code), executor.code_bytes);
-  if (executor.data_bytes != 0) std::memcpy(data, reinterpret_cast<const uint8_t*>(at.data), executor.data_bytes);
+  uint8_t* data = code + (executor.apart ? code_span_bytes : executor.DataOffset());
+  std::memcpy(code, reinterpret_cast<const uint8_t*>(at.code), code_span_bytes);
+  if (executor.apart) std::memcpy(data, reinterpret_cast<const uint8_t*>(at.data), data_span_bytes);
   Rebase(executor, code, data, at, Placement{},
          [&](uint32_t other, Section section) { return -SectionAddress(other, section); });
-  uint64_t sum = Checksum(Checksum(0, code, executor.code_bytes), data, executor.data_bytes);
+  uint64_t sum = Checksum(Checksum(0, code, code_span_bytes), data, data_span_bytes);
   if (static_cast<uint32_t>(sum) == executor.checksum) return;
 
   // Something differs. With full records the field can be named.

@@ -625,7 +625,7 @@ void CheckNoticed(ArenaRig& rig, uint64_t address, ExecutorId id, const char* wh
 
 }  // namespace
 
-TEST(invariants_notice_any_changed_bit_of_code_and_data) {
+TEST(invariants_notice_any_changed_bit_of_code_data_and_padding) {
   for (bool apart : {false, true}) {
     ArenaRig rig({.apart = apart});
     ExecutorId other = rig.Install(Program::Of(50));
@@ -636,8 +636,8 @@ TEST(invariants_notice_any_changed_bit_of_code_and_data) {
     ExecutorId id = rig.Install(program);
     uint64_t code = rig.AddressOf(id);
     uint64_t data = LoadAs<uint64_t>(rig.Read(id, Section::kCode).data() + 8);
-    for (uint32_t i = 0; i < 61; i++) CheckNoticed(rig, code + i, id, "code");
-    for (uint32_t i = 0; i < 37; i++) CheckNoticed(rig, data + i, id, "data");
+    for (uint32_t i = 0; i < 64; i++) CheckNoticed(rig, code + i, id, "code and its padding");
+    for (uint32_t i = 0; i < 48; i++) CheckNoticed(rig, data + i, id, "data and its padding");
   }
 }
 

@@ -318,6 +318,17 @@ TEST(code_space_notices_broken_books) {
   CHECK(broken([](Rig& rig, SpanId span) { (*rig.space)[span].start--; }));
   CHECK(broken([](Rig& rig, SpanId span) { (*rig.space)[span].hole_granules = 1; }));
   CHECK(broken([](Rig& rig, SpanId span) { rig.space->SlabOf(span).SetEvacuating(true); }));
+
+  // Two holes in one bin: the back link of the second is followed when it leaves.
+  Rig rig;
+  SpanId spans[5];
+  for (SpanId& span : spans) span = rig.Allocate(100);
+  for (int i : {1, 3}) rig.space->Free(spans[i]);
+  rig.CheckRules();
+  (*rig.space)[spans[0]].hole_previous = 0;
+  CHECK_EQ(rig.space->FindBrokenRule(), "a bin's list is torn");
+  (*rig.space)[spans[0]].hole_previous = spans[2];
+  rig.CheckRules();
 }
 
 // ---- Writing
