@@ -1,82 +1,79 @@
-// The arena as the torture uses it: the one file that knows by which API.
+// The arena as the torture uses it: the C API, with C++ around the structures.
 #pragma once
 
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "base/status.h"
-#include "core/arena.h"
+#include "capi/jit_arena.h"
 #include "torture/program.h"
 
 namespace torture {
 
-using jit_arena::ErrorCode;
-using jit_arena::ExecutorId;
-
 struct HostOptions {
   uint64_t max_bytes;
   uint64_t max_retired_bytes;  // 0: the default
-  jit_arena::os::WriterKind writer;
+  ja_writer writer;
   bool apart;
-  bool without_barrier;
+  bool without_barrier;  // as on a kernel that has no membarrier; the C API has no such option
 };
 
-struct Taken {
-  ExecutorId executor;  // 0: done
-  uint32_t exit;
+struct CollectRequest {
+  bool slice = false;
+  bool evict_cold = false;
+  bool follow_links = false;
 };
 
 struct Collected {
   bool done;
   uint64_t moved;
-  std::vector<ExecutorId> evicted;
+  std::vector<ja_executor> evicted;
 };
 
-// Errors are codes, kOk for none; the last message of the calling thread is kept.
+// What returns a ja_status leaves the reason in ja_last_error.
 class Host {
  public:
-  using Thread = jit_arena::PinSlot;
-
   explicit Host(const HostOptions& options);
+  ~Host();
+  Host(const Host&) = delete;
+  Host& operator=(const Host&) = delete;
 
-  // Once per thread, which keeps it to itself.
-  Thread* Attach() { return arena_->reclaimer().Attach(); }
-  void Detach(Thread* thread) { arena_->reclaimer().Detach(thread); }
-  void Enter(Thread* thread) { arena_->reclaimer().Enter(*thread); }
-  void Leave(Thread* thread) { arena_->reclaimer().Leave(*thread); }
-  // Under a pin; 0 when the id is stale.
-  uint64_t Entry(Thread*, ExecutorId id) { return arena_->EntryOf(id); }
+  // Around the life of each thread that executes; Attach gives what the next ones take.
+  ja_thread* Attach();
+  void Detach(ja_thread* thread);
+  void Enter(ja_thread* thread);
+  void Leave(ja_thread* thread);
+  // Under a pin.
+  bool IsStale(ja_thread* thread, ja_executor id);
 
   // Under pins of their own. False: the id is stale.
-  bool Run(Thread* thread, ExecutorId id, Context* context, Taken* taken);
-  bool Call(Thread* thread, ExecutorId id, Context* context, uint64_t* result);
+  bool Run(ja_thread* thread, ja_executor id, uint32_t entry, Context* context, ja_taken* taken);
+  bool Call(ja_thread* thread, ja_executor id, Context* context, uint64_t* result);
 
-  ErrorCode Install(Thread* thread, const std::vector<Program>& programs, ExecutorId* ids);
-  // Each by itself: allocate, then freeze. Programs that refer to others of a list cannot do so.
-  ErrorCode AllocateAndFreeze(Thread* thread, const std::vector<Program>& programs, ExecutorId* ids);
-  ErrorCode Free(Thread* thread, const std::vector<ExecutorId>& ids);
-  ErrorCode Invalidate(Thread* thread, ExecutorId id);
-  ErrorCode Link(ExecutorId source, uint32_t exit, ExecutorId target, uint32_t entry);
-  ErrorCode Unlink(ExecutorId source, uint32_t exit);
-  ErrorCode UnlinkAll();
-  ErrorCode Replace(ExecutorId old_id, ExecutorId new_id);
-  Collected Collect(Thread* thread, bool slice, bool evict_cold);
-  void Plan() { arena_->PlanCompaction(); }
+  ja_status Install(const std::vector<Program>& programs, ja_executor* ids);
+  // For programs that do not refer to each other.
+  ja_status AllocateAndFreeze(const std::vector<Program>& programs, ja_executor* ids);
+  ja_status Free(const std::vector<ja_executor>& ids) { return ja_free(arena_, ids.data(), ids.size()); }
+  ja_status Invalidate(ja_executor id) { return ja_invalidate(arena_, id); }
+  ja_status Link(ja_executor source, uint32_t exit, ja_executor target, uint32_t entry) {
+    return ja_link(arena_, source, exit, target, entry);
+  }
+  ja_status Unlink(ja_executor source, uint32_t exit) { return ja_unlink(arena_, source, exit); }
+  ja_status UnlinkAll() { return ja_unlink_all(arena_); }
+  ja_status Replace(ja_executor old_id, ja_executor new_id) { return ja_replace(arena_, old_id, new_id); }
+  ja_status ExitTag(ja_executor id, uint32_t exit, uint32_t* tag) { return ja_exit_tag(arena_, id, exit, tag); }
+  Collected Collect(const CollectRequest& request = {});
+  void Plan();
 
-  // kOk, or what the exit of a stale or live executor says; 0 when it says nothing.
-  ErrorCode ExitTag(ExecutorId id, uint32_t exit, uint32_t* tag);
-  uint64_t ReadState(ExecutorId id, uint32_t offset);
-  uint64_t retired_bytes() { return arena_->Stats().retired_bytes; }
-  bool Contains(uint64_t address) const { return arena_->Contains(address); }
+  uint64_t ReadState(ja_executor id, uint32_t offset);
+  uint64_t RetiredBytes();
+  // From a signal handler, too.
+  bool Contains(uint64_t address) const;
   // The first broken invariant in words, or empty.
-  std::string FindBroken() { return arena_->CheckInvariants(); }
+  std::string FindBroken();
 
  private:
-  std::unique_ptr<jit_arena::Arena> arena_;
+  ja_arena* arena_ = nullptr;
 };
-
-// Of the calling thread's last failure.
-const std::string& LastMessage();
 
 }  // namespace torture

@@ -35,6 +35,7 @@ Program Program::Ledger() {
   Program program;
   program.sections[0] = {0xC3};
   program.sections[2].resize(8);
+  program.exits = 1;
   return program;
 }
 

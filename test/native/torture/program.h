@@ -67,6 +67,7 @@ struct Program {
   static Program Of(uint64_t key, CallKind call, uint64_t ledger);
   // Never executed: `bytes` of code, as much data and as much state.
   static Program Filler(uint32_t bytes);
+  // Not executed either. Its exit can be linked, so that it has a place in an order.
   static Program Ledger();
 
   jit_arena::ExecutorSpec Spec() const;

@@ -21,6 +21,7 @@
 #include <thread>
 #include <unordered_set>
 
+#include "base/bits.h"
 #include "torture/host.h"
 #include "torture/program.h"
 
@@ -44,19 +45,19 @@ constexpr const char* kUsage =
 struct SetUp {
   uint32_t executors = 4000;
   bool slices = false;
-  jit_arena::os::WriterKind writer = jit_arena::os::WriterKind::kAlias;
+  ja_writer writer = JA_WRITER_ALIAS;
   bool apart = false;
   bool without_barrier = false;
   uint64_t retired_limit = 0;
   uint32_t runners = 3;
 };
 
-const char* const kWriterNames[] = {"alias", "procmem", "flip"};
+const char* const kWriterNames[] = {"auto", "alias", "procmem", "flip"};
 
 std::string Describe(const SetUp& set_up) {
   std::string text = "--executors " + std::to_string(set_up.executors);
   if (set_up.slices) text += " --slices";
-  text += std::string(" --writer ") + kWriterNames[static_cast<int>(set_up.writer)];
+  text += std::string(" --writer ") + kWriterNames[set_up.writer];
   if (set_up.apart) text += " --apart";
   if (set_up.without_barrier) text += " --without-barrier";
   if (set_up.retired_limit != 0) text += " --retired-limit " + std::to_string(set_up.retired_limit);
@@ -129,14 +130,14 @@ class Deaths {
 // Who lives in a place, for those who want to execute or link it; 0: nobody.
 class Slot {
  public:
-  void Publish(ExecutorId id, bool function) {
+  void Publish(ja_executor id, bool function) {
     value_.store(id | (function ? kIsFunction : 0), std::memory_order_release);
   }
-  void Withdraw(ExecutorId id) {
+  void Withdraw(ja_executor id) {
     uint64_t value = value_.load(std::memory_order_relaxed);
     if ((value & ~kIsFunction) == id) value_.compare_exchange_strong(value, 0);
   }
-  ExecutorId Look(bool* function = nullptr) const {
+  ja_executor Look(bool* function = nullptr) const {
     uint64_t value = value_.load(std::memory_order_acquire);
     if (function != nullptr) *function = (value & kIsFunction) != 0;
     return value & ~kIsFunction;
@@ -167,7 +168,7 @@ struct Executing {
 
   Torture& torture;
   Host& host;
-  Host::Thread* thread = nullptr;
+  ja_thread* thread = nullptr;
   Random random;
   std::function<void()> inside;  // what the next call of Outside does, once
   uint32_t depth = 0;            // runs under way, one inside the other
@@ -180,7 +181,7 @@ struct Executing {
 
  private:
   void Check(uint64_t key_slot, const Context& context, uint64_t began, uint32_t fuel, const uint64_t* log,
-             const Taken& taken, uint64_t since);
+             const ja_taken& taken, uint64_t since);
   void CountExecution(uint64_t key);
   std::vector<uint64_t> logs_[2];
 };
@@ -191,7 +192,7 @@ constexpr uint32_t kMaxFuel = 4096;
 struct Family {
   uint64_t serial = 0;
   std::vector<uint64_t> keys;
-  std::vector<ExecutorId> ids;  // 0: evicted
+  std::vector<ja_executor> ids;  // 0: evicted
 };
 
 class Torture {
@@ -210,7 +211,7 @@ class Torture {
   uint32_t family_count;
   std::vector<Slot> slots;
   Figures figures;
-  ExecutorId ledgers[kLedgers];
+  ja_executor ledgers[kLedgers];
   uint32_t RandomSlot(Random& random) const { return random(static_cast<uint32_t>(slots.size())); }
 
  private:
@@ -231,7 +232,7 @@ class Torture {
     Host& host;
     Executing executing;
     uint32_t number;
-    std::vector<ExecutorId> fillers;
+    std::vector<ja_executor> fillers;
   };
 
   void RunnerLoop(int place, Executing& executing);
@@ -240,15 +241,15 @@ class Torture {
   void CheckerLoop(int place);
   void RunThreads(const std::vector<std::function<void(int)>>& loops, Clock::time_point end);
   void CheckCounters(const std::vector<const Executing*>& all);
-  ErrorCode Install(Host::Thread* thread, const std::vector<Program>& programs, ExecutorId* ids, Random& random);
+  ja_status Install(const std::vector<Program>& programs, ja_executor* ids, Random& random);
   // A host's link; either side may have been evicted.
-  void Link(ExecutorId source, uint32_t exit, ExecutorId target, uint32_t entry);
+  void Link(ja_executor source, uint32_t exit, ja_executor target, uint32_t entry);
 
   static constexpr uint32_t kMutators = 2;
   std::vector<Family> families_;
   std::atomic<uint64_t> serial_{0};
   std::mutex evicted_lock_;
-  std::unordered_set<ExecutorId> evicted_;
+  std::unordered_set<ja_executor> evicted_;
   std::atomic<bool> stop_{false};
   std::atomic<uint64_t> beats_[16] = {};
   friend struct Executing;
@@ -272,7 +273,7 @@ void Executing::CountExecution(uint64_t key) {
 
 bool Executing::Execute(uint32_t slot, uint32_t fuel) {
   bool function;
-  ExecutorId id = torture.slots[slot].Look(&function);
+  ja_executor id = torture.slots[slot].Look(&function);
   if (id == 0) return false;
   uint64_t* log = logs_[depth].data();
   Context context;
@@ -280,19 +281,20 @@ bool Executing::Execute(uint32_t slot, uint32_t fuel) {
   context.fuel = fuel;
   context.log = log;
   context.runner = this;
-  Taken taken{0, 0};
+  ja_taken taken{0, 0, 0};
   uint64_t since = torture.deaths.now();
   bool outer = random(2) == 0;  // a pin around it, for the questions below
   if (outer) host.Enter(thread);
   depth++;
-  bool ran = function ? host.Call(thread, id, &context, &context.sum) : host.Run(thread, id, &context, &taken);
+  bool ran =
+      function ? host.Call(thread, id, &context, &context.sum) : host.Run(thread, id, random(4) == 0, &context, &taken);
   depth--;
   if (ran && outer && taken.executor != 0 && random(8) == 0) {
     const uint64_t* last = context.log - 1;
     while (last >= log && (*last & kFunction) != 0) last--;
     uint32_t tag = 0;
-    ErrorCode failed = host.ExitTag(taken.executor, taken.exit, &tag);
-    if (failed != ErrorCode::kOk) Fail("the exit of a run has no tag under its pin: %s", LastMessage().c_str());
+    ja_status failed = host.ExitTag(taken.executor, taken.exit, &tag);
+    if (failed != JA_OK) Fail("the exit of a run has no tag under its pin: %s", ja_last_error()->message);
     if (taken.exit != kDeadExit && (last < log || tag != ExitTagOf(*last, taken.exit)))
       Fail("exit %u of executor %llu has another executor's tag", taken.exit,
            static_cast<unsigned long long>(taken.executor));
@@ -307,7 +309,7 @@ bool Executing::Execute(uint32_t slot, uint32_t fuel) {
 }
 
 void Executing::Check(uint64_t slot, const Context& context, uint64_t began, uint32_t fuel, const uint64_t* log,
-                      const Taken& taken, uint64_t since) {
+                      const ja_taken& taken, uint64_t since) {
   uint64_t sum = began;
   uint64_t last_trace = 0;
   uint32_t traces = 0;
@@ -356,7 +358,7 @@ void Executing::Check(uint64_t slot, const Context& context, uint64_t began, uin
   if (taken.exit == kDeadExit) {
     torture.figures.dead_exits.fetch_add(1, std::memory_order_relaxed);
     host.Enter(thread);
-    if (host.Entry(thread, taken.executor) != 0) Fail("a live executor took itself for invalidated");
+    if (!host.IsStale(thread, taken.executor)) Fail("a live executor took itself for invalidated");
     host.Leave(thread);
   } else if (taken.exit != (sum & 1) || (last_trace & kJumps) != 0) {
     Fail("executor %llx cannot have taken exit %u", static_cast<unsigned long long>(LifeOf(last_trace)), taken.exit);
@@ -372,31 +374,30 @@ Torture::Torture(const SetUp& set_up, uint64_t seed)
       family_count(std::max(2u, set_up.executors / 2)),
       slots(family_count * kMaxMembers),
       families_(family_count) {
-  for (ExecutorId& ledger : ledgers)
-    if (host.Install(nullptr, {Program::Ledger()}, &ledger) != ErrorCode::kOk) Fail("no ledger");
+  for (ja_executor& ledger : ledgers)
+    if (host.Install({Program::Ledger()}, &ledger) != JA_OK) Fail("no ledger");
 }
 
-ErrorCode Torture::Install(Host::Thread* thread, const std::vector<Program>& programs, ExecutorId* ids,
-                           Random& random) {
+ja_status Torture::Install(const std::vector<Program>& programs, ja_executor* ids, Random& random) {
   for (;;) {
-    ErrorCode code = programs.size() == 1 && random(2) == 0 ? host.AllocateAndFreeze(thread, programs, ids)
-                                                            : host.Install(thread, programs, ids);
+    ja_status code =
+        programs.size() == 1 && random(2) == 0 ? host.AllocateAndFreeze(programs, ids) : host.Install(programs, ids);
     // It can be full, a thread may sleep with much retired behind it, and where writing needs the gate also before it.
-    bool later = code == ErrorCode::kFull || code == ErrorCode::kRetiredLimit || code == ErrorCode::kBusy;
-    if (code == ErrorCode::kOk || (later && stopping())) return code;
-    if (!later) Fail("an install failed: %s", LastMessage().c_str());
+    bool later = code == JA_ERR_FULL || code == JA_ERR_RETIRED_LIMIT || code == JA_ERR_BUSY;
+    if (code == JA_OK || (later && stopping())) return code;
+    if (!later) Fail("an install failed: %s", ja_last_error()->message);
     figures.limited.fetch_add(1, std::memory_order_relaxed);
     std::this_thread::sleep_for(milliseconds(1));
   }
 }
 
-void Torture::Link(ExecutorId source, uint32_t exit, ExecutorId target, uint32_t entry) {
+void Torture::Link(ja_executor source, uint32_t exit, ja_executor target, uint32_t entry) {
   if (source == 0 || target == 0) return;
-  ErrorCode code = host.Link(source, exit, target, entry);
+  ja_status code = host.Link(source, exit, target, entry);
   // The target may be a function, which no exit can lead to.
-  if (code != ErrorCode::kOk && code != ErrorCode::kStaleExecutor && code != ErrorCode::kTraceAbi)
-    Fail("a link failed: %s", LastMessage().c_str());
-  figures.links.fetch_add(code == ErrorCode::kOk, std::memory_order_relaxed);
+  if (code != JA_OK && code != JA_ERR_STALE_EXECUTOR && code != JA_ERR_TRACE_ABI)
+    Fail("a link failed: %s", ja_last_error()->message);
+  figures.links.fetch_add(code == JA_OK, std::memory_order_relaxed);
 }
 
 void Torture::Mutator::Build(uint32_t number) {
@@ -419,8 +420,8 @@ void Torture::Mutator::Build(uint32_t number) {
         Program::Of(keys.back(), static_cast<CallKind>(random(kCallKinds)), torture.ledgers[number % kLedgers]));
     torture.deaths.Birth(keys.back());
   }
-  std::vector<ExecutorId> ids(keys.size());
-  if (torture.Install(executing.thread, programs, ids.data(), random) != ErrorCode::kOk) return;
+  std::vector<ja_executor> ids(keys.size());
+  if (torture.Install(programs, ids.data(), random) != JA_OK) return;
   family = {serial, keys, ids};
   torture.figures.installs.fetch_add(ids.size(), std::memory_order_relaxed);
   // Published before anything is linked to it, so that who executes it finds that it was.
@@ -442,8 +443,8 @@ void Torture::Mutator::UnlinkSome(uint32_t number) {
   Family& family = torture.families_[number];
   for (uint32_t member = 0; member < family.ids.size(); member++) {
     if ((family.keys[member] & kFunction) != 0 || family.ids[member] == 0) continue;
-    ErrorCode code = host.Unlink(family.ids[member], executing.random(2));
-    if (code != ErrorCode::kOk && code != ErrorCode::kStaleExecutor) Fail("unlink failed: %s", LastMessage().c_str());
+    ja_status code = host.Unlink(family.ids[member], executing.random(2));
+    if (code != JA_OK && code != JA_ERR_STALE_EXECUTOR) Fail("unlink failed: %s", ja_last_error()->message);
   }
 }
 
@@ -473,14 +474,13 @@ void Torture::Mutator::Kill(Family* family) {
   for (uint32_t member = 0; member < family->ids.size(); member++)
     torture.slots[first + member].Withdraw(family->ids[member]);
   for (;;) {
-    std::vector<ExecutorId> living;
-    for (ExecutorId id : family->ids)
+    std::vector<ja_executor> living;
+    for (ja_executor id : family->ids)
       if (id != 0) living.push_back(id);
     if (living.empty()) break;
-    ErrorCode code = living.size() == 1 && executing.random(2) == 0 ? host.Invalidate(executing.thread, living[0])
-                                                                    : host.Free(executing.thread, living);
-    if (code == ErrorCode::kOk) break;
-    if (code != ErrorCode::kStaleExecutor) Fail("a free failed: %s", LastMessage().c_str());
+    ja_status code = living.size() == 1 && executing.random(2) == 0 ? host.Invalidate(living[0]) : host.Free(living);
+    if (code == JA_OK) break;
+    if (code != JA_ERR_STALE_EXECUTOR) Fail("a free failed: %s", ja_last_error()->message);
     AwaitEvicted(family);
   }
   for (uint32_t member = 0; member < family->ids.size(); member++)
@@ -497,8 +497,8 @@ void Torture::Mutator::Replace(uint32_t number) {
   if (young.serial == old.serial) return;  // no room
   for (uint32_t member = 0; member < std::min(old.ids.size(), young.ids.size()); member++) {
     if (((old.keys[member] | young.keys[member]) & kFunction) != 0 || old.ids[member] == 0) continue;
-    ErrorCode code = host.Replace(old.ids[member], young.ids[member]);
-    if (code != ErrorCode::kOk && code != ErrorCode::kStaleExecutor) Fail("replace failed: %s", LastMessage().c_str());
+    ja_status code = host.Replace(old.ids[member], young.ids[member]);
+    if (code != JA_OK && code != JA_ERR_STALE_EXECUTOR) Fail("replace failed: %s", ja_last_error()->message);
   }
   Kill(&old);
 }
@@ -517,17 +517,17 @@ void Torture::Mutator::ChurnFillers() {
   size_t most = torture.set_up.executors < 100 ? 24 : 300;
   std::vector<Program> programs;
   for (uint32_t count = random(8); count > 0; count--) programs.push_back(Program::Filler(16 + random(3000)));
-  std::vector<ExecutorId> ids(programs.size());
-  if (!programs.empty() && torture.Install(executing.thread, programs, ids.data(), random) == ErrorCode::kOk)
+  std::vector<ja_executor> ids(programs.size());
+  if (!programs.empty() && torture.Install(programs, ids.data(), random) == JA_OK)
     fillers.insert(fillers.end(), ids.begin(), ids.end());
   if (fillers.size() < most) return;
-  std::vector<ExecutorId> freed;
+  std::vector<ja_executor> freed;
   while (fillers.size() > most / 4) {
     std::swap(fillers[random(static_cast<uint32_t>(fillers.size()))], fillers.back());
     freed.push_back(fillers.back());
     fillers.pop_back();
   }
-  if (host.Free(executing.thread, freed) != ErrorCode::kOk) Fail("freeing failed: %s", LastMessage().c_str());
+  if (host.Free(freed) != JA_OK) Fail("freeing failed: %s", ja_last_error()->message);
 }
 
 void Torture::Mutator::Loop(int place) {
@@ -559,8 +559,8 @@ void Torture::Mutator::Loop(int place) {
       LinkSome(family);
     else if (dice < 95)
       UnlinkSome(family);
-    else if (dice == 99 && random(20) == 0 && host.UnlinkAll() != ErrorCode::kOk)
-      Fail("unlinking all failed: %s", LastMessage().c_str());
+    else if (dice == 99 && random(20) == 0 && host.UnlinkAll() != JA_OK)
+      Fail("unlinking all failed: %s", ja_last_error()->message);
     else
       executing.Execute(torture.RandomSlot(random), 16);
   }
@@ -574,7 +574,7 @@ void Torture::RunnerLoop(int place, Executing& executing) {
     // From inside: collect under one's own pin, or execute somebody else.
     uint32_t dice = random(200);
     if (dice == 0)
-      executing.inside = [&] { host.Collect(executing.thread, set_up.slices, false); };
+      executing.inside = [&] { host.Collect({.slice = set_up.slices}); };
     else if (dice < 20)
       executing.inside = [&] { executing.Execute(RandomSlot(random), 32); };
     executing.Execute(RandomSlot(random), 1 + random(random(64) == 0 ? kMaxFuel : 64));
@@ -600,13 +600,21 @@ void Torture::SleeperLoop(int place, Executing& executing) {
 }
 
 void Torture::CompactorLoop(int place) {
-  Host::Thread* thread = host.Attach();
-  Random random{Mix(seed + 99)};
+  Random random{Mix(seed + 99 + figures.collects)};
+  ja_executor ledgers_in_order[kLedgers];
+  std::copy(std::begin(ledgers), std::end(ledgers), ledgers_in_order);
   while (!stopping()) {
     Beat(place);
     bool evict = random(64) == 0;
     bool slice = random(8) == 0 ? !set_up.slices : set_up.slices;
-    Collected collected = host.Collect(thread, slice, evict);
+    bool follow_links = random(4) == 0;
+    if (follow_links) {
+      // Another order of the ledgers: the state that everybody counts in must move.
+      for (uint32_t i = kLedgers; i > 1; i--) std::swap(ledgers_in_order[random(i)], ledgers_in_order[i - 1]);
+      for (uint32_t i = 1; i < kLedgers; i++) Link(ledgers_in_order[i - 1], 0, ledgers_in_order[i], 0);
+      host.Unlink(ledgers_in_order[kLedgers - 1], 0);
+    }
+    Collected collected = host.Collect({.slice = slice, .evict_cold = evict, .follow_links = follow_links});
     figures.collects.fetch_add(1, std::memory_order_relaxed);
     figures.moved.fetch_add(collected.moved, std::memory_order_relaxed);
     figures.evicted.fetch_add(collected.evicted.size(), std::memory_order_relaxed);
@@ -616,7 +624,6 @@ void Torture::CompactorLoop(int place) {
     }
     if (random(100) == 0) host.Plan();
   }
-  host.Detach(thread);
 }
 
 void Torture::CheckerLoop(int place) {
@@ -624,7 +631,7 @@ void Torture::CheckerLoop(int place) {
     Beat(place);
     if (std::string broken = host.FindBroken(); !broken.empty()) Fail("an invariant is broken: %s", broken.c_str());
     figures.checks.fetch_add(1, std::memory_order_relaxed);
-    uint64_t retired = host.retired_bytes();
+    uint64_t retired = host.RetiredBytes();
     if (retired > figures.largest_retired.load()) figures.largest_retired.store(retired);
     // At the limit nothing more is installed and nothing moves; what lives then may still be freed.
     if (set_up.retired_limit != 0 && retired > set_up.retired_limit + 8 * jit_arena::kMiB)
@@ -717,14 +724,13 @@ void Torture::Run(seconds duration) {
     CheckCounters(all);
   }
 
-  Collected last = host.Collect(nullptr, false, false);
+  Collected last = host.Collect();
   if (!last.done) Fail("a collect with nobody inside is not done");
-  host.Collect(nullptr, false, false);
-  if (host.retired_bytes() != 0) Fail("memory is retired, and nobody is inside");
+  host.Collect();
+  if (host.RetiredBytes() != 0) Fail("memory is retired, and nobody is inside");
   if (std::string broken = host.FindBroken(); !broken.empty()) Fail("in the end: %s", broken.c_str());
   CheckCounters(all);
-  if (figures.runs == 0 || figures.calls == 0 || figures.moved == 0 || figures.deaths == 0)
-    Fail("nothing happened: the run was too short to prove anything");
+  if (figures.runs == 0) Fail("nothing happened: the run was too short to prove anything");
   uint64_t executions = 0;
   for (const Executing* executing : all)
     for (uint64_t counted : executing->ledger) executions += counted;
@@ -741,7 +747,8 @@ void Torture::Run(seconds duration) {
   std::fflush(stdout);
 }
 
-bool RunOne(const SetUp& set_up, uint64_t seed, uint64_t duration) {
+// Returns how many executors have moved.
+uint64_t RunOne(const SetUp& set_up, uint64_t seed, uint64_t duration) {
   std::snprintf(how_to_repeat, sizeof how_to_repeat, "--seconds %llu --seed %llu %s",
                 static_cast<unsigned long long>(duration), static_cast<unsigned long long>(seed),
                 Describe(set_up).c_str());
@@ -751,11 +758,10 @@ bool RunOne(const SetUp& set_up, uint64_t seed, uint64_t duration) {
   host_of_signals = &torture.host;
   torture.Run(seconds(duration));
   host_of_signals = nullptr;
-  return true;
+  return torture.figures.moved;
 }
 
 int Main(int argc, char** argv) {
-  using Writer = jit_arena::os::WriterKind;
   uint64_t duration = 20;
   uint64_t seed = static_cast<uint64_t>(Clock::now().time_since_epoch().count()) % 1'000'000;
   SetUp one;
@@ -786,7 +792,7 @@ int Main(int argc, char** argv) {
       one.runners = static_cast<uint32_t>(number());
     } else if (flag == "--writer" && i + 1 < argc) {
       std::string name = argv[++i];
-      one.writer = name == "flip" ? Writer::kFlip : name == "procmem" ? Writer::kProcmem : Writer::kAlias;
+      one.writer = name == "flip" ? JA_WRITER_FLIP : name == "procmem" ? JA_WRITER_PROCMEM : JA_WRITER_ALIAS;
     } else {
       std::printf("%s", kUsage);
       return flag == "--help" ? 0 : 2;
@@ -797,8 +803,9 @@ int Main(int argc, char** argv) {
     return 2;
   }
   CatchSignals();
+  uint64_t moved = 0;
   if (!all) {
-    RunOne(one, seed, duration);
+    moved = RunOne(one, seed, duration);
   } else {
     const SetUp set_ups[] = {
         {.executors = 8, .slices = true},
@@ -806,8 +813,8 @@ int Main(int argc, char** argv) {
         {.executors = 8, .slices = false, .retired_limit = jit_arena::kMiB},
         {.executors = 4000, .slices = true},
         {.executors = 200, .apart = true},
-        {.executors = 50, .writer = Writer::kProcmem},
-        {.executors = 50, .writer = Writer::kFlip},
+        {.executors = 50, .writer = JA_WRITER_PROCMEM},
+        {.executors = 50, .writer = JA_WRITER_FLIP},
         {.executors = 50, .without_barrier = true},
     };
     // The time is divided, in whole seconds; the first ones get what is left over, and are the hardest.
@@ -815,10 +822,11 @@ int Main(int argc, char** argv) {
     uint64_t number = 0;
     for (const SetUp& set_up : set_ups) {
       uint64_t share = duration / count + (number < duration % count);
-      if (share != 0) RunOne(set_up, seed + number, share);
+      if (share != 0) moved += RunOne(set_up, seed + number, share);
       number++;
     }
   }
+  if (moved == 0) Fail("nothing has moved: the run was too short to prove anything");
   std::printf("0 failures\n");
   return 0;
 }
