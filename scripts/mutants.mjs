@@ -416,7 +416,7 @@ const reasonOf = (result) => {
 };
 
 const rows = [];
-for (const { name, edits, killedBy, env } of mutants) {
+for (const { name, edits, killedBy } of mutants) {
   if (!name.includes(flags.only ?? '')) continue;
   const originals = new Map();
   let fits = true;
@@ -446,7 +446,7 @@ for (const { name, edits, killedBy, env } of mutants) {
         const result = spawnSync(join(copy, 'build/test', program), args, {
           encoding: 'utf8',
           timeout: (seconds + 10) * 1000,
-          env: { ...process.env, ...env },
+          env: { ...process.env, LITMUS_SECONDS: `${seconds}` },
         });
         const time = `${((performance.now() - begin) / 1000).toFixed(1)} s`;
         row(command, result.status === 0 ? 'SURVIVED' : 'killed', time, reasonOf(result));

@@ -39,28 +39,4 @@ Program Program::Ledger() {
   return program;
 }
 
-Program Program::Filler(uint32_t bytes) {
-  Program program;
-  program.sections[0].resize(bytes, 0x90);
-  program.sections[1].resize(bytes, 0x55);
-  program.sections[2].resize(bytes, 0x33);
-  return program;
-}
-
-jit_arena::ExecutorSpec Program::Spec() const {
-  jit_arena::ExecutorSpec spec;
-  for (int section = 0; section < jit_arena::kSections; section++) {
-    spec.bytes[section] = sections[section].data();
-    spec.sizes[section] = static_cast<uint32_t>(sections[section].size());
-    spec.aligns[section] = aligns[section];
-  }
-  spec.relocs = relocs.data();
-  spec.reloc_count = static_cast<uint32_t>(relocs.size());
-  spec.exit_count = exits;
-  spec.exit_tags = exit_tags.empty() ? nullptr : exit_tags.data();
-  spec.entries = entries.empty() ? nullptr : entries.data();
-  spec.entry_count = static_cast<uint32_t>(entries.size());
-  return spec;
-}
-
 }  // namespace torture

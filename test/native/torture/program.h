@@ -65,12 +65,11 @@ struct Program {
   // `ledger`: an executor whose state is a counter that each execution raises. Its own counter is the first word of its
   // state.
   static Program Of(uint64_t key, CallKind call, uint64_t ledger);
-  // Never executed: `bytes` of code, as much data and as much state.
-  static Program Filler(uint32_t bytes);
+  // Never executed: `bytes` of code, as much data and as much state. Its data is full of the ledger's address, so that
+  // a move of the ledger takes its time.
+  static Program Filler(uint32_t bytes, uint64_t ledger);
   // Not executed either. Its exit can be linked, so that it has a place in an order.
   static Program Ledger();
-
-  jit_arena::ExecutorSpec Spec() const;
 };
 
 // What the executor with this (logged) key makes of the sum.

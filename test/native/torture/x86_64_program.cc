@@ -78,6 +78,18 @@ struct Assembler {
 
 }  // namespace
 
+Program Program::Filler(uint32_t bytes, uint64_t ledger) {
+  Program program;
+  program.sections[0].resize(bytes, 0xCC);
+  program.sections[1].resize(bytes, 0x55);
+  program.sections[2].resize(bytes, 0x33);
+  Assembler at{program};
+  constexpr uint32_t kMostSites = 64;
+  for (uint32_t offset = 0; offset + 8 <= bytes && offset < 8 * kMostSites; offset += 8)
+    at.Reloc(Section::kData, offset, k64, TargetKind::kExecutor, ledger, 0).target_section = Section::kState;
+  return program;
+}
+
 Program Program::Of(uint64_t key, CallKind call, uint64_t ledger) {
   Program program;
   Assembler at{program};
