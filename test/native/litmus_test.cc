@@ -132,7 +132,8 @@ void EnterWithoutFence(Reclaimer& reclaimer, PinSlot& slot) {
 }  // namespace
 
 TEST(litmus_enter_and_reclaim_never_miss_each_other) {
-  CHECK(!FindReclaimMiss(Patience(kSeconds), [](Reclaimer& reclaimer, PinSlot& slot) { reclaimer.Enter(slot); }), 0);
+  auto enter = [](Reclaimer& reclaimer, PinSlot& slot) { reclaimer.Enter(slot); };
+  CHECK(!FindReclaimMiss(Patience(kSeconds), enter));
 }
 
 // The same without the fence: were there no misses here either, the tests around it would prove nothing. For the other
