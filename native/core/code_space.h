@@ -105,9 +105,10 @@ class CodeSpace {
   // The slab of the zone with the largest hole (an empty one, if there is one), or null.
   Slab* FindRoomiest(Zone zone) const;
   Result<Slab*> CommitSlab(Zone zone, uint32_t slabs = 1);
-  // Poisons what an evacuation left unpoisoned, returns empty slabs and whole empty pages to the OS.
-  // Returns the number of pages that have no memory any more.
-  uint32_t Trim();
+  // Poisons what an evacuation left unpoisoned, returns empty slabs and whole empty pages to the OS; with `keep_one`
+  // not the empty slab that would be filled next. Stops at `end_nanos` (os::NowNanos; 0: never), and `*done` is false
+  // when more is left. Returns the number of pages that have no memory any more.
+  uint32_t Trim(uint64_t end_nanos = 0, bool keep_one = false, bool* done = nullptr);
 
   template <class Visit>
   void ForEachSlab(Visit visit) const {
@@ -135,6 +136,9 @@ class CodeSpace {
   // Both: false when the system refuses the write window.
   bool Poison(const SpanNode& node);
   bool PoisonHoles(Slab& slab);
+  // False when there is more to give back than the system, or the number of mappings, allows now. `punched`: slabs that
+  // have punched pages.
+  bool PunchEmptyPages(Slab& slab, uint32_t punched, uint32_t* pages);
   void Release(Slab& slab, SpanId span);
   void DecommitSlab(Slab* slab);
   void OnEmpty(Slab* slab);
