@@ -38,6 +38,7 @@ Status WithIndex(Status failed, uint32_t position, uint32_t count) {
 
 Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
     : fork_generation_(os::ForkGeneration()),
+      fork_(options.fork),
       name_(options.name),
       apart_(options.apart),
       max_retired_bytes_(options.max_retired_bytes),
@@ -50,14 +51,8 @@ Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
       max_chain_depth_(options.max_chain_depth) {}
 
 Arena::~Arena() {
-  if (!CheckProcess().ok()) space_.Disown();
-}
-
-Status Arena::CheckProcess() const {
-  if (in_own_process()) return Status::Ok();
-  return Error{ErrorCode::kForked,
-               "this process is a fork of the one that made the arena; the arena's memory was not "
-               "inherited: make an arena of its own in the child"};
+  Unregister();
+  if (!in_own_process()) space_.Disown();
 }
 
 Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::unique_ptr<os::Memory> memory) {
@@ -85,6 +80,7 @@ Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::u
     if (memory == nullptr) return Error{ErrorCode::kNoExec, "no writer works here: " + reasons};
   }
 
+  memory->SetForkMode(options.fork);
   std::unique_ptr<Arena> arena(new Arena(options, std::move(memory)));
   // A slab more for the arena's own code, so that the host has all that it asked for.
   if (Status failed = arena->space_.Reserve(std::min(options.max_bytes + kSlabBytes, arch::kMaxArenaBytes)))
@@ -95,6 +91,7 @@ Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::u
   if (!gate.ok()) return std::move(gate.status());
   arena->call_gate_ = reinterpret_cast<arch::CallGate>(gate.value());
   if (Status failed = arena->AddStubs(options)) return failed;
+  arena->Register();
   return arena;
 }
 
@@ -584,6 +581,7 @@ void Arena::Reclaim(const PinSlot* self) {
 }
 
 Result<uint64_t> Arena::EnsureCallbackCommon(arch::CallbackHandler handler, const PinSlot* self) {
+  if (Status failed = CheckProcess()) return failed;
   if (callback_common_ != 0) return callback_common_;
   Result<uint64_t> common = AddInternal(static_cast<uint32_t>(arch::CallbackCommonBytes()), self,
                                         [&](uint8_t* bytes, uint64_t) { arch::WriteCallbackCommon(bytes, handler); });

@@ -249,6 +249,7 @@ uint32_t CodeSpace::Trim() {
     if (count < 4) continue;
     uint64_t offset = uint64_t{first} * page_bytes_;
     uint32_t before = slab->backed_pages();
+    handshake_.Await();  // as before a write: a child would copy zeroes
     if (!memory_
              ->Punch(AccessOf(slab->zone()), reinterpret_cast<uint8_t*>(Address(slab->first()) + offset),
                      uint64_t{count} * page_bytes_, slab->view() ? slab->view() + offset : nullptr)
@@ -332,6 +333,7 @@ std::string CodeSpace::FindBrokenRule() const {
 WriteScope::WriteScope(CodeSpace& space, const char* reason) : space_(space) {
   JIT_ARENA_CHECK(space.writing_ == nullptr && reason != nullptr);
   space.writing_ = reason;
+  space.handshake_.Await();
 }
 
 WriteScope::~WriteScope() {

@@ -19,10 +19,12 @@ PinSlot* Reclaimer::Attach() {
   for (PinSlot* slot = slots_.load(std::memory_order_relaxed); slot != nullptr; slot = slot->next) {
     if (slot->attached) continue;
     slot->attached = true;
+    slot->thread = std::this_thread::get_id();
     return slot;
   }
   auto* slot = new PinSlot;
   slot->attached = true;
+  slot->thread = std::this_thread::get_id();
   slot->next = slots_.load(std::memory_order_relaxed);
   slot_count_++;
   // Release: pairs with the acquire of those who walk the list.
@@ -34,6 +36,17 @@ void Reclaimer::Detach(PinSlot* slot) {
   JIT_ARENA_CHECK(slot->depth == 0);
   std::lock_guard lock(slots_lock_);
   slot->attached = false;
+}
+
+void Reclaimer::AfterFork(bool in_child) {
+  PinSlot* slot = in_child ? slots_.load(std::memory_order_relaxed) : nullptr;
+  for (; slot != nullptr; slot = slot->next) {
+    if (slot->thread == std::this_thread::get_id()) continue;
+    slot->epoch.store(0, std::memory_order_relaxed);
+    slot->depth = 0;
+    slot->attached = false;
+  }
+  slots_lock_.unlock();
 }
 
 uint64_t Reclaimer::OldestPin() const {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <deque>
 #include <mutex>
+#include <thread>
 
 #include "base/status.h"
 #include "core/span_table.h"
@@ -21,6 +22,7 @@ struct alignas(128) PinSlot {
   std::atomic<uint64_t> epoch{0};
   uint32_t depth = 0;       // nested pins; read by the owning thread only
   bool attached = false;    // under the Reclaimer's list lock
+  std::thread::id thread;   // that attached it; under the list lock
   PinSlot* next = nullptr;  // set once, before the slot is in the list
 };
 
@@ -41,6 +43,11 @@ class Reclaimer {
   // Attach and Detach: any thread, take a lock of their own. Detach only when not pinned.
   PinSlot* Attach();
   void Detach(PinSlot* slot);
+
+  // Around fork(), with the arena's lock held: nobody attaches meanwhile. In the child other threads are not there, nor
+  // are their pins: their slots are free. `in_child`: this is the child.
+  void BeforeFork() { slots_lock_.lock(); }
+  void AfterFork(bool in_child);
 
   // Enter and Leave: the slot's own thread; no lock, no system call unless the gate is closed.
   void Enter(PinSlot& slot) {
