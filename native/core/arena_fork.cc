@@ -84,6 +84,7 @@ void Arena::AfterForkInChild() {
     return;
   }
   reclaimer_.AfterFork(true);
+  flip_gates_ = 0;
   if (fork_ == os::ForkMode::kDrop) {
     space_.memory().EnterChild().Ignore();  // nothing of the arena is used here
   } else if (Status failed = space_.AfterForkInChild()) {

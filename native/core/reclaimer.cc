@@ -46,6 +46,8 @@ void Reclaimer::AfterFork(bool in_child) {
     slot->depth = 0;
     slot->attached = false;
   }
+  // Closed by a thread that is not there (debug builds let go of the arena's lock while they check).
+  if (in_child) gate_.store(false, std::memory_order_relaxed);
   slots_lock_.unlock();
 }
 

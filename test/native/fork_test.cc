@@ -22,6 +22,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <random>
 #include <string>
 #include <thread>
@@ -72,13 +73,25 @@ __attribute__((constructor(101))) void RegisterWindow() { pthread_atfork(nullptr
   _exit(1);
 }
 
-// Runs `body` in a forked child, which ends with 0 unless it says otherwise, and within half a minute.
+// The allocators of the sanitizers do not survive, in a child, a fork in the middle of another thread's malloc: there
+// threads change nothing while this one forks. (They do execute.)
+std::mutex fork_lock;
+std::unique_lock<std::mutex> KeepFromForking() {
+  return kSanitized ? std::unique_lock(fork_lock) : std::unique_lock<std::mutex>();
+}
+
+pid_t ForkSafely() {
+  std::fflush(stdout);
+  auto guard = KeepFromForking();
+  return fork();
+}
+
+// Runs `body` in a forked child, which ends with 0 unless it says otherwise, and within a minute.
 template <class Body>
 pid_t Fork(Body body) {
-  std::fflush(stdout);
-  pid_t child = fork();
+  pid_t child = ForkSafely();
   if (child != 0) return child;
-  alarm(30);
+  alarm(60);
   body();
   _exit(0);
 }
@@ -197,14 +210,16 @@ struct Machine {
     EXPECT(arena->CheckProcess().ok());
     EXPECT(arena->CheckInvariants() == "");
     std::vector<ExecutorId> ids = ExpectRightCalls();
+    // What the parent has retired under the pin of the thread that forked may have reached the limit.
+    bool full = self->depth != 0;
     for (uint32_t i = 0; i < 40; i++) {
       Result<ExecutorId> id = TryInstall(7'000'000 + i, i * 37);
-      EXPECT(id.ok());
+      EXPECT(id.ok() || (full && id.status().code() == ErrorCode::kRetiredLimit));
     }
     for (size_t i = 0; i < ids.size(); i++)
       if (i % 4 != 1) EXPECT(Free(ids[i]).ok());
     CollectResult collected = arena->Collect({}, self);
-    EXPECT(collected.done);
+    EXPECT(collected.done || full);
     EXPECT(arena->CheckInvariants() == "");
     ExpectRightCalls();
     if (self->depth == 0) EXPECT(arena->Stats().retired_bytes == 0);
@@ -244,18 +259,9 @@ void CheckUnharmed(Machine& machine) {
   CHECK(machine.Free(id).ok());
 }
 
-// For a parent whose other thread is pinned and gets no time just now: a flip waits for it up to a bound, and retired
-// bytes have a limit.
-ExecutorId InstallPatiently(Arena& arena, const ExecutorSpec& spec, const PinSlot* self) {
-  for (int i = 0; i < 10'000; i++) {
-    ExecutorId id = 0;
-    Status failed = arena.Install(&spec, 1, &id, self);
-    if (failed.ok()) return id;
-    if (failed.code() != ErrorCode::kBusy && failed.code() != ErrorCode::kRetiredLimit) break;
-    SleepMillis(1);
-  }
-  std::printf("  an install failed\n");
-  std::abort();
+// Another thread is pinned and gets no time: a flip waits for it up to a bound, and retired bytes have a limit.
+bool IsForNow(const Status& failed) {
+  return failed.code() == ErrorCode::kBusy || failed.code() == ErrorCode::kRetiredLimit;
 }
 
 // Threads of the parent: one executes, one installs, frees and collects, from construction to destruction.
@@ -298,8 +304,12 @@ class Bustle {
     std::mt19937 random(3);
     Arena& arena = *machine_.arena;
     PinSlot* pin = arena.reclaimer().Attach();
-    for (uint32_t step = 1; !stop_; step++) {
-      uint32_t slot = random() % kSlots;
+    bool again = false;
+    for (uint32_t step = 1, slot = 0; !stop_; step += !again) {
+      if (again) SleepMillis(1);
+      auto guard = KeepFromForking();
+      if (!again) slot = random() % kSlots;
+      again = false;
       if (uint64_t id = ids_[slot].exchange(0)) {
         wrong_ += !arena.Free(&id, 1, pin).ok();
       } else {
@@ -307,11 +317,13 @@ class Bustle {
         ExecutorSpec spec = program.Spec();
         std::string name = std::to_string(slot);
         spec.name = name;
-        uint64_t installed = InstallPatiently(arena, spec, pin);
+        ExecutorId installed = 0;
+        Status failed = arena.Install(&spec, 1, &installed, pin);
+        again = IsForNow(failed);
+        wrong_ += !failed.ok() && !again;
         ids_[slot].store(installed, std::memory_order_release);
       }
-      if (step % 100 != 0) continue;
-      moved_ += arena.Collect({}, pin).moved;
+      if (step % 100 == 0 && !again) moved_ += arena.Collect({}, pin).moved;
     }
     arena.reclaimer().Detach(pin);
   }
@@ -374,12 +386,13 @@ TEST(fork_drop_a_child_that_tries_cannot_harm_its_parent) {
     std::vector<int> descriptors = DescriptorsOfMemory();
     CHECK_EQ(descriptors.size(), writer == os::WriterKind::kProcmem ? 1 : 0);
     InChild([&] {
-      machine.ExpectLost("was not inherited");
       uint8_t* page = reinterpret_cast<uint8_t*>(AlignDown(code, 4096));
       uint8_t byte = 0xCC;
       // Nothing is there that could be made writable, or through which the parent's memory could be written.
-      EXPECT(mprotect(page, 4096, PROT_READ | PROT_WRITE) != 0 && errno == ENOMEM);
+      // (A sanitizer's runtime may have mapped memory of its own there.)
+      EXPECT(kSanitized || (mprotect(page, 4096, PROT_READ | PROT_WRITE) != 0 && errno == ENOMEM));
       for (int fd : descriptors) EXPECT(pwrite(fd, &byte, 1, static_cast<off_t>(code)) < 0 && errno == EBADF);
+      machine.ExpectLost("was not inherited");
       EXPECT(machine.Free(id).code() == ErrorCode::kForked);
       EXPECT(machine.arena->Freeze(&id, 1, machine.self).code() == ErrorCode::kForked);
       // What the child maps there is the child's.
@@ -454,7 +467,7 @@ TEST(fork_drop_a_child_finds_no_lock_taken) {
   WithEachWriter(os::ForkMode::kDrop, [](Machine& machine, os::WriterKind) {
     {
       Bustle bustle(machine);
-      for (int i = 0; i < 150 / kFewer; i++) {
+      for (int i = 0; i < 100 / kFewer; i++) {
         InChild([&] {
           machine.ExpectLost("was not inherited");
           EXPECT(machine.arena->reclaimer().Attach() != nullptr);
@@ -475,9 +488,9 @@ TEST(fork_copy_the_child_has_it_all_while_the_parent_goes_on) {
     int forks;
   };
   for (const Case& one :
-       {Case{{.writer = os::WriterKind::kAlias}, 150}, Case{{.writer = os::WriterKind::kProcmem}, 150},
-        Case{{.writer = os::WriterKind::kFlip}, 150}, Case{{.writer = os::WriterKind::kAlias, .apart = true}, 40},
-        Case{{.writer = os::WriterKind::kAlias, .memfd = true}, 40}}) {
+       {Case{{.writer = os::WriterKind::kAlias}, 100}, Case{{.writer = os::WriterKind::kProcmem}, 100},
+        Case{{.writer = os::WriterKind::kFlip}, 100}, Case{{.writer = os::WriterKind::kAlias, .apart = true}, 30},
+        Case{{.writer = os::WriterKind::kAlias, .memfd = true}, 30}}) {
     Machine machine(one.options);
     if (!machine.arena) continue;
     int failed_before = test::failed_checks;
@@ -531,8 +544,7 @@ pid_t forked_child = -1;
 
 // What machine code calls: forks, and goes on in both processes.
 int ForkNow(int value) {
-  std::fflush(stdout);
-  forked_child = fork();
+  forked_child = ForkSafely();
   if (forked_child == 0) {
     // Under the pin of the call that is on the stack: its code is moved away, or freed, and stays all the same.
     forking_machine->ExpectWorks();
@@ -553,7 +565,10 @@ TEST(fork_copy_a_call_that_forks_returns_in_both) {
         // Its name is that of an ordinary executor with the same result. The check would have it fork again.
         Program program = Adder(900, 300, &ForkNow);
         ExecutorSpec spec = program.Spec();
-        ExecutorId id = InstallPatiently(*machine.arena, spec, machine.self);
+        ExecutorId id = 0;
+        Status failed = machine.arena->Install(&spec, 1, &id, machine.self);
+        for (; IsForNow(failed); failed = machine.arena->Install(&spec, 1, &id, machine.self)) SleepMillis(1);
+        CHECK(failed.ok());
         machine.arena->reclaimer().Enter(*machine.self);
         uint64_t entry = machine.arena->EntryOf(id);
         CHECK(machine.Free(id).ok());  // retired: only this pin keeps it
@@ -750,6 +765,41 @@ TEST(fork_handshake_keeps_no_descriptors) {
   CHECK(lowest() <= before + 1);
   handshake.Await();
   CHECK_EQ(lowest(), before);
+}
+
+// Giving pages back is a change like any other: a child that copies must not find zeroes, which do not trap, for
+// poison.
+TEST(fork_copy_empty_pages_are_not_given_back_under_a_child_that_copies) {
+  Result<std::unique_ptr<os::Memory>> memory = os::OpenMemory(os::WriterKind::kAlias);
+  if (!memory.ok() || !memory.value()->CanPunch()) {
+    std::printf("  skipped: no alias that can be punched\n");
+    return;
+  }
+  memory.value()->SetForkMode(os::ForkMode::kCopy);
+  CodeSpace space(std::move(memory.value()), kMiB);
+  CHECK(space.Reserve(kMiB).ok());
+  SpanId spans[3];
+  for (SpanId& span : spans) {
+    span = space.Allocate(Zone::kCode, 10 * 4096, 16, 1, Section::kCode).value();
+    WriteScope scope(space, "test");
+    CHECK(scope.Open(span).ok());
+    std::memset(scope.Fill(span, 0, 10 * 4096), 0x90, 10 * 4096);
+    space.SetState(span, SpanState::kLive);
+  }
+  uint64_t hole = AlignUp(space.AddressOf(spans[1]), 4096);
+  space.Free(spans[1]);
+  space.BeforeFork();
+  pid_t child = Fork([&] {
+    SleepMillis(100);
+    EXPECT(space.AfterForkInChild().ok());
+    for (uint64_t at = hole; at < hole + 8 * 4096; at++)
+      EXPECT(*reinterpret_cast<const uint8_t*>(at) == arch::kPoisonByte);
+    EXPECT(*reinterpret_cast<const uint8_t*>(space.AddressOf(spans[2])) == 0x90);
+    EXPECT(space.Trim() != 0);
+  });
+  space.AfterForkInParent();
+  CHECK(space.Trim() != 0);
+  CHECK_EQ(Wait(child), 0);
 }
 
 namespace {
