@@ -44,7 +44,7 @@ class ForkHandshake {
   const char* Finish();
 
   // Before shared memory changes: waits for the children that are still copying, in all for a second and one more for
-  // each GiB. A child that takes longer is given up: its Finish will say so.
+  // each 256 MiB. A child that takes longer is given up: its Finish will say so.
   void Await() {
     if (copying_) AwaitChildren();
   }
