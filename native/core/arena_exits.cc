@@ -144,6 +144,7 @@ Status Arena::SetHotStub(ExecutorId id, const PinSlot* self) {
 
 Result<uint32_t> Arena::ExitTag(ExecutorId id, uint32_t exit) {
   std::lock_guard guard(lock_);
+  if (Status failed = CheckProcess()) return failed;
   uint32_t index = IndexOf(id);
   // Also of a trace that died while it ran and took the exit: what it knows stays until it is reclaimed.
   bool retired = index != 0 && index < table_.size() && table_.IdOf(index) == id &&

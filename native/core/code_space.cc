@@ -255,6 +255,7 @@ bool CodeSpace::PunchEmptyPages(Slab& slab, uint32_t punched, uint32_t* pages) {
   for (auto [first, end] : {std::pair(run.first, middle), std::pair(middle_end, run.first + run.count)}) {
     if (first == end) continue;
     uint64_t offset = uint64_t{first} * page_bytes_;
+    handshake_.Await();  // as before a write: a child would copy zeroes
     Status refused = memory_->Punch(AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first()) + offset),
                                     uint64_t{end - first} * page_bytes_, slab.view() ? slab.view() + offset : nullptr);
     if (!refused.ok()) return false;  // at the mapping limit: the pages stay, poisoned as they are

@@ -30,6 +30,7 @@ class Slab {
   uint32_t granules() const { return granules_; }
   uint32_t end() const { return first_ + granules_; }
   uint8_t* view() const { return view_; }
+  void SetView(uint8_t* view) { view_ = view; }  // in a forked child, whose memory is its own
   SpanId head() const { return head_; }
   SpanId tail() const { return tail_; }  // the last span by address; the head of an empty slab
   uint32_t pages() const { return granules_ >> page_shift_; }
