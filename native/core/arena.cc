@@ -157,9 +157,9 @@ void Arena::TakeKind(Executor& executor, const ExecutorSpec& spec) {
     state_fixed |= reloc.section == Section::kState && MovesWithState(reloc);
   }
   executor.state_fixed = state_fixed;
-  executor.trace = spec.exit_count != 0 || done;
+  executor.SetTrace(spec.exit_count != 0 || done);
   executor.has_flags = flags;
-  executor.evictable = spec.evictable >= 0 ? spec.evictable != 0 : executor.trace || warm;
+  executor.evictable = spec.evictable >= 0 ? spec.evictable != 0 : executor.IsTrace() || warm;
 }
 
 // A table record for a spec that has passed its checks; 0 when there is no memory for it.
@@ -191,7 +191,7 @@ Result<Executor*> Arena::FindExecutor(ExecutorId id) {
   Executor* executor = table_.Find(id);
   if (executor != nullptr) return executor;
   bool known = IndexOf(id) != 0 && IndexOf(id) < table_.size() && GenerationOf(id) != 0 &&
-               GenerationOf(id) <= table_[IndexOf(id)].generation.load(std::memory_order_relaxed);
+               GenerationOf(id) <= table_[IndexOf(id)].Generation();
   return ExecutorError(ErrorCode::kStaleExecutor, id,
                        known ? Format("executor %llu is gone: it has been freed", Wide(id))
                              : Format("executor %llu never existed in this arena", Wide(id)));

@@ -205,10 +205,10 @@ class Arena {
     // is loaded then is not this id's. The other way round, the index could change hands between the two loads.
     uint64_t entry = executor.entry.load(std::memory_order_acquire);
     TestPoint(TestPointId::kEntryLoaded);
-    return executor.generation.load(std::memory_order_acquire) == GenerationOf(id) ? entry : 0;
+    return executor.Generation(std::memory_order_acquire) == GenerationOf(id) ? entry : 0;
   }
   // IsTrace, for an id whose EntryOf was not 0 under the pin that still holds.
-  bool IsPinnedTrace(ExecutorId id) const { return table_[IndexOf(id)].trace; }
+  bool IsPinnedTrace(ExecutorId id) const { return table_[IndexOf(id)].IsTrace(); }
   Reclaimer& reclaimer() { return reclaimer_; }
   arch::CallGate call_gate() const { return call_gate_; }
   // The part that all callbacks share, made at the first call; every call names the same handler, and the callers take
