@@ -1,7 +1,7 @@
 // Places where a test can hold a thread, to run two threads in one particular order.
 //
 // Stress rarely meets the orders that matter. A build with JIT_ARENA_TEST_POINTS calls the test's handler at each of
-// these places (test/native/interleaving); in every other build they are nothing.
+// these places (test/native/interleaving_test.cc); in every other build they are nothing.
 #pragma once
 
 #include <atomic>
@@ -16,6 +16,7 @@ enum class TestPointId : int {
   kMovePublished,    // Collector: a batch is published, and its old copies are not retired
   kMoveRetired,      // Collector: its old copies are retired and stamped
   kFreezeWritten,    // Arena: executors are written and not published
+  kSynchronised,     // Arena: every core will see what has been written; nothing leads to it yet
   kFreeUnpublished,  // Arena: the entries of freed executors are cleared, their memory not retired
 };
 

@@ -496,6 +496,7 @@ Status Arena::CloseGateToWrite(ClosedGate& gate, const PinSlot* self, bool in_pl
 void Arena::Synchronise(const PinSlot* self) {
   reclaimer_.RaiseCodeEpoch();
   if (reclaimer_.OthersPinned(self)) JIT_ARENA_CHECK(os::SynchroniseCores());
+  TestPoint(TestPointId::kSynchronised);
 }
 
 // ---- Free and reclaim
