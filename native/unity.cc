@@ -5,6 +5,7 @@
 #if defined(__linux__)
 #include "os/linux_alias.cc"
 #include "os/linux_flip.cc"
+#include "os/linux_fork.cc"
 #include "os/linux_memory.cc"
 #include "os/linux_pages.cc"
 #include "os/linux_process.cc"
@@ -20,8 +21,10 @@
 #include "core/arena.cc"
 #include "core/arena_collect.cc"
 #include "core/arena_exits.cc"
+#include "core/arena_fork.cc"
 #include "core/arena_look.cc"
 #include "core/code_space.cc"
+#include "core/code_space_fork.cc"
 #include "core/collector.cc"
 #include "core/executor_table.cc"
 #include "core/hole_bins.cc"

@@ -50,8 +50,9 @@ describe('garbage collection, in a shared arena,', () => {
       Arena.from(token).dispose();
 
       const worker = new Worker("const { Arena } = require('jit-arena'); require('worker_threads').parentPort.postMessage(new Arena().share());", { eval: true });
+      const exit = once(worker, 'exit');
       const [theirs] = await once(worker, 'message');
-      await once(worker, 'exit');
+      await exit;
       assert.throws(() => Arena.from(theirs), { code: 'ERR_ARENA_DISPOSED' });`);
   });
 
@@ -89,6 +90,7 @@ describe('garbage collection, in a shared arena,', () => {
           parentPort.postMessage('collected');
         });\`;
       const worker = new Worker(text, { eval: true, workerData: arena.share() });
+      const exit = once(worker, 'exit');
       const [ids] = await once(worker, 'message');
       worker.postMessage('go');
       let collected = false;
@@ -98,7 +100,7 @@ describe('garbage collection, in a shared arena,', () => {
         for (const f of functions) assert.equal(f(), 42);
         await new Promise(setImmediate);
       }
-      await once(worker, 'exit');
+      await exit;
       for (const f of functions) assert.equal(f(), 42);
       assert.equal(arena.stats().executors, 100);`);
   });

@@ -5,9 +5,11 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { runChild } from './support/child.js';
+import { canCompile } from './support/compile.js';
+import { skip } from './support/skip.js';
 
 const names =
-  'arena, installLoop, roundsOf, installCountdown, start, message, sleep, isRunning, assertNoPin, assert, once';
+  'arena, installLoop, roundsOf, installCountdown, start, message, sleep, isRunning, assertNoPin, assert, exited';
 const prelude = `const { ${names} } = require(${JSON.stringify(join(__dirname, 'support/ends-prelude.js'))});`;
 
 /** Runs an asynchronous script, which prints `ended` when it has come to its end. */
@@ -58,10 +60,11 @@ describe('a worker that is terminated', () => {
         if (i === 0) await sleep(200);
         await isRunning(loop);
         assert.equal(ended, false);
-        loop.free();
+        arena.install({ code: Uint8Array.of(0xc3) }).free();
         arena.collect();
-        assert.ok(arena.stats().retiredBytes > 0, 'the loop is not reclaimed under the thread');
-        arena.unlinkAll();
+        assert.ok(arena.stats().retiredBytes > 0, 'the thread is pinned');
+        if (i % 2) arena.unlinkAll();
+        else loop.free(); // which takes the links to it out
         await end;
         assertNoPin();
       }`);
@@ -165,6 +168,53 @@ describe('a worker that is terminated', () => {
   });
 });
 
+describe('a worker that is terminated between a call and its result', () => {
+  const object = 'readFileSync(file)';
+  for (const [what, program] of Object.entries({
+    'figures, lists and descriptions': `
+      arena.stats(); arena.slabs(); arena.executors(); arena.planCompaction(); arena.verify();
+      arena.collect({ evictCold: true }); arena.linkOf(executor, 0); executor.name; arena.find(executor.address);`,
+    errors: `
+      try { arena.executor(5) } catch {}
+      try { arena.install({ code: 0 }) } catch {}
+      try { Arena.from(token.replace(/[^:]*$/, '00000000-0000-0000-0000-000000000000')) } catch {}`,
+    'arenas, functions and callbacks': `
+      new Arena({ maxBytes: 1 << 20, name: 'x' }).dispose();
+      const again = Arena.from(token);
+      again.install(x64.callAndAdd(again.callback(x64.toI32, () => 1), 1)).func(x64.toI32)();
+      again.dispose();`,
+    'objects and probes': `try { loadObject(${object}) } catch {} StencilSet.fromObject(${object}); probe(); symbolAddress('qsort');`,
+  })) {
+    it(`of ${what}`, function () {
+      if (!canCompile) skip(this, 'there is no C compiler to make an object with');
+      runToEnd(`
+        const { execFileSync } = require('node:child_process');
+        const { mkdtempSync, rmSync } = require('node:fs');
+        const { join } = require('node:path');
+        const { tmpdir } = require('node:os');
+        const folder = mkdtempSync(join(tmpdir(), 'jit-arena-'));
+        process.on('exit', () => rmSync(folder, { recursive: true }));
+        const file = join(folder, 'stencils.o');
+        execFileSync('cc', ['-c', '-O2', '-fno-pic', '-mcmodel=large', '-ffunction-sections', '-fdata-sections', '-o', file, 'test/fixtures/stencils.c']);
+        const { step } = require('./dist-test/support/trace-code.js');
+        const { id } = arena.install({ ...step(1), name: 'trace', evictable: false });
+        for (let i = 0; i < 30; i++) {
+          const worker = start(\`
+            const { readFileSync } = require('node:fs');
+            const { loadObject, StencilSet, probe, symbolAddress } = require('jit-arena');
+            const file = \${JSON.stringify(file)};
+            const executor = arena.executor(id);
+            post('inside');
+            for (;;) { ${program} }\`, id);
+          await message(worker);
+          await sleep(i % 5);
+          await worker.terminate();
+          assertNoPin();
+        }`);
+    });
+  }
+});
+
 describe('a worker that ends itself', () => {
   it('with process.exit in a callback: what it is in the middle of is left, with its pin', () => {
     runToEnd(`
@@ -176,7 +226,7 @@ describe('a worker that ends itself', () => {
           f();
           post('never');\`, i % 5);
         worker.on('message', assert.fail);
-        assert.deepEqual(await once(worker, 'exit'), [3]);
+        assert.equal(await exited(worker), 3);
         assertNoPin();
       }`);
   });
@@ -184,7 +234,7 @@ describe('a worker that ends itself', () => {
   it('inside pinned, with process.exit', () => {
     runToEnd(`
       const worker = start("arena.pinned(() => process.exit(3));");
-      assert.deepEqual(await once(worker, 'exit'), [3]);
+      assert.equal(await exited(worker), 3);
       assertNoPin();`);
   });
 
@@ -208,7 +258,7 @@ describe('a worker that ends itself', () => {
             assert.equal(await message(worker), 4);
             if (first === 'main') mine.dispose();
             worker.postMessage('end');
-            assert.deepEqual(await once(worker, 'exit'), [0]);
+            assert.equal(await exited(worker), 0);
             if (first === 'worker') {
               assert.equal(mine.executor(id).func(toI32)(), 4);
               mine.dispose();
@@ -232,7 +282,7 @@ describe('a worker that ends itself', () => {
         mine.dispose();
         worker.postMessage('go');
         assert.equal(await message(worker), 1);
-        await once(worker, 'exit');
+        await exited(worker);
         assert.throws(() => Arena.from(token), { code: 'ERR_ARENA_DISPOSED' });
       }`);
   });
@@ -253,7 +303,7 @@ describe('dispose in one thread', () => {
       again.unlinkAll();
       assert.equal(await message(worker), 'left');
       again.dispose();
-      await once(worker, 'exit');
+      await exited(worker);
       assert.throws(() => Arena.from(token), { code: 'ERR_ARENA_DISPOSED' });`);
   });
 

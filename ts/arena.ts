@@ -46,6 +46,11 @@ export interface ArenaOptions {
   exitGrowth?: number;
   /** The longest chain of links without progress (`chainDepth`) that `link` and `replace` allow; no limit unless given. */
   maxChainDepth?: number;
+  /**
+   * What a child that native code forks finds of the arena (docs/fork.md): `drop`, the default, nothing (ERR_ARENA_FORKED);
+   * `copy`, an arena of its own. Node itself only makes processes that begin anew.
+   */
+  fork?: 'drop' | 'copy';
   /** Keep every reloc, so that `verify` can name a wrong field; for debugging. */
   fullRecords?: boolean;
   name?: string;
@@ -466,7 +471,10 @@ function createArena(options: ArenaOptions): NativeArena {
   if (layout !== 'together' && layout !== 'apart') {
     throw new TypeError(`the layout is ${String(layout)}, and not 'together' or 'apart'`);
   }
-  const { exitThreshold = 1024, exitGrowth = 2, maxChainDepth = maxSize } = options;
+  const { exitThreshold = 1024, exitGrowth = 2, maxChainDepth = maxSize, fork = 'drop' } = options;
+  if (fork !== 'drop' && fork !== 'copy') {
+    throw new TypeError(`fork is ${String(fork)}, and not 'drop' or 'copy'`);
+  }
   if (typeof exitGrowth !== 'number') throw new TypeError('exitGrowth is not a number');
   checkCount(maxBytes, addon.machine.maxArenaBytes, 'ERR_ARENA_SIZE', 'maxBytes');
   checkCount(maxRetiredBytes, addon.machine.maxArenaBytes, 'ERR_ARENA_SIZE', 'maxRetiredBytes');
@@ -479,6 +487,7 @@ function createArena(options: ArenaOptions): NativeArena {
       exitThreshold: checkCount(exitThreshold, 4096, 'ERR_ARENA_SIZE', 'exitThreshold'),
       exitGrowth,
       maxChainDepth: checkCount(maxChainDepth, maxSize, 'ERR_ARENA_SIZE', 'maxChainDepth'),
+      forkCopy: fork === 'copy',
       fullRecords: options.fullRecords === true,
       name: String(name),
       token: makeToken(),

@@ -68,7 +68,6 @@ static_assert(std::size(kMeanings) == JA_ERR_WRITER_UNSHAREABLE + 1, "an error i
 constexpr Meaning kOwnMeanings[] = {
     {"ERR_ARENA_ARGUMENT", "a null pointer, a size, a count or an enumerator that cannot be meant"},
     {"ERR_ARENA_NOT_PINNED", "the thread is not between ja_enter and ja_leave"},
-    {"ERR_ARENA_UNSUPPORTED", "this build or this system does not have it"},
 };
 
 const Meaning* FindMeaning(int status) {

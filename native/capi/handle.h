@@ -24,6 +24,9 @@ struct ja_arena {
   };
   const std::unique_ptr<jit_arena::Arena> arena;
   std::atomic<uint32_t> life{kAlive};
+  // Fork generation of the process that has put this in order: see Inherit in threads.cc.
+  static constexpr uint64_t kInheriting = ~uint64_t{0};
+  std::atomic<uint64_t> generation{jit_arena::os::ForkGeneration()};
   std::mutex lock;        // of `attached`, and of changes of `life`
   uint32_t attached = 0;  // threads
 };

@@ -115,9 +115,8 @@ typedef enum ja_status {
   JA_ERR_WRONG_THREAD = 36,       /* a ja_thread was used by another thread than its own */
   JA_ERR_WRITER_UNSHAREABLE = 37, /* not returned by functions in this header */
   /* Of this API alone. */
-  JA_ERR_ARGUMENT = -1,    /* a null pointer, a size, a count or an enumerator that cannot be meant */
-  JA_ERR_NOT_PINNED = -2,  /* the thread is not between ja_enter and ja_leave */
-  JA_ERR_UNSUPPORTED = -3, /* this build or this system does not have it */
+  JA_ERR_ARGUMENT = -1,   /* a null pointer, a size, a count or an enumerator that cannot be meant */
+  JA_ERR_NOT_PINNED = -2, /* the thread is not between ja_enter and ja_leave */
 } ja_status;
 
 /* Enumerators travel as plain integers, so that a value that does not exist is an error and nothing worse. */
@@ -185,7 +184,7 @@ enum {
 typedef int32_t ja_fork;
 enum {
   JA_FORK_DROP = 0, /* nothing: every call there is JA_ERR_FORKED */
-  JA_FORK_COPY = 1, /* a copy of its own; JA_ERR_UNSUPPORTED in this version */
+  JA_FORK_COPY = 1, /* a copy of its own: same ids, addresses, links and state; docs/fork.md says what it costs */
 };
 
 typedef struct ja_options {
@@ -210,8 +209,7 @@ static inline ja_options ja_options_init(void) {
 }
 
 /* Makes an arena: reserves addresses, commits what its own code needs. `options` may be null: all defaults.
- * JA_ERR_SIZE (max_bytes, exit_threshold, exit_growth), JA_ERR_NO_MEMORY, JA_ERR_NO_EXEC, JA_ERR_WRITER_UNAVAILABLE,
- * JA_ERR_UNSUPPORTED (fork). */
+ * JA_ERR_SIZE (max_bytes, exit_threshold, exit_growth), JA_ERR_NO_MEMORY, JA_ERR_NO_EXEC, JA_ERR_WRITER_UNAVAILABLE. */
 JA_API ja_status ja_create(const ja_options* options, ja_arena** arena);
 
 /* Ends the arena and everything in it. JA_ERR_BUSY while any thread is pinned, the calling one included; nothing has

@@ -16,13 +16,26 @@ namespace {
 thread_local ja_thread* threads_here = nullptr;  // the calling thread's places, one per arena
 thread_local const ja_arena* notifying = nullptr;
 
+// Before the handle's lock is taken, by whoever takes it: in a forked child a thread that is not there may have held
+// it, and of the parent's threads the child has one.
+void Inherit(ja_arena* handle) {
+  uint64_t now = os::ForkGeneration();
+  uint64_t made = handle->generation.load(std::memory_order_acquire);
+  if (made == now) return;
+  if (made != ja_arena::kInheriting && handle->generation.compare_exchange_strong(made, ja_arena::kInheriting)) {
+    new (&handle->lock) std::mutex;
+    handle->attached = ThreadIn(handle) != nullptr;
+    // Release: other threads of the child find the handle in order.
+    handle->generation.store(now, std::memory_order_release);
+  }
+  while (handle->generation.load(std::memory_order_acquire) != now) std::this_thread::yield();
+}
+
 // Takes one thread off the arena, and the arena out of memory when it was the last of a disposed one.
 void Release(ja_arena* handle, uint32_t threads) {
   bool last;
   {
-    // In a forked child the lock may have been held by a thread that is not there.
-    std::unique_lock guard(handle->lock, std::defer_lock);
-    if (handle->arena->in_own_process()) guard.lock();
+    std::lock_guard guard(handle->lock);
     handle->attached -= threads;
     last = handle->attached == 0 && handle->life.load(std::memory_order_relaxed) == ja_arena::kDisposed;
   }
@@ -30,6 +43,7 @@ void Release(ja_arena* handle, uint32_t threads) {
 }
 
 void Drop(ja_thread* thread) {
+  Inherit(thread->handle);
   for (ja_thread** link = &threads_here; *link != nullptr; link = &(*link)->next) {
     if (*link != thread) continue;
     *link = thread->next;
@@ -121,12 +135,13 @@ ja_status ja_create(const ja_options* given, ja_arena** arena) {
     return FailArgument(Format("there is no writer %d", options.writer));
   if (options.layout != JA_LAYOUT_TOGETHER && options.layout != JA_LAYOUT_APART)
     return FailArgument(Format("there is no layout %d", options.layout));
-  if (options.fork == JA_FORK_COPY) return Fail(JA_ERR_UNSUPPORTED, "this version has no JA_FORK_COPY");
-  if (options.fork != JA_FORK_DROP) return FailArgument(Format("there is no fork mode %d", options.fork));
+  if (options.fork != JA_FORK_DROP && options.fork != JA_FORK_COPY)
+    return FailArgument(Format("there is no fork mode %d", options.fork));
   if (ja_status failed = CheckChoice(options.full_records, "full_records")) return failed;
   ArenaOptions of_arena;
   if (options.max_bytes != 0) of_arena.max_bytes = options.max_bytes;
   if (options.writer != JA_WRITER_AUTO) of_arena.writer = static_cast<os::WriterKind>(options.writer - JA_WRITER_ALIAS);
+  of_arena.fork = options.fork == JA_FORK_COPY ? os::ForkMode::kCopy : os::ForkMode::kDrop;
   of_arena.apart = options.layout == JA_LAYOUT_APART;
   of_arena.max_retired_bytes = options.max_retired_bytes;
   if (options.exit_threshold != 0) of_arena.exit_threshold = options.exit_threshold;
@@ -149,9 +164,9 @@ ja_status ja_dispose(ja_arena* arena) {
   if (arena == nullptr) return FailArgument("the arena is null");
   if (Notifying() == arena) return FailNotifying();
   bool own = arena->arena->in_own_process();
+  Inherit(arena);
   {
-    std::unique_lock guard(arena->lock, std::defer_lock);
-    if (own) guard.lock();
+    std::lock_guard guard(arena->lock);
     if (arena->life.load(std::memory_order_relaxed) == ja_arena::kDisposed) return FailDisposed();
     // Pairs with the load behind the pin in Enter.
     arena->life.store(ja_arena::kDeciding, std::memory_order_seq_cst);
@@ -160,8 +175,6 @@ ja_status ja_dispose(ja_arena* arena) {
       return Fail(JA_ERR_BUSY, "a thread is pinned: dispose when all have left");
     }
     arena->life.store(ja_arena::kDisposed, std::memory_order_release);
-    // Of the parent's threads the child has one.
-    if (!own) arena->attached = ThreadIn(arena) != nullptr;
   }
   Release(arena, 0);
   return JA_OK;
@@ -186,6 +199,7 @@ ja_status ja_attach(ja_arena* arena, ja_thread** thread) {
     *thread = here;
     return JA_OK;
   }
+  Inherit(arena);
   auto* place = new (std::nothrow) ja_thread;
   if (place == nullptr) return Fail(JA_ERR_NO_MEMORY, "no memory for a thread's place");
   {

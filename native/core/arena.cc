@@ -40,6 +40,7 @@ Status WithIndex(Status failed, uint32_t position, uint32_t count) {
 
 Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
     : fork_generation_(os::ForkGeneration()),
+      fork_(options.fork),
       name_(options.name),
       apart_(options.apart),
       max_retired_bytes_(options.max_retired_bytes),
@@ -54,13 +55,8 @@ Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
                     !os::SynchroniseCores()) {}
 
 Arena::~Arena() {
-  if (!CheckProcess().ok()) space_.Disown();
-}
-
-Status Arena::Forked() {
-  return Error{ErrorCode::kForked,
-               "this process is a fork of the one that made the arena; the arena's memory was not "
-               "inherited: make an arena of its own in the child"};
+  Unregister();
+  if (!in_own_process()) space_.Disown();
 }
 
 Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::unique_ptr<os::Memory> memory) {
@@ -88,6 +84,7 @@ Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::u
     if (memory == nullptr) return Error{ErrorCode::kNoExec, "no writer works here: " + reasons};
   }
 
+  memory->SetForkMode(options.fork);
   std::unique_ptr<Arena> arena(new Arena(options, std::move(memory)));
   // A slab more for the arena's own code, so that the host has all that it asked for.
   if (Status failed = arena->space_.Reserve(std::min(options.max_bytes + kSlabBytes, arch::kMaxArenaBytes)))
@@ -98,6 +95,7 @@ Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::u
   if (!call_gate.ok()) return std::move(call_gate.status());
   arena->call_gate_ = reinterpret_cast<arch::CallGate>(call_gate.value());
   if (Status failed = arena->AddStubs(options)) return failed;
+  arena->Register();
   return arena;
 }
 
@@ -159,9 +157,9 @@ void Arena::TakeKind(Executor& executor, const ExecutorSpec& spec) {
     state_fixed |= reloc.section == Section::kState && MovesWithState(reloc);
   }
   executor.state_fixed = state_fixed;
-  executor.trace = spec.exit_count != 0 || done;
+  executor.SetTrace(spec.exit_count != 0 || done);
   executor.has_flags = flags;
-  executor.evictable = spec.evictable >= 0 ? spec.evictable != 0 : executor.trace || warm;
+  executor.evictable = spec.evictable >= 0 ? spec.evictable != 0 : executor.IsTrace() || warm;
 }
 
 // A table record for a spec that has passed its checks; 0 when there is no memory for it.
@@ -193,7 +191,7 @@ Result<Executor*> Arena::FindExecutor(ExecutorId id) {
   Executor* executor = table_.Find(id);
   if (executor != nullptr) return executor;
   bool known = IndexOf(id) != 0 && IndexOf(id) < table_.size() && GenerationOf(id) != 0 &&
-               GenerationOf(id) <= table_[IndexOf(id)].generation.load(std::memory_order_relaxed);
+               GenerationOf(id) <= table_[IndexOf(id)].Generation();
   return ExecutorError(ErrorCode::kStaleExecutor, id,
                        known ? Format("executor %llu is gone: it has been freed", Wide(id))
                              : Format("executor %llu never existed in this arena", Wide(id)));
@@ -598,8 +596,7 @@ void Arena::Reclaim(const PinSlot* self) {
 }
 
 Result<uint64_t> Arena::EnsureCallbackCommon(arch::CallbackHandler handler, const PinSlot* self) {
-  // A lock of its own: AddInternal takes the arena's.
-  std::lock_guard guard(callback_lock_);
+  if (Status failed = CheckProcess()) return failed;
   if (callback_common_ != 0) return callback_common_;
   Result<uint64_t> common = AddInternal(static_cast<uint32_t>(arch::CallbackCommonBytes()), self,
                                         [&](uint8_t* bytes, uint64_t) { arch::WriteCallbackCommon(bytes, handler); });

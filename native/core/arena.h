@@ -33,6 +33,7 @@ struct ArenaOptions {
   uint32_t max_chain_depth = Linker::kEndless;  // links that would pass it are refused
   bool full_records = false;                    // keep every reloc, so that Verify can name a wrong field
   bool without_barrier = false;                 // for tests: as on a kernel that has no membarrier SYNC_CORE
+  os::ForkMode fork = os::ForkMode::kDrop;      // what a forked child gets of the arena: docs/fork.md
   std::string name{};
 };
 
@@ -112,8 +113,9 @@ struct SlabMap {
 };
 
 // All methods take the arena's lock and may be called by any thread, unless they say otherwise. `self` is the calling
-// thread's pin, if it has one: a thread's own pin never stands in its own way. In a process that is not the one that
-// made the arena, whatever returns a Status answers ERR_ARENA_FORKED, and nothing touches the memory.
+// thread's pin, if it has one: a thread's own pin never stands in its own way. In a process that the arena does not
+// belong to (a forked child, unless it got a copy), whatever returns a Status answers ERR_ARENA_FORKED, and nothing
+// touches the memory.
 class Arena {
  public:
   // `memory`: for tests; null takes the operating system's.
@@ -203,13 +205,14 @@ class Arena {
     // is loaded then is not this id's. The other way round, the index could change hands between the two loads.
     uint64_t entry = executor.entry.load(std::memory_order_acquire);
     TestPoint(TestPointId::kEntryLoaded);
-    return executor.generation.load(std::memory_order_acquire) == GenerationOf(id) ? entry : 0;
+    return executor.Generation(std::memory_order_acquire) == GenerationOf(id) ? entry : 0;
   }
   // IsTrace, for an id whose EntryOf was not 0 under the pin that still holds.
-  bool IsPinnedTrace(ExecutorId id) const { return table_[IndexOf(id)].trace; }
+  bool IsPinnedTrace(ExecutorId id) const { return table_[IndexOf(id)].IsTrace(); }
   Reclaimer& reclaimer() { return reclaimer_; }
   arch::CallGate call_gate() const { return call_gate_; }
-  // The part that all callbacks share, made at the first call; every call names the same handler.
+  // The part that all callbacks share, made at the first call; every call names the same handler, and the callers take
+  // turns.
   Result<uint64_t> EnsureCallbackCommon(arch::CallbackHandler handler, const PinSlot* self);
   bool in_own_process() const { return os::ForkGeneration() == fork_generation_; }
 
@@ -219,6 +222,8 @@ class Arena {
   Status CheckProcess() const { return in_own_process() ? Status::Ok() : Forked(); }
 
  private:
+  friend class ForkHandlers;
+
   // The copy of a spec that a writable executor is; what never changes is in its record and notes.
   struct Staged {
     std::vector<uint8_t> bytes[kSections];  // empty: the section is zero
@@ -233,8 +238,17 @@ class Arena {
 
   Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory);
 
+  // Forks (core/arena_fork.cc). From Register on, which is the end of Create, until Unregister this arena takes part in
+  // the forks of the process.
+  void Register();
+  void Unregister();
+  // Around fork(), in the thread that forks: BeforeFork takes the lock, one of the others gives it back.
+  void BeforeFork();
+  void AfterForkInParent();
+  void AfterForkInChild();
+
   Status AddStubs(const ArenaOptions& options);
-  static Status Forked();
+  Status Forked() const;
   static void TakeKind(Executor& executor, const ExecutorSpec& spec);
   Status CheckSpec(const ExecutorSpec& spec, ExecutorId id) const;
   uint32_t AddExecutor(const ExecutorSpec& spec);
@@ -270,7 +284,10 @@ class Arena {
   void AfterCall();
 
   std::mutex lock_;
-  uint32_t fork_generation_;
+  uint32_t fork_generation_;  // of the process that the arena belongs to
+  os::ForkMode fork_;
+  bool forking_ = false;  // the arena belongs to the process that is just being forked
+  std::string lost_;      // in a child that should have got a copy: why it has none
   std::string name_;
   bool apart_;
   uint64_t max_retired_bytes_;
@@ -293,7 +310,6 @@ class Arena {
   uint32_t max_chain_depth_;
   const bool gated_writes_;  // see CloseGateToWrite
   ArenaStats stats_;         // what is counted as it happens
-  std::mutex callback_lock_;
 
   // Scratch of Publish, kept to save allocations.
   std::vector<uint32_t> batch_;

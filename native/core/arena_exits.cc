@@ -39,7 +39,7 @@ Status Arena::Link(ExecutorId source_id, uint32_t exit, ExecutorId target_id, ui
 
 // The trace ABI is no C calling convention: what was not made for it cannot be entered from an exit.
 Status Arena::CheckTrace(uint32_t index) const {
-  if (table_[index].trace) return Status::Ok();
+  if (table_[index].IsTrace()) return Status::Ok();
   ExecutorId id = table_.IdOf(index);
   return ExecutorError(
       ErrorCode::kTraceAbi, id,
@@ -144,6 +144,7 @@ Status Arena::SetHotStub(ExecutorId id, const PinSlot* self) {
 
 Result<uint32_t> Arena::ExitTag(ExecutorId id, uint32_t exit) {
   std::lock_guard guard(lock_);
+  if (Status failed = CheckProcess()) return failed;
   uint32_t index = IndexOf(id);
   // Also of a trace that died while it ran and took the exit: what it knows stays until it is reclaimed.
   bool retired = index != 0 && index < table_.size() && table_.IdOf(index) == id &&
@@ -159,13 +160,16 @@ Result<uint32_t> Arena::ExitTag(ExecutorId id, uint32_t exit) {
 bool Arena::IsTrace(ExecutorId id) {
   std::lock_guard guard(lock_);
   Executor* executor = table_.Find(id);
-  return executor != nullptr && executor->trace;
+  return executor != nullptr && executor->IsTrace();
 }
 
 ExitTaken Arena::ResolveExit(uint64_t returned) const {
   if (returned == 0) return {0, 0, false};
   bool hot = returned & 1;
   auto& record = *reinterpret_cast<ExitRecord*>(returned & ~uint64_t{1});
+  // Acquire: pairs with the release that made the record cold or linked it. The trace itself came here through an entry
+  // that it loaded; this is the same order in words that a compiler knows.
+  record.entry.load(std::memory_order_acquire);
   if (hot) linker_.Backoff(record);
   // Under the pin neither the record nor the index is used again, also when the executor has been freed meanwhile.
   return {table_.IdOf(record.executor), record.exit, hot};

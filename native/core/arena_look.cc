@@ -55,7 +55,7 @@ Result<ExecutorInfo> Arena::Describe(ExecutorId id) {
   info.evictable = executor.evictable;
   info.makes_progress = executor.makes_progress;
   info.exits = executor.exit_count;
-  info.trace = executor.trace;
+  info.trace = executor.IsTrace();
   info.first_entry = *table_.EntryOffset(IndexOf(id), 0);
   if (notes != nullptr) info.name = notes->name;
   info.address = executor.entry.load(std::memory_order_relaxed);

@@ -214,39 +214,56 @@ void CodeSpace::OnEmpty(Slab* slab) {
     DecommitSlab(slab);
 }
 
-uint32_t CodeSpace::Trim() {
+uint32_t CodeSpace::Trim(uint64_t end_nanos, bool keep_one, bool* done) {
   uint32_t pages = 0;
   uint32_t punched = 0;
+  for (auto& slab : slabs_) punched += slab && slab->punched();
+  bool began = false;
   for (auto& slab : slabs_) {
-    if (!slab) continue;
+    if (!slab || !(slab->shrunk || slab->needs_poison || slab->empty())) continue;
+    if (keep_one && slab->empty() && FindRoomiest(slab->zone()) == slab.get()) continue;
+    // One slab at least, so that slices come to an end.
+    if (end_nanos != 0 && began && os::NowNanos() >= end_nanos) {
+      if (done != nullptr) *done = false;
+      break;
+    }
+    began = true;
     if (slab->empty()) {
       pages += slab->backed_pages();
+      punched -= slab->punched();
       DecommitSlab(slab.get());
       continue;
     }
     if (slab->needs_poison) slab->needs_poison = !PoisonHoles(*slab);
-    punched += slab->punched();
-  }
-  if (!memory_->CanPunch()) return pages;
-  for (auto& slab : slabs_) {
-    // A hole of pages costs up to two mappings. A run of four pages or more in every second slab keeps the process
-    // below three mappings per slab.
-    if (!slab || slab->punched() || 2 * punched > slab_count_) continue;
-    uint32_t first = 0;
-    uint32_t count = slab->FindEmptyPages(&first);
-    if (count < 4) continue;
-    uint64_t offset = uint64_t{first} * page_bytes_;
-    uint32_t before = slab->backed_pages();
-    if (!memory_
-             ->Punch(AccessOf(slab->zone()), reinterpret_cast<uint8_t*>(Address(slab->first()) + offset),
-                     uint64_t{count} * page_bytes_, slab->view() ? slab->view() + offset : nullptr)
-             .ok())
-      break;  // at the mapping limit: the pages stay, poisoned as they are
-    slab->MarkPunched(first, count);
-    pages += before - slab->backed_pages();
-    punched++;
+    bool was_punched = slab->punched();
+    slab->shrunk = !PunchEmptyPages(*slab, punched, &pages);
+    punched += slab->punched() - was_punched;
   }
   return pages;
+}
+
+bool CodeSpace::PunchEmptyPages(Slab& slab, uint32_t punched, uint32_t* pages) {
+  if (!memory_->CanPunch()) return true;
+  Slab::PageRun run = slab.FindEmptyPages();
+  if (run.backed < 4) return true;
+  // A hole of pages costs up to two mappings. A run of four pages or more in every second slab keeps the process below
+  // three mappings per slab.
+  if (!slab.punched() && 2 * punched > slab_count_) return false;
+  // What is punched already stays as it is: before it and behind it.
+  uint32_t middle = slab.punched() ? slab.punch_first() : run.first;
+  uint32_t middle_end = slab.punched() ? middle + slab.punch_pages() : run.first;
+  for (auto [first, end] : {std::pair(run.first, middle), std::pair(middle_end, run.first + run.count)}) {
+    if (first == end) continue;
+    uint64_t offset = uint64_t{first} * page_bytes_;
+    handshake_.Await();  // as before a write: a child would copy zeroes
+    Status refused = memory_->Punch(AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first()) + offset),
+                                    uint64_t{end - first} * page_bytes_, slab.view() ? slab.view() + offset : nullptr);
+    if (!refused.ok()) return false;  // at the mapping limit: the pages stay, poisoned as they are
+    uint32_t before = slab.backed_pages();
+    slab.MarkPunched(first, end - first);
+    *pages += before - slab.backed_pages();
+  }
+  return true;
 }
 
 bool CodeSpace::PoisonHoles(Slab& slab) {

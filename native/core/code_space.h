@@ -32,6 +32,13 @@ class CodeSpace {
   // Makes the destructor leave the memory alone: in a forked child it is not there.
   void Disown() { reservation_ = nullptr; }
 
+  // Around fork() for memory that a child keeps (core/code_space_fork.cc): BeforeFork, then one of the others.
+  void BeforeFork();
+  void AfterForkInParent();
+  // In the child: the same bytes at the same addresses, in memory of its own. On failure the memory is gone and
+  // disowned, and the Status says why.
+  Status AfterForkInChild();
+
   // Reserves `bytes`, rounded up to whole slabs, with a guard page at each end. Under `ulimit -v` and in containers
   // large reservations fail: retries smaller before it fails with ERR_ARENA_NO_MEMORY.
   Status Reserve(uint64_t bytes);
@@ -105,9 +112,10 @@ class CodeSpace {
   // The slab of the zone with the largest hole (an empty one, if there is one), or null.
   Slab* FindRoomiest(Zone zone) const;
   Result<Slab*> CommitSlab(Zone zone, uint32_t slabs = 1);
-  // Poisons what an evacuation left unpoisoned, returns empty slabs and whole empty pages to the OS.
-  // Returns the number of pages that have no memory any more.
-  uint32_t Trim();
+  // Poisons what an evacuation left unpoisoned, returns empty slabs and whole empty pages to the OS; with `keep_one`
+  // not the empty slab that would be filled next. Stops at `end_nanos` (os::NowNanos; 0: never), and `*done` is false
+  // when more is left. Returns the number of pages that have no memory any more.
+  uint32_t Trim(uint64_t end_nanos = 0, bool keep_one = false, bool* done = nullptr);
 
   template <class Visit>
   void ForEachSlab(Visit visit) const {
@@ -135,6 +143,9 @@ class CodeSpace {
   // Both: false when the system refuses the write window.
   bool Poison(const SpanNode& node);
   bool PoisonHoles(Slab& slab);
+  // False when there is more to give back than the system, or the number of mappings, allows now. `punched`: slabs that
+  // have punched pages.
+  bool PunchEmptyPages(Slab& slab, uint32_t punched, uint32_t* pages);
   void Release(Slab& slab, SpanId span);
   void DecommitSlab(Slab* slab);
   void OnEmpty(Slab* slab);
@@ -144,8 +155,11 @@ class CodeSpace {
                                       : os::Access::kState;
   }
 
+  Status CopyInChild();
+
   std::unique_ptr<os::Memory> memory_;
   os::WriterKind writer_;
+  os::ForkHandshake handshake_;  // with children that still copy the code
   uint32_t slab_bytes_;
   uint32_t unit_granules_;  // granules of the smallest slab: the unit of the address range; a power of two
   int unit_shift_;          // log2 of it
@@ -169,12 +183,14 @@ class CodeSpace {
 // The only way to change code or read-only data: a scope with a reason, at whose end the memory has its access back
 // and instruction fetch sees the bytes. Opening one can fail (flip); after that nothing can.
 //
-// One scope at a time per arena, under the arena's lock.
+// One scope at a time per arena, under the arena's lock. Waits for forked children that still copy the code, up to a
+// bound (docs/fork.md).
 class WriteScope {
  public:
   WriteScope(CodeSpace& space, const char* reason) : space_(space) {
     JIT_ARENA_CHECK(space.writing_ == nullptr && reason != nullptr);
     space.writing_ = reason;
+    space.handshake_.Await();
   }
   ~WriteScope() {
     Flush();

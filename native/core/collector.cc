@@ -9,7 +9,7 @@ namespace jit_arena {
 namespace {
 
 constexpr uint64_t kBatchBytes = 4 * kMiB;
-constexpr uint64_t kSliceBatchBytes = 64 * kKiB;
+constexpr uint64_t kSliceBatchBytes = 16 * kKiB;
 
 // How long what has to wait for other threads to leave makes those wait that want to enter.
 constexpr uint64_t kMoveGateBoundNanos = 1'000'000;
@@ -31,12 +31,20 @@ bool IsWorthwhile(uint64_t pages_freed, uint64_t pages_needed) {
 // A slab to fill up from its tail: dense in front of it, so that it is no victim itself. The roomiest slab is the only
 // one worth a look, since a slab with a smaller hole is sooner full.
 Slab* Collector::PickDestination(Zone zone) const {
-  Slab* slab = space_.FindRoomiest(zone);
-  if (slab == nullptr || slab->evacuating()) return nullptr;
-  uint32_t in_front = slab->empty() ? 0 : space_[slab->tail()].End() - slab->first();
-  bool dense = slab->live_granules() >= in_front - in_front / 8;
-  bool roomy = slab->granules() - in_front >= slab->granules() / 8;
-  return dense && roomy ? slab : nullptr;
+  uint32_t begun = begun_destination_[static_cast<int>(zone)];
+  // What the last slice was filling, or else the next slice would take an emptied slab, and leave this one half full.
+  Slab* slab = begun != kNone ? space_.SlabAt(begun) : nullptr;
+  if (slab != nullptr && slab->zone() == zone && IsDestination(*slab)) return slab;
+  slab = space_.FindRoomiest(zone);
+  return slab != nullptr && IsDestination(*slab) ? slab : nullptr;
+}
+
+bool Collector::IsDestination(const Slab& slab) const {
+  if (slab.evacuating()) return false;
+  uint32_t in_front = slab.empty() ? 0 : space_[slab.tail()].End() - slab.first();
+  bool dense = slab.live_granules() >= in_front - in_front / 8;
+  bool roomy = slab.granules() - in_front >= slab.granules() / 8;
+  return dense && roomy;
 }
 
 uint64_t Collector::PagesFor(uint64_t granules) const {
@@ -144,6 +152,8 @@ SpanId Collector::ReserveCopy(SpanId span) {
     if (SpanId copy = space_.AllocateIn(*destination, span, align)) return copy;
   // Full: the next destination is one that stands ready, such as an emptied slab, whose pages are there already.
   destination = PickDestination(zone);
+  // In order, only an empty one: a chain goes on at the beginning of a slab.
+  if (laying_out_ && destination != nullptr && !destination->empty()) destination = nullptr;
   if (destination != nullptr)
     if (SpanId copy = space_.AllocateIn(*destination, span, align)) return copy;
   Result<Slab*> committed =
@@ -322,9 +332,15 @@ void Collector::MoveBatch(Evacuation& evacuation, Progress& progress) {
 }
 
 bool Collector::Progress::IsUp(uint64_t retired_bytes) {
-  // A slice moves one batch at least, so that a host which calls until it is done gets there.
-  bool late = end_nanos != 0 && result.moved != 0 && os::NowNanos() >= end_nanos;
-  if (late || retired_bytes >= host.max_retired_bytes) result.done = false;
+  if (end_nanos != 0) {
+    uint64_t now = os::NowNanos();
+    // The next batch takes as long as the longest so far. A slice moves one at least, so that a host which calls until
+    // it is done gets there.
+    if (last_look != 0) longest_batch = std::max(longest_batch, now - last_look);
+    last_look = now;
+    if (result.moved != 0 && now + longest_batch >= end_nanos) result.done = false;
+  }
+  if (retired_bytes >= host.max_retired_bytes) result.done = false;
   return !result.done;
 }
 
@@ -337,7 +353,8 @@ void Collector::EvacuateVictims(Progress& progress) {
       continue;
     // What is larger than a slab takes longer to copy than a slice may last.
     if (progress.end_nanos != 0 && slab->granules() * kGranuleBytes > space_.slab_bytes()) continue;
-    if (!IsVictim(&victim)) continue;
+    // One that a slice has begun with has even less to move now.
+    if (victim.first != begun_victim_ && !IsVictim(&victim)) continue;
     slab->SetEvacuating(true);
     Evacuation evacuation{*slab, slab->first(), false};
     while (evacuation.next != slab->end() && !evacuation.stopped && !progress.IsUp(reclaimer_.retired_bytes())) {
@@ -345,6 +362,7 @@ void Collector::EvacuateVictims(Progress& progress) {
       progress.host.reclaim();
     }
     slab->SetEvacuating(false);
+    begun_victim_ = progress.result.done ? kNone : victim.first;
     // State that cannot move now is in nobody's way.
     if (!progress.result.done || (evacuation.stopped && victim.zone != Zone::kState)) break;
   }
@@ -359,12 +377,14 @@ bool Collector::IsFollowedBy(SpanId span, SpanId next) const {
 
 void Collector::LayOutChains(Progress& progress) {
   std::vector<uint32_t> chains = linker_.FindChains();
+  laying_out_ = true;
   LayOut(Zone::kCode, chains, progress);
   // Exit records are read on the way from one to the next.
   std::erase_if(chains, [&](uint32_t index) {
     return index != 0 && (table_[index].state_span == 0 || !table_[index].StateMoves());
   });
   if (progress.result.done) LayOut(Zone::kState, chains, progress);
+  laying_out_ = false;
 }
 
 void Collector::LayOut(Zone zone, const std::vector<uint32_t>& chains, Progress& progress) {
@@ -409,12 +429,19 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   Progress progress{host, slice ? begin + options.max_pause_nanos : 0, slice ? kSliceBatchBytes : kBatchBytes};
   host.reclaim();
   gate_refused_ = false;
-  if (options.compact && options.follow_links) LayOutChains(progress);
-  if (options.compact && progress.result.done) EvacuateVictims(progress);
-  std::fill(std::begin(destinations_), std::end(destinations_), nullptr);
-  space_.Trim();
-  uint64_t committed_now = space_.CommittedBytes();
   CollectResult& result = progress.result;
+  // What earlier slices have emptied first: at most half of this one.
+  if (slice) space_.Trim(begin + options.max_pause_nanos / 2, true);
+  if (options.compact && options.follow_links) LayOutChains(progress);
+  if (options.compact && result.done) EvacuateVictims(progress);
+  for (int zone = 0; zone < kZones; zone++) {
+    Slab* destination = destinations_[zone];
+    begun_destination_[zone] = destination != nullptr && !result.done ? destination->first() : kNone;
+    destinations_[zone] = nullptr;
+  }
+  // A slice that had to stop leaves the rest to the next.
+  if (!slice || result.done) space_.Trim(progress.end_nanos, false, &result.done);
+  uint64_t committed_now = space_.CommittedBytes();
   result.pages_freed = committed > committed_now ? (committed - committed_now) / space_.page_bytes() : 0;
   result.retired_bytes = reclaimer_.retired_bytes();
   result.pause_nanos = os::NowNanos() - begin;

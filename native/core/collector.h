@@ -89,6 +89,8 @@ class Collector {
     uint64_t end_nanos;  // 0: no limit
     uint64_t max_bytes;  // of a batch
     CollectResult result{};
+    uint64_t last_look = 0;  // at the clock
+    uint64_t longest_batch = 0;
 
     // True when no further batch may begin: result.done is false then.
     bool IsUp(uint64_t retired_bytes);
@@ -123,6 +125,7 @@ class Collector {
   bool CloseGate(ClosedGate& gate, const Progress& progress);
   SpanId ReserveCopy(SpanId span);
   Slab* PickDestination(Zone zone) const;
+  bool IsDestination(const Slab& slab) const;
 
   // A barrier costs about as much as copying a few executors, so batches are large; in a slice they are bounded by
   // bytes as well, so that the clock is looked at often enough.
@@ -133,9 +136,13 @@ class Collector {
   Linker& linker_;
   Reclaimer& reclaimer_;
   Slab* destinations_[kZones] = {};  // during Collect
-  bool gate_refused_ = false;        // during Collect: a thread stayed, and nobody is made to wait again
-  std::vector<Move> batch_;          // scratch
-  uint64_t batch_bytes_ = 0;         // of its spans, or of those of state_batch_
+  static constexpr uint32_t kNone = ~0u;
+  uint32_t begun_victim_ = kNone;  // slab (first granule) in the middle of which the last slice stopped
+  uint32_t begun_destination_[kZones] = {kNone, kNone, kNone, kNone, kNone, kNone};  // the same: what it was filling
+  bool laying_out_ = false;                                                          // chains: see ReserveCopy
+  bool gate_refused_ = false;  // during Collect: a thread stayed, and nobody is made to wait again
+  std::vector<Move> batch_;    // scratch
+  uint64_t batch_bytes_ = 0;   // of its spans, or of those of state_batch_
   std::vector<StateMove> state_batch_;
   MoveObserver observer_;  // may be empty
 };

@@ -21,14 +21,14 @@ uint32_t ExecutorTable::Add() {
   }
   Executor& executor = executors_[index];
   // Only written under the lock: no atomic addition is needed.
-  executor.generation.store(executor.generation.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  executor.generation_and_kind.store(executor.Generation() + 1, std::memory_order_relaxed);
   executor.SetState(ExecutorState::kWritable);
   return index;
 }
 
 void ExecutorTable::Recycle(uint32_t index) {
   Executor& executor = executors_[index];
-  uint32_t generation = executor.generation.load(std::memory_order_relaxed);
+  uint32_t generation = executor.Generation();
   DropKept(executor);
   if (executor.has_notes) notes_.erase(index);
   executor.Clear();

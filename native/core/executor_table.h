@@ -49,13 +49,13 @@ struct LockedExecutor {
   uint32_t outbound = 0;  // first reference whose source this is
   uint32_t checksum = 0;  // of the spans of code and data, in normal form
   uint32_t kept_bytes : 24 = 0;
-  uint32_t trace : 1 = 0;           // follows the trace ABI: has exits, or jumps to the done stub
   uint32_t has_flags : 1 = 0;       // has a valid and a warm byte in its state span
   uint32_t makes_progress : 1 = 0;  // a chain of links through it gets somewhere
   uint32_t immortal : 1 = 0;        // the host's hot stub: not freed before the arena
   // Every bit up to the end has a name: else clearing a record would load what it must not change, and that load would
   // wait for the stores before it, to single bytes of the record and to cold memory.
   uint32_t state_align_log2 : 4 = 0;
+  uint32_t unused : 1 = 0;
   uint16_t exit_count = 0;
   uint8_t state : 2 = 0;
   uint8_t movable : 1 = 0;
@@ -74,13 +74,24 @@ struct Executor : LockedExecutor {
   // Both are read without the lock. Address of the first code byte; 0 unless frozen. Stored with release after the
   // bytes are in place; loaded with acquire by a pinned thread, which may then execute what it finds there until it
   // unpins.
-  std::atomic<uint32_t> generation{0};
+  std::atomic<uint32_t> generation_and_kind{0};
   std::atomic<uint64_t> entry{0};
+
+  static constexpr uint32_t kTraceBit = 1u << 31;  // above any generation
+  uint32_t Generation(std::memory_order order = std::memory_order_relaxed) const {
+    return generation_and_kind.load(order) & ~kTraceBit;
+  }
+  // Whether it follows the trace ABI: has exits, or jumps to the done stub. Does not change once it is frozen.
+  bool IsTrace() const { return (generation_and_kind.load(std::memory_order_relaxed) & kTraceBit) != 0; }
+  void SetTrace(bool trace) {
+    generation_and_kind.store(Generation() | (trace ? kTraceBit : 0), std::memory_order_relaxed);
+  }
 
   // As new, but for the generation.
   void Clear() {
     static_cast<LockedExecutor&>(*this) = LockedExecutor();
     entry.store(0, std::memory_order_relaxed);
+    SetTrace(false);
   }
 
   ExecutorState State() const { return static_cast<ExecutorState>(state); }
@@ -122,15 +133,13 @@ class ExecutorTable {
 
   Executor& operator[](uint32_t index) { return executors_[index]; }
   const Executor& operator[](uint32_t index) const { return executors_[index]; }
-  ExecutorId IdOf(uint32_t index) const {
-    return MakeId(index, executors_[index].generation.load(std::memory_order_relaxed));
-  }
+  ExecutorId IdOf(uint32_t index) const { return MakeId(index, executors_[index].Generation()); }
   // Null when the id names no executor that is writable or frozen.
   Executor* Find(ExecutorId id) {
     uint32_t index = IndexOf(id);
     if (index == 0 || index >= executors_.size()) return nullptr;
     Executor& executor = executors_[index];
-    if (executor.generation.load(std::memory_order_relaxed) != GenerationOf(id)) return nullptr;
+    if (executor.Generation() != GenerationOf(id)) return nullptr;
     bool there = executor.State() == ExecutorState::kWritable || executor.State() == ExecutorState::kFrozen;
     return there ? &executor : nullptr;
   }

@@ -19,10 +19,12 @@ PinSlot* Reclaimer::Attach() {
   for (PinSlot* slot = slots_.load(std::memory_order_relaxed); slot != nullptr; slot = slot->next) {
     if (slot->attached) continue;
     slot->attached = true;
+    slot->thread = std::this_thread::get_id();
     return slot;
   }
   auto* slot = new PinSlot;
   slot->attached = true;
+  slot->thread = std::this_thread::get_id();
   slot->next = slots_.load(std::memory_order_relaxed);
   slot_count_.fetch_add(1, std::memory_order_relaxed);
   // Release: pairs with the acquire of those who walk the list.
@@ -34,6 +36,22 @@ void Reclaimer::Detach(PinSlot* slot) {
   JIT_ARENA_CHECK(slot->depth == 0);
   std::lock_guard lock(slots_lock_);
   slot->attached = false;
+}
+
+void Reclaimer::AfterFork(bool in_child) {
+  PinSlot* slot = in_child ? slots_.load(std::memory_order_relaxed) : nullptr;
+  for (; slot != nullptr; slot = slot->next) {
+    if (slot->thread == std::this_thread::get_id()) continue;
+    slot->epoch.store(0, std::memory_order_relaxed);
+    slot->depth = 0;
+    slot->attached = false;
+  }
+  // Closed by a thread that is not there (debug builds let go of the arena's lock while they check).
+  if (in_child) {
+    gate_.store(false, std::memory_order_relaxed);
+    gate_closings_ = 0;
+  }
+  slots_lock_.unlock();
 }
 
 uint64_t Reclaimer::OldestPin() const {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <deque>
 #include <mutex>
+#include <thread>
 
 #include "arch/arch.h"
 #include "base/status.h"
@@ -24,6 +25,7 @@ struct alignas(128) PinSlot {
   uint64_t code_epoch = 0;  // code that this thread's core has synchronised with; the owning thread's
   uint32_t depth = 0;       // nested pins; read by the owning thread only
   bool attached = false;    // under the Reclaimer's list lock
+  std::thread::id thread;   // that attached it; under the list lock
   PinSlot* next = nullptr;  // set once, before the slot is in the list
 };
 
@@ -44,6 +46,11 @@ class Reclaimer {
   // Attach and Detach: any thread, take a lock of their own. Detach only when not pinned.
   PinSlot* Attach();
   void Detach(PinSlot* slot);
+
+  // Around fork(), with the arena's lock held: nobody attaches meanwhile. In the child other threads are not there, nor
+  // are their pins: their slots are free. `in_child`: this is the child.
+  void BeforeFork() { slots_lock_.lock(); }
+  void AfterFork(bool in_child);
 
   // Enter and Leave: the slot's own thread; no lock, no system call unless the gate is closed.
   void Enter(PinSlot& slot) {

@@ -73,6 +73,7 @@ void Slab::Remove(SpanId span) {
   else
     tail_ = node.previous;
   SetHole(node.previous, left, joined);
+  shrunk = true;
 }
 
 void Slab::SetEvacuating(bool evacuating) {
@@ -93,31 +94,37 @@ uint32_t Slab::PagesToBack(uint32_t start, uint32_t granules) const {
   return count;
 }
 
-uint32_t Slab::FindEmptyPages(uint32_t* first_page) const {
-  uint32_t best = 0;
+Slab::PageRun Slab::FindEmptyPages() const {
+  auto is_punched = [&](uint32_t page) { return page - punch_first_ < punch_pages_; };
+  PageRun best;
   for (SpanId id = head_; id != 0; id = spans_[id].next) {
     uint32_t from = spans_[id].End() - first_;
     uint32_t page = (from + (1u << page_shift_) - 1) >> page_shift_;
     uint32_t end = (from + spans_[id].hole_granules) >> page_shift_;
     // Pages at the hole's ends that have no memory need no punching; inside, a run is taken as it comes.
-    while (page < end && !Bit(backed_, page)) page++;
-    while (page < end && !Bit(backed_, end - 1)) end--;
-    if (page < end && end - page > best) {
-      best = end - page;
-      *first_page = page;
-    }
+    while (page < end && !Bit(backed_, page) && !is_punched(page)) page++;
+    while (page < end && !Bit(backed_, end - 1) && !is_punched(end - 1)) end--;
+    if (page >= end || (punched() && punch_first_ - page >= end - page)) continue;
+    PageRun run{page, end - page, 0};
+    for (uint32_t at = page; at < end; at++) run.backed += Bit(backed_, at);
+    if (run.backed > best.backed) best = run;
   }
   return best;
 }
 
 void Slab::MarkPunched(uint32_t first_page, uint32_t count) {
-  punch_first_ = first_page;
-  punch_pages_ = count;
   for (uint32_t page = first_page; page < first_page + count; page++) {
     uint64_t bit = uint64_t{1} << (page % 64);
     backed_count_ -= (backed_[page / 64] & bit) != 0;
     backed_[page / 64] &= ~bit;
   }
+  uint32_t end = first_page + count;
+  if (punched()) {
+    end = std::max(end, punch_first_ + punch_pages_);
+    first_page = std::min(first_page, punch_first_);
+  }
+  punch_first_ = first_page;
+  punch_pages_ = end - first_page;
 }
 
 void Slab::MarkRestored() { punch_first_ = punch_pages_ = 0; }

@@ -30,6 +30,7 @@ class Slab {
   uint32_t granules() const { return granules_; }
   uint32_t end() const { return first_ + granules_; }
   uint8_t* view() const { return view_; }
+  void SetView(uint8_t* view) { view_ = view; }  // in a forked child, whose memory is its own
   SpanId head() const { return head_; }
   SpanId tail() const { return tail_; }  // the last span by address; the head of an empty slab
   uint32_t pages() const { return granules_ >> page_shift_; }
@@ -90,13 +91,22 @@ class Slab {
     uint32_t from = first_ + (punch_first_ << page_shift_);
     return start < from + (punch_pages_ << page_shift_) && from < start + granules;
   }
-  // The largest run of backed pages that lie wholly in one hole; returns its length.
-  uint32_t FindEmptyPages(uint32_t* first_page) const;
+  // The run of pages in one hole whose punching gives most memory back. Where pages are punched already, only a run
+  // that makes theirs longer is one.
+  struct PageRun {
+    uint32_t first = 0;
+    uint32_t count = 0;
+    uint32_t backed = 0;  // of count
+  };
+  PageRun FindEmptyPages() const;
+  // Of a slab with punched pages: they become one run with these, which adjoin or contain them.
   void MarkPunched(uint32_t first_page, uint32_t count);
   void MarkRestored();
 
   // Set when spans left without being poisoned, because the slab was expected to go; whoever keeps it poisons it.
   bool needs_poison = false;
+  // Set when spans left, so that there may be empty pages; whoever has looked clears it.
+  bool shrunk = false;
   // Scratch of one look for slabs to evacuate.
   bool chosen = false;
 

@@ -215,8 +215,8 @@ Result<Napi::Value> Collect(ArenaHandle& handle, const Napi::CallbackInfo& info)
   CollectOptions options;
   options.compact = info[0].As<Napi::Boolean>().Value();
   options.max_pause_nanos = static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue() * 1000);
-  options.evict_cold = info[2].ToBoolean();
-  options.follow_links = info[3].ToBoolean();
+  options.evict_cold = info[2].As<Napi::Boolean>().Value();
+  options.follow_links = info[3].As<Napi::Boolean>().Value();
   return Napi::Value(ToJs(info.Env(), handle.arena->Collect(options, handle.pin)));
 }
 
@@ -341,23 +341,28 @@ Napi::Object MakeHandle(Environment* environment, std::shared_ptr<SharedArena> s
 
 Napi::Value CreateArena(const Napi::CallbackInfo& info) {
   Environment* environment = Environment::Of(info.Env());
-  Napi::Object given = info[0].As<Napi::Object>();
+  // In a worker that is being terminated nothing can be read: then it is undefined, and a number of it 0.
+  auto get = [&](const char* name) {
+    napi_value value = nullptr;
+    if (napi_get_named_property(info.Env(), info[0], name, &value) != napi_ok) return info.Env().Undefined();
+    return Napi::Value(info.Env(), value);
+  };
+  auto number = [&](const char* name) { return get(name).As<Napi::Number>(); };
   ArenaOptions options;
-  options.max_bytes = static_cast<uint64_t>(given.Get("maxBytes").ToNumber().DoubleValue());
-  int writer = given.Get("writer").ToNumber().Int32Value();
+  options.max_bytes = static_cast<uint64_t>(number("maxBytes").DoubleValue());
+  int writer = number("writer").Int32Value();
   if (writer >= 0) options.writer = static_cast<os::WriterKind>(writer);
-  options.apart = given.Get("apart").ToBoolean();
-  options.max_retired_bytes = static_cast<uint64_t>(given.Get("maxRetiredBytes").ToNumber().DoubleValue());
-  if (given.Has("exitThreshold")) {
-    options.exit_threshold = given.Get("exitThreshold").ToNumber().Uint32Value();
-    options.exit_growth = given.Get("exitGrowth").ToNumber().DoubleValue();
-    options.max_chain_depth = given.Get("maxChainDepth").ToNumber().Uint32Value();
-  }
-  options.full_records = given.Get("fullRecords").ToBoolean();
-  options.name = given.Get("name").ToString().Utf8Value();
+  options.apart = get("apart").As<Napi::Boolean>().Value();
+  options.max_retired_bytes = static_cast<uint64_t>(number("maxRetiredBytes").DoubleValue());
+  options.exit_threshold = number("exitThreshold").Uint32Value();
+  options.exit_growth = number("exitGrowth").DoubleValue();
+  options.max_chain_depth = number("maxChainDepth").Uint32Value();
+  if (get("forkCopy").As<Napi::Boolean>().Value()) options.fork = os::ForkMode::kCopy;
+  options.full_records = get("fullRecords").As<Napi::Boolean>().Value();
+  options.name = get("name").As<Napi::String>().Utf8Value();
   Result<std::unique_ptr<Arena>> arena = Arena::Create(options);
   if (!arena.ok()) return environment->Fail(std::move(arena.status()));
-  std::string token = given.Get("token").ToString().Utf8Value();
+  std::string token = get("token").As<Napi::String>().Utf8Value();
   return MakeHandle(environment, SharedArena::Make(std::move(arena.value()), std::move(token)));
 }
 

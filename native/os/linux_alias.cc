@@ -13,6 +13,9 @@
 // The first can fail (it splits a mapping) and has then changed nothing; the other way round a failure would leave
 // pages of zeroes executable, and zeroes do not trap. MDWE forbids the way back, NONE to executable, so there nothing
 // is punched.
+//
+// A forked child (ForkMode::kCopy) inherits the executable view of memory that it shares with its parent, and never the
+// writable one. Commit over that view makes memory of the child's own.
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -68,7 +71,9 @@ class LinuxAlias final : public LinuxMemory {
     if (access == Access::kState) return LinuxMemory::Decommit(access, at, bytes, view);
     if (Forked()) return;
     if (munmap(view, bytes) != 0) Die(__FILE__, __LINE__, "munmap of a writer's view");
-    if (!linux_pages::MapNone(at, bytes)) Die(__FILE__, __LINE__, "mmap(PROT_NONE) over committed memory");
+    if (!linux_pages::MapNone(at, bytes, fork_mode())) {
+      Die(__FILE__, __LINE__, "mmap(PROT_NONE) over committed memory");
+    }
   }
 
   Status Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) override {
@@ -96,6 +101,8 @@ class LinuxAlias final : public LinuxMemory {
     return linux_pages::Refused("giving punched pages their access again", bytes, access == Access::kCode, errno);
   }
 
+  bool shared() const override { return true; }
+
   Status OpenWindow(Access, uint8_t*, size_t) override { Die(__FILE__, __LINE__, "a write window with a view"); }
   void Write(uint8_t*, const uint8_t*, size_t) override { Die(__FILE__, __LINE__, "Write with a view"); }
   void CloseWindow(Access, uint8_t*, size_t) override { Die(__FILE__, __LINE__, "a write window with a view"); }
@@ -119,7 +126,9 @@ class LinuxAlias final : public LinuxMemory {
 
  private:
   Result<uint8_t*> CommitAnonymous(Access access, uint8_t* at, size_t bytes) {
-    if (Status failed = linux_pages::MapOver(access, at, bytes, MAP_SHARED | MAP_ANONYMOUS, -1)) return failed;
+    if (Status failed = linux_pages::MapOver(access, at, bytes, MAP_SHARED | MAP_ANONYMOUS, -1, fork_mode())) {
+      return failed;
+    }
     void* view = mremap(at, 0, bytes, MREMAP_MAYMOVE);
     if (view == MAP_FAILED) return Undo(at, nullptr, bytes, "a second view of the slab (mremap)");
     if (mprotect(view, bytes, PROT_READ | PROT_WRITE) != 0) {
@@ -131,7 +140,7 @@ class LinuxAlias final : public LinuxMemory {
   Result<uint8_t*> CommitMemfd(Access access, uint8_t* at, size_t bytes) {
     int fd = OpenMemfd(bytes);
     if (fd < 0) return linux_pages::Refused("a memfd", bytes, false, errno);
-    if (Status failed = linux_pages::MapOver(access, at, bytes, MAP_SHARED, fd)) {
+    if (Status failed = linux_pages::MapOver(access, at, bytes, MAP_SHARED, fd, fork_mode())) {
       close(fd);
       return failed;
     }
@@ -144,7 +153,7 @@ class LinuxAlias final : public LinuxMemory {
   }
 
   Result<uint8_t*> FinishView(uint8_t* at, void* view, size_t bytes) {
-    if (!linux_pages::Adopt(static_cast<uint8_t*>(view), bytes, "jit-arena view")) {
+    if (!linux_pages::Adopt(static_cast<uint8_t*>(view), bytes, "jit-arena view", ForkMode::kDrop)) {
       return Undo(at, view, bytes, "keeping a view out of forked children");
     }
     return static_cast<uint8_t*>(view);
@@ -154,7 +163,9 @@ class LinuxAlias final : public LinuxMemory {
   Status Undo(uint8_t* at, void* view, size_t bytes, const char* what) {
     Status failed = linux_pages::Refused(what, bytes, false, errno);
     if (view != nullptr) munmap(view, bytes);
-    if (!linux_pages::MapNone(at, bytes)) Die(__FILE__, __LINE__, "mmap(PROT_NONE) after a failed commit");
+    if (!linux_pages::MapNone(at, bytes, fork_mode())) {
+      Die(__FILE__, __LINE__, "mmap(PROT_NONE) after a failed commit");
+    }
     return failed;
   }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+
 namespace jit_arena::os {
 
 Result<std::unique_ptr<Memory>> OpenWriter(WriterKind kind, Trial trial) {
@@ -19,14 +20,19 @@ Result<std::unique_ptr<Memory>> OpenWriter(WriterKind kind, Trial trial) {
 
 Status LinuxMemory::CheckOwner() const {
   if (!Forked()) return Status::Ok();
-  return Error{ErrorCode::kForked, "the memory of the arena stayed in the parent process when this one was forked"};
+  return Error{ErrorCode::kForked, "the memory of the arena belongs to the process that this one was forked from"};
+}
+
+Status LinuxMemory::EnterChild() {
+  if (fork_mode_ == ForkMode::kCopy) generation_ = ForkGeneration();
+  return CheckOwner();
 }
 
 Result<uint8_t*> LinuxMemory::Reserve(size_t bytes) {
   if (Status forked = CheckOwner()) return forked;
   void* base = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) return linux_pages::Refused("reserving address space", bytes, false, errno);
-  if (!linux_pages::Adopt(static_cast<uint8_t*>(base), bytes, "jit-arena reserved")) {
+  if (!linux_pages::Adopt(static_cast<uint8_t*>(base), bytes, "jit-arena reserved", fork_mode_)) {
     int error = errno;
     munmap(base, bytes);
     return linux_pages::Refused("keeping reserved address space out of forked children", bytes, false, error);
@@ -43,12 +49,13 @@ void LinuxMemory::Unreserve(uint8_t* base, size_t bytes) {
 
 Result<uint8_t*> LinuxMemory::Commit(Access access, uint8_t* at, size_t bytes) {
   if (Status forked = CheckOwner()) return forked;
-  if (Status failed = linux_pages::MapOver(access, at, bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1)) return failed;
+  if (Status failed = linux_pages::MapOver(access, at, bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1, fork_mode_))
+    return failed;
   return access == Access::kState ? at : nullptr;
 }
 
 void LinuxMemory::Decommit(Access access, uint8_t* at, size_t bytes, uint8_t*) {
-  if (Forked() || linux_pages::MapNone(at, bytes)) return;
+  if (Forked() || linux_pages::MapNone(at, bytes, fork_mode_)) return;
   // The kernel merges neighbouring private mappings, so that releasing a slab may have to split one, which fails at the
   // mapping limit. Ending the process for that would be harsh: data and state give their pages back and stay
   // accessible, code stays as it is, since given-back pages would be zero and zeroes do not trap. The next Commit maps
@@ -59,13 +66,13 @@ void LinuxMemory::Decommit(Access access, uint8_t* at, size_t bytes, uint8_t*) {
 
 Status LinuxMemory::Punch(Access, uint8_t* at, size_t bytes, uint8_t*) {
   if (Status forked = CheckOwner()) return forked;
-  if (linux_pages::MapNone(at, bytes)) return Status::Ok();
+  if (linux_pages::MapNone(at, bytes, fork_mode_)) return Status::Ok();
   return linux_pages::Refused("giving back pages inside a slab", bytes, false, errno);
 }
 
 Status LinuxMemory::Restore(Access access, uint8_t* at, size_t bytes, uint8_t*) {
   if (Status forked = CheckOwner()) return forked;
-  return linux_pages::MapOver(access, at, bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+  return linux_pages::MapOver(access, at, bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1, fork_mode_);
 }
 
 }  // namespace jit_arena::os

@@ -4,10 +4,11 @@
 // whole by one mmap(MAP_FIXED), which is at once atomic and allowed under MDWE, since what it makes is born with its
 // access. *Shared* memory (alias) has a second view and is therefore never replaced while it lives: see linux_alias.cc.
 //
-// Every mapping is MADV_DONTFORK: a child has none of them, and what the kernel puts there in the child belongs to the
-// child. So in a child Decommit and Unreserve do nothing, Write aborts (an inherited /proc/self/mem writes into the
-// parent), and the rest is ERR_ARENA_FORKED. (A fork by another thread between a mmap and its madvise lets one new slab
-// through; nothing in the child uses it.)
+// With ForkMode::kDrop every mapping is MADV_DONTFORK: a child has none of them, and what the kernel puts there in the
+// child belongs to the child. So in a child Decommit and Unreserve do nothing, Write aborts, and the rest is
+// ERR_ARENA_FORKED. With kCopy the kernel copies private memory for the child, and shared memory is inherited until the
+// child replaces it; a writer's second view never is, so that no child can write into its parent's code.
+// (A fork between a mmap and its madvise would let one new slab through. Arenas keep their lock around fork().)
 //
 // Calls on one Memory are serialised by its owner (the arena's lock); different ones may be used at once.
 #pragma once
@@ -33,15 +34,19 @@ class LinuxMemory : public Memory {
   Status Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
   Status Restore(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
   bool CanPunch() const override { return true; }
+  void SetForkMode(ForkMode mode) override { fork_mode_ = mode; }
+  Status EnterChild() override;
 
  protected:
-  // True in a child of the process that made this.
+  ForkMode fork_mode() const { return fork_mode_; }
+  // True in a child of the process that this belongs to.
   bool Forked() const { return ForkGeneration() != generation_; }
   // ERR_ARENA_FORKED in a child.
   Status CheckOwner() const;
 
  private:
-  const uint32_t generation_ = ForkGeneration();
+  uint32_t generation_ = ForkGeneration();
+  ForkMode fork_mode_ = ForkMode::kDrop;
 };
 
 // Where an alias gets its shared memory: see linux_alias.cc.
@@ -58,14 +63,14 @@ namespace linux_pages {
 int Protection(Access access);  // PROT_*
 
 // Maps [at, at + bytes) anew over whatever is there (`flags`: MAP_PRIVATE or MAP_SHARED with MAP_ANONYMOUS, or a file),
-// DONTFORK and named. On failure the range is inaccessible and reserved again.
-Status MapOver(Access access, uint8_t* at, size_t bytes, int flags, int fd);
+// adopted. On failure the range is inaccessible and reserved again.
+Status MapOver(Access access, uint8_t* at, size_t bytes, int flags, int fd, ForkMode mode);
 
 // Makes the range inaccessible and gives its pages back. False with errno when the kernel refuses.
-bool MapNone(uint8_t* at, size_t bytes);
+bool MapNone(uint8_t* at, size_t bytes, ForkMode mode);
 
-// DONTFORK and a name in /proc/PID/maps. False with errno when DONTFORK is refused.
-bool Adopt(const uint8_t* at, size_t bytes, const char* name);
+// A name in /proc/PID/maps and, with kDrop, DONTFORK. False with errno when DONTFORK is refused.
+bool Adopt(const uint8_t* at, size_t bytes, const char* name, ForkMode mode);
 
 // The Status of a refused call: what was attempted, the errno, what usually forbids it and what of that is in force.
 Status Refused(const char* what, size_t bytes, bool executable, int error);

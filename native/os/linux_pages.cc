@@ -152,9 +152,9 @@ int Protection(Access access) {
   return PROT_NONE;
 }
 
-bool Adopt(const uint8_t* at, size_t bytes, const char* name) {
+bool Adopt(const uint8_t* at, size_t bytes, const char* name, ForkMode mode) {
   void* start = const_cast<uint8_t*>(at);
-  if (madvise(start, bytes, MADV_DONTFORK) != 0) return false;
+  if (mode == ForkMode::kDrop && madvise(start, bytes, MADV_DONTFORK) != 0) return false;
   // For people who read /proc/PID/maps. Refused by kernels without the option and for memfds: nothing depends on it.
   int error = errno;
   prctl(kPrSetVma, kPrSetVmaAnonName, start, bytes, name);
@@ -162,24 +162,24 @@ bool Adopt(const uint8_t* at, size_t bytes, const char* name) {
   return true;
 }
 
-bool MapNone(uint8_t* at, size_t bytes) {
+bool MapNone(uint8_t* at, size_t bytes, ForkMode mode) {
   void* mapped = mmap(at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   // Without DONTFORK a child would inherit an empty inaccessible range, and the parent one mapping more.
-  if (mapped != MAP_FAILED) static_cast<void>(Adopt(at, bytes, "jit-arena reserved"));
+  if (mapped != MAP_FAILED) static_cast<void>(Adopt(at, bytes, "jit-arena reserved", mode));
   return mapped != MAP_FAILED;
 }
 
-Status MapOver(Access access, uint8_t* at, size_t bytes, int flags, int fd) {
+Status MapOver(Access access, uint8_t* at, size_t bytes, int flags, int fd, ForkMode mode) {
   const char* what = access == Access::kCode   ? "mapping code (read + execute)"
                      : access == Access::kData ? "mapping data (read)"
                                                : "mapping state (read + write)";
   void* mapped = mmap(at, bytes, Protection(access), flags | MAP_FIXED, fd, 0);
   int error = errno;
-  if (mapped != MAP_FAILED && Adopt(at, bytes, VmaName(access))) return Status::Ok();
+  if (mapped != MAP_FAILED && Adopt(at, bytes, VmaName(access), mode)) return Status::Ok();
   if (mapped != MAP_FAILED) error = errno;
   // Before Linux 6.12 a MAP_FIXED that fails late has unmapped the range already: then the next mmap of anybody could
   // land in the reservation. (When nothing was unmapped this changes nothing.)
-  if (!MapNone(at, bytes)) Die(__FILE__, __LINE__, "mmap(PROT_NONE) after a failed commit");
+  if (!MapNone(at, bytes, mode)) Die(__FILE__, __LINE__, "mmap(PROT_NONE) after a failed commit");
   return Refused(what, bytes, access == Access::kCode, error);
 }
 

@@ -1,6 +1,5 @@
-// Linux: the process around the memory: page size, forks, cores, time, symbols.
+// Linux: the process around the memory: page size, cores, time, symbols.
 #include <dlfcn.h>
-#include <pthread.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,14 +16,6 @@ namespace {
 constexpr int kRegisterSyncCore = 1 << 6;  // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE
 constexpr int kSyncCore = 1 << 5;          // MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE
 
-// Forks since the library was loaded. Constant-initialised, so that other static initialisers may read it. Relaxed: the
-// only writer is the one thread of a new child, before it runs anything else.
-constinit std::atomic<uint32_t> forks{0};
-
-// Registered while the library is loaded, before there can be an arena: no call on the way needs to look.
-[[maybe_unused]] const int atfork_registered =
-    pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
-
 // 2 × (fork generation + 1) + whether membarrier can be used; 0 before the first call. One word, so that threads that
 // come first at the same time register twice and agree. Relaxed: it publishes nothing but itself.
 constinit std::atomic<uint64_t> membarrier_state{0};
@@ -38,8 +29,6 @@ size_t PageBytes() {
   static const size_t bytes = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   return bytes;
 }
-
-uint32_t ForkGeneration() { return linux_process::forks.load(std::memory_order_relaxed); }
 
 bool SynchroniseCores() {
   using linux_process::membarrier_state;

@@ -1,9 +1,9 @@
 // Linux, writer `procmem`: private memory that is never mapped writable by anyone. The kernel writes it on our behalf,
 // through /proc/self/mem, as it does for a debugger that sets a breakpoint.
 //
-// The descriptor is opened once per Memory and never again: whether it may be opened depends on the process being
-// dumpable, which can change later. It goes on meaning the memory of the process that opened it, also in a forked
-// child.
+// The descriptor is opened once per process and Memory: whether it may be opened depends on the process being dumpable,
+// which can change later. It goes on meaning the memory of the process that opened it, also in a forked child: there it
+// is closed at once, and with ForkMode::kCopy opened anew.
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -31,7 +31,9 @@ bool WriteAll(int fd, uint8_t* at, const uint8_t* from, size_t bytes) {
 class LinuxProcmem final : public LinuxMemory {
  public:
   explicit LinuxProcmem(int fd) : fd_(fd) {}
-  ~LinuxProcmem() override { close(fd_); }
+  ~LinuxProcmem() override {
+    if (fd_ >= 0) close(fd_);
+  }
 
   WriterKind writer() const override { return WriterKind::kProcmem; }
 
@@ -41,6 +43,8 @@ class LinuxProcmem final : public LinuxMemory {
     if (!WriteAll(fd_, at, from, bytes)) Die(__FILE__, __LINE__, "pwrite to /proc/self/mem");
   }
   void CloseWindow(Access, uint8_t*, size_t) override {}
+
+  Status EnterChild() override;
 
   // Writes a byte of scratch code, since Write may not fail.
   Status TryWriting() {
@@ -68,8 +72,10 @@ class LinuxProcmem final : public LinuxMemory {
   }
 
  private:
-  const int fd_;
+  int fd_;  // -1 where it could not be opened again
 };
+
+int OpenMem() { return open("/proc/self/mem", O_RDWR | O_CLOEXEC); }
 
 Error CannotOpen(int error) {
   const char* reason = "";
@@ -97,11 +103,18 @@ Error CannotOpen(int error) {
                                          : Format("/proc/self/mem cannot be opened for writing; errno %d", error)};
 }
 
+Status LinuxProcmem::EnterChild() {
+  if (fd_ >= 0) close(fd_);
+  fd_ = -1;
+  if (fork_mode() == ForkMode::kCopy && (fd_ = OpenMem()) < 0) return CannotOpen(errno);
+  return LinuxMemory::EnterChild();
+}
+
 }  // namespace
 }  // namespace linux_procmem
 
 Result<std::unique_ptr<Memory>> OpenProcmem(Trial trial) {
-  int fd = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+  int fd = linux_procmem::OpenMem();
   if (fd < 0) return linux_procmem::CannotOpen(errno);
   auto memory = std::make_unique<linux_procmem::LinuxProcmem>(fd);
   if (Status failed = memory->TryWriting()) return failed;

@@ -7,8 +7,10 @@
 // committed in the same pieces, unless a declaration says otherwise. Nothing here allocates from the arena, takes the
 // arena's lock or knows about executors.
 //
-// In a forked child a Memory of the parent is dead, since the child has none of its mappings: what can fail is
-// ERR_ARENA_FORKED, Decommit and Unreserve do nothing, and Write must not be called.
+// In a forked child a Memory of the parent is dead: what can fail is ERR_ARENA_FORKED, Decommit and Unreserve do
+// nothing, and Write must not be called. With ForkMode::kDrop (the default) that stays so, since the child has none of
+// the mappings. With kCopy it is the child's own after EnterChild; where it is shared(), the child then commits anew
+// what it keeps, which takes the place of what it has inherited.
 #pragma once
 
 #include <cstddef>
@@ -18,6 +20,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "os/fork.h"
 
 namespace jit_arena::os {
 
@@ -71,6 +74,18 @@ class Memory {
   virtual Status OpenWindow(Access access, uint8_t* at, size_t bytes) = 0;
   virtual void Write(uint8_t* at, const uint8_t* from, size_t bytes) = 0;
   virtual void CloseWindow(Access access, uint8_t* at, size_t bytes) = 0;
+
+  // Forks (docs/fork.md). As they stand here they are right for memory that the kernel copies for a child.
+
+  // Before the first Reserve; kDrop unless called.
+  virtual void SetForkMode(ForkMode) {}
+  // True when code and data lie in memory that a child shares with its parent. The child inherits them without the
+  // writer's view. Before their bytes change, by a write or by Punch, the owner waits for children that still copy them
+  // (ForkHandshake); Decommit changes nothing for a child.
+  virtual bool shared() const { return false; }
+  // In a forked child, first: with kDrop gives up what reaches into the parent's memory; with kCopy the Memory is this
+  // process's from now on. On failure (ERR_ARENA_FORKED, ERR_ARENA_NO_MEMORY) it is dead here.
+  virtual Status EnterChild() { return Status::Ok(); }
 };
 
 // A Memory with the given writer, which has been tried (0.1 ms); ERR_ARENA_WRITER_UNAVAILABLE with the reason when it
@@ -91,10 +106,6 @@ void FlushInstructionCache(const uint8_t* at, size_t bytes);
 // Makes every core that runs a thread of this process execute a core-serialising instruction before it goes on:
 // membarrier(PRIVATE_EXPEDITED_SYNC_CORE), registered once per process. False where the kernel has none.
 bool SynchroniseCores();
-
-// Counts the forks that lie between this process and the one that loaded the library: an arena made under another
-// count belongs to an ancestor. One load, no system call (pthread_atfork keeps the count).
-uint32_t ForkGeneration();
 
 // Monotonic time in nanoseconds.
 uint64_t NowNanos();

@@ -414,6 +414,45 @@ TEST(a_child_has_nothing_of_the_parents_arena) {
   CHECK_EQ(host.Run(id, 0).executor, 0u);
 }
 
+// JA_FORK_COPY: the child goes on with what the parent had, on its own.
+TEST(a_child_may_have_a_copy) {
+  ja_options options = ja_options_init();
+  options.fork = JA_FORK_COPY;
+  Host host(options);
+  ja_executor id = host.Install(Trace(1));
+  std::atomic<int> step{0};
+  std::thread other([&] {
+    ja_thread* thread = nullptr;
+    CHECK_OK(ja_attach(host.arena, &thread));
+    CHECK_OK(ja_enter(thread));
+    step = 1;
+    while (step != 2) std::this_thread::yield();
+    CHECK_OK(ja_leave(thread));
+    CHECK_OK(ja_detach(thread));
+  });
+  while (step != 1) std::this_thread::yield();
+  InChild([&] {
+    CHECK_EQ(host.Run(id, 0).executor, 0u);
+    ja_executor another = host.Install(Trace(1));
+    CHECK_EQ(host.Run(another, 0).executor, 0u);
+    CHECK_OK(ja_free(host.arena, &id, 1));
+    CHECK_EQ(host.Collect().done, 1);
+    CHECK_EQ(host.Problems(), 0u);
+    ja_thread* thread = nullptr;
+    std::thread of_child([&] {
+      CHECK_OK(ja_attach(host.arena, &thread));
+      CHECK_OK(ja_detach(thread));
+    });
+    of_child.join();
+    // The parent's other thread is not here: it keeps nobody from disposing, and nothing in memory.
+    CHECK_OK(ja_dispose(host.arena));
+    CHECK_OK(ja_detach(host.thread));
+  });
+  CHECK_EQ(host.Run(id, 0).executor, 0u);
+  step = 2;
+  other.join();
+}
+
 TEST(a_system_that_refuses_is_told_of) {
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   InChild([] {

@@ -84,7 +84,7 @@ TEST(table_a_recycled_record_is_blank) {
 TEST(table_an_exhausted_index_is_never_used_again) {
   ExecutorTable table(100);
   uint32_t index = table.Add();
-  table[index].generation = kMaxGeneration - 1;
+  table[index].generation_and_kind = kMaxGeneration - 1;
   table.Recycle(index);
   CHECK_EQ(table.Add(), index);
   ExecutorId last = table.IdOf(index);

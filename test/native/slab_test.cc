@@ -258,12 +258,14 @@ TEST(slab_offers_the_largest_run_of_empty_backed_pages) {
   Rig rig(16);
   // Pages 1 to 15 are one hole, of which 2..4 and 7..12 have memory.
   rig.Append(1);
-  uint32_t first = 99;
-  CHECK_EQ(rig.slab->FindEmptyPages(&first), 0);  // nothing has memory yet
+  CHECK_EQ(rig.slab->FindEmptyPages().count, 0);  // nothing has memory yet
   rig.slab->MarkBacked(kFirst + 2 * kPageGranules, 3 * kPageGranules);
   rig.slab->MarkBacked(kFirst + 7 * kPageGranules, 6 * kPageGranules);
-  CHECK_EQ(rig.slab->FindEmptyPages(&first), 11);  // from the first to the last page with memory: one run
-  CHECK_EQ(first, 2);
+  // From the first to the last page with memory: one run.
+  Slab::PageRun run = rig.slab->FindEmptyPages();
+  CHECK_EQ(run.first, 2);
+  CHECK_EQ(run.count, 11);
+  CHECK_EQ(run.backed, 9);
   rig.slab->MarkPunched(2, 11);
   CHECK_EQ(rig.slab->backed_pages(), 0);
   CHECK(rig.slab->punched());
@@ -274,6 +276,40 @@ TEST(slab_offers_the_largest_run_of_empty_backed_pages) {
   rig.CheckRules();
 }
 
+TEST(slab_punched_pages_grow_and_stay_one_run) {
+  Rig rig(16);
+  rig.Append(1);
+  rig.slab->MarkBacked(kFirst, 16 * kPageGranules);
+  rig.slab->MarkPunched(6, 3);
+  Slab::PageRun run = rig.slab->FindEmptyPages();
+  CHECK_EQ(run.first, 1);
+  CHECK_EQ(run.count, 15);
+  CHECK_EQ(run.backed, 12);
+  rig.slab->MarkPunched(1, 5);
+  rig.slab->MarkPunched(9, 7);
+  CHECK_EQ(rig.slab->punch_first(), 1);
+  CHECK_EQ(rig.slab->punch_pages(), 15);
+  CHECK_EQ(rig.slab->backed_pages(), 1);
+  CHECK_EQ(rig.slab->FindEmptyPages().backed, 0);
+  rig.CheckRules();
+}
+
+// A second run would split the mappings once more.
+TEST(slab_offers_nothing_beside_punched_pages_in_another_hole) {
+  Rig rig(16);
+  SpanId first = rig.Append(4 * kPageGranules);
+  rig.Append(1);
+  rig.slab->MarkBacked(kFirst, 16 * kPageGranules);
+  rig.slab->MarkPunched(10, 6);
+  rig.Remove(first);
+  CHECK(rig.slab->shrunk);
+  Slab::PageRun run = rig.slab->FindEmptyPages();
+  CHECK_EQ(run.first, 5);  // in the hole of the punched ones
+  CHECK_EQ(run.backed, 5);
+  rig.slab->MarkPunched(5, 5);
+  CHECK_EQ(rig.slab->FindEmptyPages().backed, 0);
+}
+
 TEST(slab_a_page_shared_with_a_span_is_not_empty) {
   Rig rig;
   rig.Append(1);
@@ -282,9 +318,8 @@ TEST(slab_a_page_shared_with_a_span_is_not_empty) {
   rig.slab->MarkBacked(kFirst, 8 * kPageGranules);
   rig.Append(rig.slab->end() - rig.spans[last].End());
   rig.Remove(hole);
-  uint32_t first = 99;
-  CHECK_EQ(rig.slab->FindEmptyPages(&first), 2);
-  CHECK_EQ(first, 1);
+  CHECK_EQ(rig.slab->FindEmptyPages().count, 2);
+  CHECK_EQ(rig.slab->FindEmptyPages().first, 1);
 }
 
 TEST(slab_restored_pages_are_zero_again) {
@@ -429,20 +464,20 @@ void RunAgainstModel(uint32_t seed, int steps) {
     } else if (action < 93) {
       slab.SetEvacuating(!slab.evacuating());
     } else if (!slab.punched()) {
-      uint32_t first = 0;
-      uint32_t count = slab.FindEmptyPages(&first);
-      // The model's longest run of pages without an owner that begins and ends with a backed one is not longer.
-      uint32_t longest = 0;
+      auto [first, count, backed] = slab.FindEmptyPages();
+      // No run of pages without an owner in the model gives more memory back.
+      uint32_t most = 0;
       for (uint32_t from = 0; from < slab.pages(); from++) {
         for (uint32_t to = from; to < slab.pages(); to++) {
           bool empty = true;
           for (uint32_t i = from * kPageGranules; i < (to + 1) * kPageGranules; i++)
             empty = empty && model.granules[i].owner == 0;
           if (!empty) break;
-          if (model.backed[from] && model.backed[to]) longest = std::max(longest, to - from + 1);
+          most = std::max(most, static_cast<uint32_t>(
+                                    std::count(model.backed.begin() + from, model.backed.begin() + to + 1, true)));
         }
       }
-      CHECK_EQ(count, longest);
+      CHECK_EQ(backed, most);
       if (count != 0) {
         slab.MarkPunched(first, count);
         for (uint32_t page = first; page < first + count; page++) {

@@ -42,6 +42,9 @@ export function start(text: string, id = 0, token: ShareToken = arena.share()): 
     const run = (id, exits = 0) => { context[1] = BigInt(exits); return runner(arena.executor(id)) };
     ${text}`;
   const worker = new Worker(program, { eval: true, workerData: { token, id } });
+  queues.set(worker, []);
+  exits.set(worker, once(worker, 'exit'));
+  worker.on('message', (message) => queues.get(worker)?.push(message));
   worker.on('error', (error) => {
     console.log('a worker failed:', error);
     process.exitCode = 99;
@@ -49,7 +52,22 @@ export function start(text: string, id = 0, token: ShareToken = arena.share()): 
   return worker;
 }
 
-export const message = async (worker: Worker): Promise<unknown> => (await once(worker, 'message'))[0];
+/** Messages that have come, and that nobody has asked for yet. */
+const queues = new WeakMap<Worker, unknown[]>();
+
+// From the start: a worker's last messages come with its exit, before anybody who awaits them can go on.
+const exits = new WeakMap<Worker, Promise<unknown[]>>();
+
+/** The exit code of a worker, when it has ended. */
+export const exited = async (worker: Worker): Promise<unknown> => (await exits.get(worker))?.[0];
+
+/** The worker's next message. */
+export async function message(worker: Worker): Promise<unknown> {
+  const queue = queues.get(worker) as unknown[];
+  if (queue.length === 0) await once(worker, 'message');
+  return queue.shift();
+}
+
 export const sleep = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /** Until the loop goes round. */
@@ -67,4 +85,4 @@ export function assertNoPin(): void {
   assert.ok(ok, broken);
 }
 
-export { assert, once };
+export { assert };
