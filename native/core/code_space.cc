@@ -214,15 +214,21 @@ void CodeSpace::OnEmpty(Slab* slab) {
     DecommitSlab(slab);
 }
 
-uint32_t CodeSpace::Trim(uint64_t end_nanos, bool* done, const Slab* begun) {
+void CodeSpace::DecommitEmptied(uint64_t end_nanos) {
+  for (auto& slab : slabs_) {
+    if (!slab || !slab->empty() || FindRoomiest(slab->zone()) == slab.get()) continue;
+    DecommitSlab(slab.get());
+    if (os::NowNanos() >= end_nanos) return;
+  }
+}
+
+uint32_t CodeSpace::Trim(uint64_t end_nanos, bool* done) {
   uint32_t pages = 0;
   uint32_t punched = 0;
   for (auto& slab : slabs_) punched += slab && slab->punched();
   bool began = false;
   for (auto& slab : slabs_) {
     if (!slab || !(slab->shrunk || slab->needs_poison || slab->empty())) continue;
-    if (slab.get() == begun) continue;
-    if (begun != nullptr && slab->empty() && FindRoomiest(slab->zone()) == slab.get()) continue;
     // One slab at least, so that slices come to an end.
     if (end_nanos != 0 && began && os::NowNanos() >= end_nanos) {
       if (done != nullptr) *done = false;

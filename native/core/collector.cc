@@ -32,19 +32,18 @@ bool IsWorthwhile(uint64_t pages_freed, uint64_t pages_needed) {
 // one worth a look, since a slab with a smaller hole is sooner full.
 Slab* Collector::PickDestination(Zone zone) const {
   uint32_t begun = begun_destination_[static_cast<int>(zone)];
-  // What the last slice was filling, or else the next slice would take an emptied slab, and leave this one half full.
+  // What the last slice was filling, also when little room is left: else the next slice would take an emptied slab, and
+  // this one, which has pages behind its end, would be evacuated.
   Slab* slab = begun != kNone ? space_.SlabAt(begun) : nullptr;
-  if (slab != nullptr && slab->zone() == zone && IsDestination(*slab)) return slab;
+  if (slab != nullptr && slab->zone() == zone && IsDestination(*slab, 0)) return slab;
   slab = space_.FindRoomiest(zone);
-  return slab != nullptr && IsDestination(*slab) ? slab : nullptr;
+  return slab != nullptr && IsDestination(*slab, slab->granules() / 8) ? slab : nullptr;
 }
 
-bool Collector::IsDestination(const Slab& slab) const {
+bool Collector::IsDestination(const Slab& slab, uint32_t room) const {
   if (slab.evacuating()) return false;
   uint32_t in_front = slab.empty() ? 0 : space_[slab.tail()].End() - slab.first();
-  bool dense = slab.live_granules() >= in_front - in_front / 8;
-  bool roomy = slab.granules() - in_front >= slab.granules() / 8;
-  return dense && roomy;
+  return slab.live_granules() >= in_front - in_front / 8 && slab.granules() - in_front >= room;
 }
 
 uint64_t Collector::PagesFor(uint64_t granules) const {
@@ -151,6 +150,7 @@ SpanId Collector::ReserveCopy(SpanId span) {
   if (destination != nullptr)
     if (SpanId copy = space_.AllocateIn(*destination, span, align)) return copy;
   // Full: the next destination is one that stands ready, such as an emptied slab, whose pages are there already.
+  begun_destination_[static_cast<int>(zone)] = kNone;
   destination = PickDestination(zone);
   // In order, only an empty one: a chain goes on at the beginning of a slab.
   if (laying_out_ && destination != nullptr && !destination->empty()) destination = nullptr;
@@ -426,24 +426,30 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   uint64_t begin = os::NowNanos();
   uint64_t committed = space_.CommittedBytes();
   bool slice = options.max_pause_nanos != 0;
-  Progress progress{host, slice ? begin + options.max_pause_nanos : 0, slice ? kSliceBatchBytes : kBatchBytes};
+  // What follows the last batch takes its time, too.
+  uint64_t end = slice ? begin + options.max_pause_nanos - options.max_pause_nanos / 16 : 0;
+  Progress progress{host, end, slice ? kSliceBatchBytes : kBatchBytes};
   host.reclaim();
   gate_refused_ = false;
   CollectResult& result = progress.result;
-  // What earlier slices have emptied first: at most half of this one.
-  if (slice) {
-    const Slab* begun = begun_victim_ != kNone ? space_.SlabAt(begun_victim_) : nullptr;
-    space_.Trim(begin + options.max_pause_nanos / 2, nullptr, begun);
-  }
-  if (options.compact && options.follow_links) LayOutChains(progress);
+  if (slice && trimming_)
+    space_.Trim(progress.end_nanos, &result.done);
+  else if (slice)
+    space_.DecommitEmptied(begin + options.max_pause_nanos / 2);
+  trimming_ = slice && trimming_ && !result.done;
+  if (options.compact && options.follow_links && result.done) LayOutChains(progress);
   if (options.compact && result.done) EvacuateVictims(progress);
+  for (int zone = 0; zone < kZones; zone++)
+    begun_destination_[zone] = destinations_[zone] != nullptr ? destinations_[zone]->first() : kNone;
+  // A slice that had to stop leaves the rest to the next.
+  if (!slice || result.done) {
+    space_.Trim(progress.end_nanos, &result.done);
+    trimming_ = !result.done;
+  }
   for (int zone = 0; zone < kZones; zone++) {
-    Slab* destination = destinations_[zone];
-    begun_destination_[zone] = destination != nullptr && !result.done ? destination->first() : kNone;
+    if (result.done) begun_destination_[zone] = kNone;
     destinations_[zone] = nullptr;
   }
-  // A slice that had to stop leaves the rest to the next.
-  if (!slice || result.done) space_.Trim(progress.end_nanos, &result.done);
   uint64_t committed_now = space_.CommittedBytes();
   result.pages_freed = committed > committed_now ? (committed - committed_now) / space_.page_bytes() : 0;
   result.retired_bytes = reclaimer_.retired_bytes();

@@ -125,7 +125,7 @@ class Collector {
   bool CloseGate(ClosedGate& gate, const Progress& progress);
   SpanId ReserveCopy(SpanId span);
   Slab* PickDestination(Zone zone) const;
-  bool IsDestination(const Slab& slab) const;
+  bool IsDestination(const Slab& slab, uint32_t room) const;
 
   // A barrier costs about as much as copying a few executors, so batches are large; in a slice they are bounded by
   // bytes as well, so that the clock is looked at often enough.
@@ -139,7 +139,8 @@ class Collector {
   static constexpr uint32_t kNone = ~0u;
   uint32_t begun_victim_ = kNone;  // slab (first granule) in the middle of which the last slice stopped
   uint32_t begun_destination_[kZones] = {kNone, kNone, kNone, kNone, kNone, kNone};  // the same: what it was filling
-  bool laying_out_ = false;                                                          // chains: see ReserveCopy
+  bool trimming_ = false;      // the last slice was done but for this: what gives pages back needs no move
+  bool laying_out_ = false;    // chains: see ReserveCopy
   bool gate_refused_ = false;  // during Collect: a thread stayed, and nobody is made to wait again
   std::vector<Move> batch_;    // scratch
   uint64_t batch_bytes_ = 0;   // of its spans, or of those of state_batch_
