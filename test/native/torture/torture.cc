@@ -847,16 +847,4 @@ extern "C" uint64_t TortureOutside(Context* context, uint64_t sum) {
 
 }  // namespace torture
 
-// What the thread sanitizer cannot know, function by function. Machine code is not instrumented: neither its loads nor
-// its stores are seen, and code that is patched beside it is no race to it. That leaves what the library reads without
-// the lock where the order came through machine code, or through the pin:
-extern "C" __attribute__((visibility("default"))) const char* __tsan_default_suppressions() {
-  return
-      // Reads the record of an exit that a trace has taken. The trace found it through links, which are stored with
-      // release after the record was written.
-      "race_top:jit_arena::Arena::ResolveExit\n"
-      // Reads a bit that does not change while the executor is pinned, beside bits that do.
-      "race_top:jit_arena::Arena::IsPinnedTrace\n";
-}
-
 int main(int argc, char** argv) { return torture::Main(argc, argv); }
