@@ -214,14 +214,15 @@ void CodeSpace::OnEmpty(Slab* slab) {
     DecommitSlab(slab);
 }
 
-uint32_t CodeSpace::Trim(uint64_t end_nanos, bool keep_one, bool* done) {
+uint32_t CodeSpace::Trim(uint64_t end_nanos, bool* done, const Slab* begun) {
   uint32_t pages = 0;
   uint32_t punched = 0;
   for (auto& slab : slabs_) punched += slab && slab->punched();
   bool began = false;
   for (auto& slab : slabs_) {
     if (!slab || !(slab->shrunk || slab->needs_poison || slab->empty())) continue;
-    if (keep_one && slab->empty() && FindRoomiest(slab->zone()) == slab.get()) continue;
+    if (slab.get() == begun) continue;
+    if (begun != nullptr && slab->empty() && FindRoomiest(slab->zone()) == slab.get()) continue;
     // One slab at least, so that slices come to an end.
     if (end_nanos != 0 && began && os::NowNanos() >= end_nanos) {
       if (done != nullptr) *done = false;

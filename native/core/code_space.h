@@ -112,10 +112,11 @@ class CodeSpace {
   // The slab of the zone with the largest hole (an empty one, if there is one), or null.
   Slab* FindRoomiest(Zone zone) const;
   Result<Slab*> CommitSlab(Zone zone, uint32_t slabs = 1);
-  // Poisons what an evacuation left unpoisoned, returns empty slabs and whole empty pages to the OS; with `keep_one`
-  // not the empty slab that would be filled next. Stops at `end_nanos` (os::NowNanos; 0: never), and `*done` is false
-  // when more is left. Returns the number of pages that have no memory any more.
-  uint32_t Trim(uint64_t end_nanos = 0, bool keep_one = false, bool* done = nullptr);
+  // Poisons what an evacuation left unpoisoned, returns empty slabs and whole empty pages to the OS. While
+  // an evacuation is to go on (`begun`: the slab that it is emptying) not that slab's, nor the empty slab that it would
+  // fill next. Stops at `end_nanos` (os::NowNanos; 0: never), and `*done` is false when more is left. Returns the
+  // number of pages that have no memory any more.
+  uint32_t Trim(uint64_t end_nanos = 0, bool* done = nullptr, const Slab* begun = nullptr);
 
   template <class Visit>
   void ForEachSlab(Visit visit) const {

@@ -431,7 +431,10 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   gate_refused_ = false;
   CollectResult& result = progress.result;
   // What earlier slices have emptied first: at most half of this one.
-  if (slice) space_.Trim(begin + options.max_pause_nanos / 2, true);
+  if (slice) {
+    const Slab* begun = begun_victim_ != kNone ? space_.SlabAt(begun_victim_) : nullptr;
+    space_.Trim(begin + options.max_pause_nanos / 2, nullptr, begun);
+  }
   if (options.compact && options.follow_links) LayOutChains(progress);
   if (options.compact && result.done) EvacuateVictims(progress);
   for (int zone = 0; zone < kZones; zone++) {
@@ -440,7 +443,7 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
     destinations_[zone] = nullptr;
   }
   // A slice that had to stop leaves the rest to the next.
-  if (!slice || result.done) space_.Trim(progress.end_nanos, false, &result.done);
+  if (!slice || result.done) space_.Trim(progress.end_nanos, &result.done);
   uint64_t committed_now = space_.CommittedBytes();
   result.pages_freed = committed > committed_now ? (committed - committed_now) / space_.page_bytes() : 0;
   result.retired_bytes = reclaimer_.retired_bytes();

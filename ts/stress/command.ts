@@ -2,13 +2,15 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import type { ArenaOptions } from '../index';
+import type { Arena, ArenaOptions } from '../index';
 import { stressArena } from './exit';
-import { makeProgress } from './progress';
+import { bytes, count, plural } from './format';
+import { makeProgress, type Progress } from './progress';
 import { Replay } from './replay';
 import { report } from './report';
 import { type Summary, summarize } from './summary';
 import { table } from './table';
+import { MOST_THREADS, Threads } from './threads';
 import { readWorkload, type Workload } from './workload';
 
 export const STRESS_HELP = `jit-arena stress: replays a recorded JIT workload as real machine code in an arena, and checks it
@@ -16,7 +18,8 @@ export const STRESS_HELP = `jit-arena stress: replays a recorded JIT workload as
   --workload FILE   a recording, or the name of one that comes along (default: py314-bench_mix)
   --seed N          what the generated code contains (default: 1)
   --seconds S       replay again and again, each time with other contents, for this long (default: once)
-  --threads 1       threads that execute; only 1 is built yet
+  --threads N       then let N threads execute traces while the main thread moves them, and compare their speed with
+                    that when it does not; they get half of --seconds, or 5 seconds (default: 0, the replay only)
   --writer NAME     auto, alias, procmem or flip (default: auto)
   --layout NAME     together or apart: data beside its code or in pages of its own (default: together)
   --report FILE     write a report in HTML
@@ -34,6 +37,8 @@ interface StressOptions {
   workload: string;
   seed: number;
   seconds: number;
+  /** That execute, beside the main thread. */
+  threads: number;
   arena: ArenaOptions;
   report: string | undefined;
   json: string | undefined;
@@ -41,10 +46,16 @@ interface StressOptions {
 
 class BadArgument extends Error {}
 
-/** @param spoil for tests: the number of the check that is to fail */
-export async function stress(args: string[], { spoil }: { spoil?: number } = {}): Promise<number> {
+/** For tests: the number of the replay's check, and of the first thread's planned run, that is to fail. */
+interface Spoils {
+  spoil?: number;
+  spoilThread?: number;
+}
+
+export async function stress(args: string[], spoils: Spoils = {}): Promise<number> {
   let options: StressOptions;
   let workload: Workload;
+  let arena: Arena;
   try {
     const parsed = optionsFrom(args);
     if (parsed === 'help') {
@@ -54,41 +65,74 @@ export async function stress(args: string[], { spoil }: { spoil?: number } = {})
     options = parsed;
     if (process.arch !== 'x64') throw new Error(`it makes x86-64 code, and this is ${process.arch}`);
     workload = readWorkload(options.workload);
+    arena = stressArena({ ...options.arena, name: 'stress' });
+    if (options.threads > 0) arena.share();
   } catch (error) {
     process.stderr.write(`jit-arena stress: ${(error as Error).message}\n`);
     return BAD_ARGUMENTS;
   }
-  return run(options, workload, spoil);
+  return run(options, workload, arena, spoils);
 }
 
-async function run(options: StressOptions, workload: Workload, spoil: number | undefined): Promise<number> {
-  const arena = stressArena({ ...options.arena, name: 'stress' });
+async function run(options: StressOptions, workload: Workload, arena: Arena, spoils: Spoils): Promise<number> {
+  // The threads get half of the time.
+  const seconds = options.threads > 0 ? options.seconds / 2 : options.seconds;
   const progress = makeProgress(process.stdout);
   const replay = new Replay(arena, workload, {
     seed: options.seed,
-    seconds: options.seconds,
-    spoil,
-    progress: (...state) => progress.update(...state),
+    seconds,
+    spoil: spoils.spoil,
+    progress: (...state) => showReplay(progress, ...state),
   });
+  let threads: Threads | undefined;
   let interrupted = false;
   const interrupt = () => {
     interrupted = true;
     replay.stop();
+    threads?.stop();
   };
   process.once('SIGINT', interrupt);
   process.stdout.write(
     `replaying ${workload.name}: ${workload.created} executors, contents from seed ${options.seed}\n`,
   );
   await replay.run();
+  // A wrong replay is not run beside threads: a crash would hide what it says.
+  if (options.threads > 0 && !interrupted && replay.checker.failures === 0) {
+    threads = new Threads(arena, workload, {
+      count: options.threads,
+      seed: options.seed,
+      seconds: seconds || undefined,
+      spoil: spoils.spoilThread,
+      progress: (...state) => showThreads(progress, ...state),
+    });
+    await threads.run();
+  }
   process.off('SIGINT', interrupt);
   progress.stop();
 
-  const summary = summarize(replay, workload.name, options.seed, interrupted);
+  const summary = summarize(replay, threads, workload.name, options.seed, interrupted);
   process.stdout.write(`${table(summary)}\n`);
   writeFiles(options, summary, replay);
   arena.dispose();
   if (summary.failures > 0) return WRONG;
   return interrupted ? INTERRUPTED : OK;
+}
+
+function showReplay(progress: Progress, { checker, round, timeline }: Replay, done: number, total: number): void {
+  const { committed, live } = timeline.latest;
+  const status = [
+    `${bytes(live)} live in ${bytes(committed)}`,
+    `${count(timeline.moved)} moved`,
+    `${count(checker.callsChecked)} calls`,
+    plural(checker.failures, 'failure'),
+  ];
+  progress.update(`round ${round}`, done, total, status.join(', '));
+}
+
+function showThreads(progress: Progress, threads: Threads, done: number, total: number): void {
+  const { count: executing, moved } = threads.figures;
+  const status = `${count(moved)} moved, ${plural(threads.failures, 'failure')}`;
+  progress.update(`${plural(executing, 'thread')} executing`, done, total, status);
 }
 
 function writeFiles(options: StressOptions, summary: Summary, replay: Replay): void {
@@ -110,7 +154,7 @@ function optionsFrom(args: string[]): StressOptions | 'help' {
       workload: { type: 'string', default: 'py314-bench_mix' },
       seed: { type: 'string', default: '1' },
       seconds: { type: 'string', default: '0' },
-      threads: { type: 'string', default: '1' },
+      threads: { type: 'string', default: '0' },
       writer: { type: 'string', default: 'auto' },
       layout: { type: 'string', default: 'together' },
       report: { type: 'string' },
@@ -118,11 +162,13 @@ function optionsFrom(args: string[]): StressOptions | 'help' {
     },
   });
   if (values.help) return 'help';
-  if (values.threads !== '1') throw new BadArgument(`--threads ${values.threads}: only 1 is built yet`);
+  const threads = wholeNumber('--threads', values.threads);
+  if (threads > MOST_THREADS) throw new BadArgument(`--threads ${threads}: at most ${MOST_THREADS}`);
   return {
     workload: findWorkload(values.workload),
     seed: wholeNumber('--seed', values.seed),
     seconds: wholeNumber('--seconds', values.seconds),
+    threads,
     arena: {
       writer: oneOf('--writer', values.writer, ['auto', 'alias', 'procmem', 'flip'] as const),
       layout: oneOf('--layout', values.layout, ['together', 'apart'] as const),

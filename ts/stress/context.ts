@@ -30,7 +30,7 @@ export class Context {
   }
 
   /** Returns what the arena's runner returns. */
-  run(executor: Executor, input: bigint, choices: readonly number[]): number {
+  run(executor: Executor, input: bigint, choices: ArrayLike<number>): number {
     this.hashInside[0] = input;
     this.stopsInside[0] = 0;
     this.choices.fill(NO_EXIT);

@@ -1,10 +1,9 @@
-// What is shown while a replay runs: a bar on a terminal, a line now and then elsewhere.
+// What is shown while a stress run runs: a bar on a terminal, a line now and then elsewhere.
 import { SingleBar } from 'cli-progress';
-import { bytes, count } from './format';
-import type { Replay } from './replay';
 
 export interface Progress {
-  update(replay: Replay, done: number, total: number): void;
+  /** @param part of the run, in words; `done` of its `total` steps are behind it */
+  update(part: string, done: number, total: number, status: string): void;
   stop(): void;
 }
 
@@ -16,7 +15,7 @@ export function makeProgress(output: NodeJS.WriteStream): Progress {
 
 class Bar implements Progress {
   private readonly bar: SingleBar;
-  private round = 0;
+  private part = '';
 
   constructor(output: NodeJS.WriteStream) {
     this.bar = new SingleBar({
@@ -26,15 +25,15 @@ class Bar implements Progress {
       barIncompleteChar: '░',
       barsize: 24,
       clearOnComplete: true,
-      // A signal must reach the replay, which ends with a table.
+      // A signal must reach the run, which ends with a table.
       gracefulExit: false,
     });
   }
 
-  update(replay: Replay, done: number, total: number): void {
-    if (this.round !== replay.round) this.bar.start(total, done, { status: '' });
-    this.round = replay.round;
-    this.bar.update(done, { status: status(replay) });
+  update(part: string, done: number, total: number, status: string): void {
+    if (this.part !== part) this.bar.start(total, done, { status: '' });
+    this.part = part;
+    this.bar.update(done, { status: `${part}, ${status}` });
   }
 
   stop(): void {
@@ -47,22 +46,11 @@ class Lines implements Progress {
 
   constructor(private readonly output: NodeJS.WriteStream) {}
 
-  update(replay: Replay, done: number, total: number): void {
+  update(part: string, done: number, total: number, status: string): void {
     if (Date.now() - this.last < MILLISECONDS_PER_LINE) return;
     this.last = Date.now();
-    this.output.write(`${Math.floor((100 * done) / total)} %  ${status(replay)}\n`);
+    this.output.write(`${Math.floor((100 * done) / total)} %  ${part}, ${status}\n`);
   }
 
   stop(): void {}
-}
-
-function status({ checker, round, timeline }: Replay): string {
-  const { committed, live } = timeline.latest;
-  return [
-    `round ${round}`,
-    `${bytes(live)} live in ${bytes(committed)}`,
-    `${count(timeline.moved)} moved`,
-    `${count(checker.callsChecked)} calls`,
-    `${count(checker.failures)} failures`,
-  ].join(', ');
 }

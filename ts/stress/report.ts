@@ -2,10 +2,11 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { chartsOf, drawCharts } from './charts';
-import { bytes, count, micros, plural, ratio } from './format';
+import { bytes, count, micros, orNone, plural, ratio } from './format';
 import { inWords, LEVELS, occupancyMaps } from './occupancy';
 import { STYLE } from './report-style';
 import type { Pauses, Summary } from './summary';
+import type { BesideCompaction, ThreadFigures } from './threads';
 import type { BestCollect, Timeline } from './timeline';
 
 export function report(summary: Summary, timeline: Timeline): string {
@@ -43,6 +44,7 @@ ${micros(summary.pausesOfMovesMicros.max)}.</p>
 <div id="pauses" class="plot"></div>
 </section>
 ${timeline.best ? maps(timeline.best) : ''}
+${summary.threads ? threads(summary.threads) : ''}
 ${figures(summary)}
 ${words()}
 </main>
@@ -107,6 +109,38 @@ ${cells}
 </section>`;
 }
 
+function threads(figures: ThreadFigures): string {
+  const row = (...cells: string[]) => `<tr>${cells.map((cell) => `<td>${cell}</td>`).join('')}</tr>`;
+  const { atFullSpeed } = figures;
+  const both = (what: string, figure: (beside: BesideCompaction) => string) =>
+    row(what, figure(figures), figure(atFullSpeed));
+  return `<section id="threads">
+<h2>Threads that execute beside compaction</h2>
+<p class="note">After the replay, ${plural(figures.count, 'thread')} ran through linked traces and checked each result, while
+the main thread replaced traces and compacted, so that all that they executed moved: at a set pace, and as fast as it could.
+Speed is checked runs per second of the threads' own CPU time, compared with windows in which the main thread left
+the arena alone; ${plural(figures.rounds, 'round')}.</p>
+<div class="tables">
+<div class="scroll"><table>
+<tr><th></th><th>at a set pace</th><th>as fast as it can</th></tr>
+${both('executors moved per second', ({ movedPerSecond }) => count(movedPerSecond))}
+${both('speed / speed when left alone, median', ({ speedRatio }) => orNone(speedRatio, ratio))}
+${both('least', ({ speedRatioMin }) => orNone(speedRatioMin, ratio))}
+${both('most', ({ speedRatioMax }) => orNone(speedRatioMax, ratio))}
+</table></div>
+<div class="scroll"><table>
+<tr><th>in all</th><th></th></tr>
+${row('runs checked', count(figures.callsChecked))}
+${row('per CPU second, when left alone', orNone(figures.runsPerCpuSecond, count))}
+${row('wrong results', count(figures.wrongResults))}
+${row('executors moved, replaced', `${count(figures.moved)}, ${count(figures.renewed)}`)}
+${row('collects', count(figures.collects))}
+${row('retired at most, waiting for a thread', bytes(figures.retiredBytesPeak))}
+</table></div>
+</div>
+</section>`;
+}
+
 function figures(summary: Summary): string {
   const { liveBytesPeak: live, pausesMicros: pauses, pausesOfMovesMicros: ofMoves } = summary;
   const three = ({ median, p99, max }: Pauses) => [median, p99, max].map(micros).join(', ');
@@ -161,6 +195,7 @@ function words(): string {
 <dt>link</dt><dd>Makes an exit jump straight to another trace.</dd>
 <dt>cold</dt><dd>Not executed between two collects that looked for such: what they throw away.</dd>
 <dt>slab</dt><dd>A run of pages, 256 KiB by default, into which executors are packed.</dd>
+<dt>retired</dt><dd>Memory of freed or moved code that a thread may still be executing: it is used again when none can.</dd>
 <dt>collect</dt><dd>Moves live executors together, so that whole pages become empty and go back to the system.</dd>
 </dl>
 </section>`;

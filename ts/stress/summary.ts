@@ -1,13 +1,15 @@
 // The figures of a run, once, for the table, the JSON file and the report.
 import type { Replay } from './replay';
+import type { ThreadFigures, Threads } from './threads';
 import type { Sample } from './timeline';
 
 export interface Summary {
   workload: string;
   seed: number;
-  /** Wall-clock time of the replay, checks included. */
+  /** Wall-clock time, checks and threads included. */
   seconds: number;
-  threads: 1;
+  /** Absent when no threads were asked for, and when the replay before them failed or was interrupted. */
+  threads?: ThreadFigures;
   rounds: number;
   interrupted: boolean;
   liveBytesPeak: number;
@@ -46,6 +48,7 @@ export interface Summary {
   callsChecked: number;
   callsCheckedPerExecutor: number;
   verifications: number;
+  /** Of the replay and of the threads. */
   failures: number;
   failureReports: string[];
   pausesMicros: Pauses;
@@ -61,14 +64,20 @@ export interface Pauses {
   max: number;
 }
 
-export function summarize(replay: Replay, workload: string, seed: number, interrupted: boolean): Summary {
+export function summarize(
+  replay: Replay,
+  threads: Threads | undefined,
+  workload: string,
+  seed: number,
+  interrupted: boolean,
+): Summary {
   const { checker, created, freed, population, timeline } = replay;
   const { peak, pauses, pausesOfMoves } = timeline;
   return {
     workload,
     seed,
     seconds: rounded(replay.elapsedSeconds, 3),
-    threads: 1,
+    threads: threads?.figures,
     rounds: replay.round,
     interrupted,
     liveBytesPeak: peak.live,
@@ -100,8 +109,8 @@ export function summarize(replay: Replay, workload: string, seed: number, interr
     callsChecked: checker.callsChecked,
     callsCheckedPerExecutor: rounded(checker.callsChecked / created, 1),
     verifications: checker.verifications,
-    failures: checker.failures,
-    failureReports: checker.reports,
+    failures: checker.failures + (threads?.failures ?? 0),
+    failureReports: [...checker.reports, ...(threads?.reports ?? [])],
     pausesMicros: percentiles(pauses),
     pausesOfMovesMicros: percentiles(pausesOfMoves),
     recordingEnd: timeline.recordingEnd,

@@ -1,6 +1,7 @@
 // The figures at the end of a run, on the console.
-import { bytes, count, micros, plural, ratio } from './format';
+import { bytes, count, micros, orNone, plural, ratio } from './format';
 import type { Summary } from './summary';
+import type { BesideCompaction, ThreadFigures } from './threads';
 
 /** [what, figure, remark] */
 type Row = [string, string, string];
@@ -12,6 +13,7 @@ export function table(summary: Summary): string {
     '',
   ];
   if (created > 0) lines.push(...aligned(rows(summary)), '');
+  if (summary.threads) lines.push(...threads(summary.threads), '');
   for (const report of failureReports) lines.push(`FAILURE: ${report}`);
   if (failures > failureReports.length) lines.push(`and ${plural(failures - failureReports.length, 'more failure')}`);
   return lines.join('\n');
@@ -55,6 +57,33 @@ function rows(summary: Summary): Row[] {
     ['failures', count(summary.failures), ''],
   );
   return rows;
+}
+
+function threads(figures: ThreadFigures): string[] {
+  const { atFullSpeed, retiredBytesPeak } = figures;
+  const rows: Row[] = [
+    [
+      'their runs, all checked',
+      count(figures.callsChecked),
+      `${orNone(figures.runsPerCpuSecond, count)} per CPU second`,
+    ],
+    ['wrong results', count(figures.wrongResults), ''],
+    ['speed beside compaction', orNone(figures.speedRatio, ratio), beside(figures)],
+    ['as fast as it can', orNone(atFullSpeed.speedRatio, ratio), beside(atFullSpeed)],
+    ['executors moved', count(figures.moved), `in ${plural(figures.collects, 'collect')}`],
+    ['executors replaced', count(figures.renewed), ''],
+    ['retired at most', bytes(retiredBytesPeak), ''],
+  ];
+  return [
+    `beside ${plural(figures.count, 'executing thread')}, ${plural(figures.rounds, 'round')}:`,
+    '',
+    ...aligned(rows),
+  ];
+}
+
+function beside({ movedPerSecond, speedRatioMax, speedRatioMin }: BesideCompaction): string {
+  const spread = `${orNone(speedRatioMin, ratio)} to ${orNone(speedRatioMax, ratio)}`;
+  return `× left alone (${spread}), ${count(movedPerSecond)} moved per second`;
 }
 
 function aligned(rows: Row[]): string[] {
