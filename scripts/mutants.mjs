@@ -51,7 +51,7 @@ const mutants = [
       progress.result.relocs_rewritten += linker_.Copy(scope, batch_);`,
       ],
     ],
-    killedBy: torture(...sizes),
+    killedBy: [...torture(...sizes), ...interleaving('a_move_is_seen')],
   },
   {
     name: 'no-exit-record-update',
