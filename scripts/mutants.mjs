@@ -51,7 +51,7 @@ const mutants = [
       progress.result.relocs_rewritten += linker_.Copy(scope, batch_);`,
       ],
     ],
-    killedBy: torture(...sizes),
+    killedBy: [...torture(...sizes), ...interleaving('a_move_is_seen')],
   },
   {
     name: 'no-exit-record-update',
@@ -124,8 +124,8 @@ const mutants = [
     edits: [
       [
         table,
-        'executor.generation.store(executor.generation.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);',
-        'executor.generation.store(1, std::memory_order_relaxed);',
+        'executor.generation_and_kind.store(executor.Generation() + 1, std::memory_order_relaxed);',
+        'executor.generation_and_kind.store(1, std::memory_order_relaxed);',
       ],
     ],
     killedBy: torture(...sizes),
@@ -342,8 +342,8 @@ mutants.push(
         'native/core/arena.h',
         `    uint64_t entry = executor.entry.load(std::memory_order_acquire);
     TestPoint(TestPointId::kEntryLoaded);
-    return executor.generation.load(std::memory_order_acquire) == GenerationOf(id) ? entry : 0;`,
-        `    bool right = executor.generation.load(std::memory_order_acquire) == GenerationOf(id);
+    return executor.Generation(std::memory_order_acquire) == GenerationOf(id) ? entry : 0;`,
+        `    bool right = executor.Generation(std::memory_order_acquire) == GenerationOf(id);
     TestPoint(TestPointId::kEntryLoaded);
     uint64_t entry = executor.entry.load(std::memory_order_acquire);
     return right ? entry : 0;`,
@@ -356,8 +356,8 @@ mutants.push(
     edits: [
       [
         table,
-        'executor.generation.store(executor.generation.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);',
-        'executor.generation.store(1, std::memory_order_relaxed);',
+        'executor.generation_and_kind.store(executor.Generation() + 1, std::memory_order_relaxed);',
+        'executor.generation_and_kind.store(1, std::memory_order_relaxed);',
       ],
     ],
     killedBy: interleaving('a_stale_id'),

@@ -370,7 +370,7 @@ void Executing::Check(uint64_t slot, const Context& context, uint64_t began, uin
 Torture::Torture(const SetUp& set_up, uint64_t seed)
     : set_up(set_up),
       seed(seed),
-      host({32 * jit_arena::kMiB, set_up.retired_limit, set_up.writer, set_up.apart, set_up.without_barrier}),
+      host({96 * jit_arena::kMiB, set_up.retired_limit, set_up.writer, set_up.apart, set_up.without_barrier}),
       family_count(std::max(2u, set_up.executors / 2)),
       slots(family_count * kMaxMembers),
       families_(family_count) {
@@ -516,8 +516,10 @@ void Torture::Mutator::ChurnFillers() {
   Random& random = executing.random;
   size_t most = torture.set_up.executors < 100 ? 24 : 300;
   std::vector<Program> programs;
+  // Where there are few executors, what moves with them makes the move take longer.
+  uint32_t largest = torture.set_up.executors < 100 ? 10000 : 3000;
   for (uint32_t count = random(8); count > 0; count--)
-    programs.push_back(Program::Filler(16 + random(3000), torture.ledgers[random(kLedgers)]));
+    programs.push_back(Program::Filler(16 + random(largest), torture.ledgers[random(kLedgers)]));
   std::vector<ja_executor> ids(programs.size());
   if (!programs.empty() && torture.Install(programs, ids.data(), random) == JA_OK)
     fillers.insert(fillers.end(), ids.begin(), ids.end());
@@ -589,7 +591,7 @@ void Torture::SleeperLoop(int place, Executing& executing) {
   while (!stopping()) {
     Beat(place);
     // Seldom long: while it lasts nothing is reclaimed, and what is reclaimed too soon cannot show.
-    uint32_t nap = random(32) == 0 ? 300 : random(4);
+    uint32_t nap = random(48) == 0 ? 200 : random(4);
     executing.inside = [&] {
       figures.naps.fetch_add(1, std::memory_order_relaxed);
       auto end = Clock::now() + milliseconds(nap);
@@ -846,17 +848,5 @@ extern "C" uint64_t TortureOutside(Context* context, uint64_t sum) {
 }
 
 }  // namespace torture
-
-// What the thread sanitizer cannot know, function by function. Machine code is not instrumented: neither its loads nor
-// its stores are seen, and code that is patched beside it is no race to it. That leaves what the library reads without
-// the lock where the order came through machine code, or through the pin:
-extern "C" __attribute__((visibility("default"))) const char* __tsan_default_suppressions() {
-  return
-      // Reads the record of an exit that a trace has taken. The trace found it through links, which are stored with
-      // release after the record was written.
-      "race_top:jit_arena::Arena::ResolveExit\n"
-      // Reads a bit that does not change while the executor is pinned, beside bits that do.
-      "race_top:jit_arena::Arena::IsPinnedTrace\n";
-}
 
 int main(int argc, char** argv) { return torture::Main(argc, argv); }
