@@ -187,6 +187,9 @@ bool Collector::CloseGate(ClosedGate& gate, const Progress& progress) {
   return gate.closed();
 }
 
+// After copies have been given up: that may have emptied their slab, and ended it.
+void Collector::ForgetDestinations() { std::fill(std::begin(destinations_), std::end(destinations_), nullptr); }
+
 void Collector::DropBlocked() {
   // One that stays may be the source of another, which then cannot move either.
   for (bool changed = true; changed;) {
@@ -201,6 +204,7 @@ void Collector::DropBlocked() {
     }
   }
   std::erase_if(batch_, [](const Move& move) { return move.code_to == 0; });
+  ForgetDestinations();
 }
 
 bool Collector::AddToBatch(uint32_t index) {
@@ -212,6 +216,7 @@ bool Collector::AddToBatch(uint32_t index) {
     move.data_to = ReserveCopy(move.data_from);
     if (move.data_to == 0) {
       space_.Abandon(move.code_to);
+      ForgetDestinations();
       return false;
     }
   }
@@ -276,6 +281,7 @@ bool Collector::CommitBatch(Progress& progress) {
   TestPoint(TestPointId::kMoveRetired);
   batch_.clear();
   batch_bytes_ = 0;
+  if (!open) ForgetDestinations();
   return open;
 }
 
@@ -317,6 +323,7 @@ bool Collector::CommitStateBatch(Progress& progress) {
   }
   state_batch_.clear();
   batch_bytes_ = 0;
+  if (!open) ForgetDestinations();
   return open;
 }
 

@@ -122,6 +122,7 @@ class Collector {
   bool CommitStateBatch(Progress& progress);
   // Takes those out of batch_ that cannot move while others execute.
   void DropBlocked();
+  void ForgetDestinations();
   bool CloseGate(ClosedGate& gate, const Progress& progress);
   SpanId ReserveCopy(SpanId span);
   Slab* PickDestination(Zone zone) const;

@@ -31,6 +31,8 @@ const CALLS_PER_STEP = 12;
 const FRESH_CALLS_PER_STEP = 3;
 /** The plan is looked at after this many frees. */
 const FREES_PER_PLAN = 24;
+/** And as soon as this part of what is live has been freed since. */
+const FREED_SHARE_PER_PLAN = 1 / 128;
 /** At the end of a recording, what is left ends in groups of this size. */
 const GROUP_AT_END = 50;
 const UNLINKED_BY_REPLAY = 0.5;
@@ -67,6 +69,8 @@ export class Replay {
   private lastYield = Date.now();
   private stopped = false;
   private freesUntilPlan = FREES_PER_PLAN;
+  /** In bytes. */
+  private freedSincePlan = 0;
 
   /** @param arena made by `stressArena` */
   constructor(
@@ -194,9 +198,13 @@ export class Replay {
     } else {
       arena.free(resident.executor);
     }
+    const { live } = this.timeline;
     this.timeline.freed(resident.shape);
+    this.freedSincePlan += live - this.timeline.live;
     this.forget([resident]);
-    if (--this.freesUntilPlan === 0) this.collectAtProfit();
+    // Often enough that what is freed between two collects stays a small part of what is live.
+    const much = this.freedSincePlan > this.timeline.live * FREED_SHARE_PER_PLAN;
+    if (--this.freesUntilPlan === 0 || much) this.collectAtProfit();
   }
 
   /** Makes these the cold ones, and lets two passes over the warm bytes find them. */
@@ -226,6 +234,7 @@ export class Replay {
 
   private collectAtProfit(): void {
     this.freesUntilPlan = FREES_PER_PLAN;
+    this.freedSincePlan = 0;
     if (this.arena.planCompaction().profitable) this.collect({});
   }
 
