@@ -24,7 +24,8 @@ void Inherit(ja_arena* handle) {
   if (made == now) return;
   if (made != ja_arena::kInheriting && handle->generation.compare_exchange_strong(made, ja_arena::kInheriting)) {
     new (&handle->lock) std::mutex;
-    handle->attached = ThreadIn(handle) != nullptr;
+    // The slots of the others were let go around the fork.
+    handle->attached = static_cast<uint32_t>(handle->arena->reclaimer().CountAttached());
     // Release: other threads of the child find the handle in order.
     handle->generation.store(now, std::memory_order_release);
   }

@@ -32,6 +32,14 @@ PinSlot* Reclaimer::Attach() {
   return slot;
 }
 
+size_t Reclaimer::CountAttached() {
+  std::lock_guard lock(slots_lock_);
+  size_t count = 0;
+  for (PinSlot* slot = slots_.load(std::memory_order_relaxed); slot != nullptr; slot = slot->next)
+    count += slot->attached;
+  return count;
+}
+
 void Reclaimer::Detach(PinSlot* slot) {
   JIT_ARENA_CHECK(slot->depth == 0);
   std::lock_guard lock(slots_lock_);

@@ -52,6 +52,9 @@ class Reclaimer {
   void BeforeFork() { slots_lock_.lock(); }
   void AfterFork(bool in_child);
 
+  // Slots in use. Any thread.
+  size_t CountAttached();
+
   // Enter and Leave: the slot's own thread; no lock, no system call unless the gate is closed.
   void Enter(PinSlot& slot) {
     if (slot.depth++ != 0) return;  // a nested pin keeps the outer epoch
