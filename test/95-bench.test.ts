@@ -31,7 +31,9 @@ interface Results {
 
 function bench(...args: string[]) {
   const script = join(root, 'scripts/bench.mjs');
-  return spawnSync(process.execPath, [script, '--no-build', ...args], { cwd: root, encoding: 'utf8' });
+  // Mocha cannot interrupt it.
+  const timeout = 4 * 60_000;
+  return spawnSync(process.execPath, [script, '--no-build', ...args], { cwd: root, encoding: 'utf8', timeout });
 }
 
 describe('npm run bench', function () {

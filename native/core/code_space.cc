@@ -4,6 +4,7 @@
 #include <atomic>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 #include "arch/arch.h"
 #include "base/bits.h"
@@ -226,11 +227,15 @@ uint32_t CodeSpace::Trim(uint64_t end_nanos, bool* done) {
   uint32_t pages = 0;
   uint32_t punched = 0;
   for (auto& slab : slabs_) punched += slab && slab->punched();
+  // A round that had to stop goes on behind the slab that it came to last: one slab per call at least, also where the
+  // system refuses, so that slices come to an end.
+  size_t first = end_nanos != 0 ? std::exchange(trim_next_, 0) : 0;
   bool began = false;
-  for (auto& slab : slabs_) {
-    if (!slab || !(slab->shrunk || slab->needs_poison || slab->empty())) continue;
-    // One slab at least, so that slices come to an end.
+  for (size_t i = first; i < slabs_.size(); i++) {
+    Slab* slab = slabs_[i].get();
+    if (slab == nullptr || !(slab->shrunk || slab->needs_poison || slab->empty())) continue;
     if (end_nanos != 0 && began && os::NowNanos() >= end_nanos) {
+      trim_next_ = i;
       if (done != nullptr) *done = false;
       break;
     }
@@ -238,7 +243,7 @@ uint32_t CodeSpace::Trim(uint64_t end_nanos, bool* done) {
     if (slab->empty()) {
       pages += slab->backed_pages();
       punched -= slab->punched();
-      DecommitSlab(slab.get());
+      DecommitSlab(slab);
       continue;
     }
     if (slab->needs_poison) slab->needs_poison = !PoisonHoles(*slab);

@@ -116,8 +116,8 @@ class CodeSpace {
   // (os::NowNanos). For the beginning of a slice: the last one may have emptied some.
   void DecommitEmptied(uint64_t end_nanos);
   // Poisons what an evacuation left unpoisoned, returns empty slabs and whole empty pages to the OS. Stops at
-  // `end_nanos` (0: never), and `*done` is false when more is left. Returns the number of pages that have no memory any
-  // more.
+  // `end_nanos` (0: never) and sets `*done` to false, when more slabs are left to come to; the next call with an end
+  // begins with those. Returns the number of pages that have no memory any more.
   uint32_t Trim(uint64_t end_nanos = 0, bool* done = nullptr);
 
   template <class Visit>
@@ -175,6 +175,7 @@ class CodeSpace {
   std::vector<HoleBins> bins_;                // by zone
   std::vector<Slab*> units_;                  // by unit; a large slab fills several
   std::vector<std::unique_ptr<Slab>> slabs_;  // with gaps
+  size_t trim_next_ = 0;                      // where a Trim that had to stop goes on
   std::vector<uint32_t> free_slab_slots_;
   Slab* spare_[kZones] = {};  // one empty slab per zone is kept, so that a free and an install at the edge of a slab
                               // do not cost system calls each time

@@ -439,17 +439,19 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   host.reclaim();
   gate_refused_ = false;
   CollectResult& result = progress.result;
-  if (slice && trimming_)
+  bool trimmed = slice && trimming_;
+  if (trimmed)
     space_.Trim(progress.end_nanos, &result.done);
   else if (slice)
     space_.DecommitEmptied(begin + options.max_pause_nanos / 2);
-  trimming_ = slice && trimming_ && !result.done;
+  trimming_ = trimmed && !result.done;
   if (options.compact && options.follow_links && result.done) LayOutChains(progress);
   if (options.compact && result.done) EvacuateVictims(progress);
   for (int zone = 0; zone < kZones; zone++)
     begun_destination_[zone] = destinations_[zone] != nullptr ? destinations_[zone]->first() : kNone;
-  // A slice that had to stop leaves the rest to the next.
-  if (!slice || result.done) {
+  // A slice that had to stop leaves the rest to the next. One that has come to every slab and moved nothing since has
+  // finished: what the system does not take back would have it begin again, for ever.
+  if (!slice || (result.done && !(trimmed && result.moved == 0))) {
     space_.Trim(progress.end_nanos, &result.done);
     trimming_ = !result.done;
   }

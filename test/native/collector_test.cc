@@ -219,6 +219,24 @@ TEST(collector_slices_come_to_the_same_end) {
   });
 }
 
+// What the system does not take back, here since it would cost too many mappings, is no reason to go on for ever.
+TEST(collector_slices_end_where_pages_cannot_be_given_back) {
+  ArenaRig rig({.max_bytes = 64 * kSlabBytes});
+  std::vector<ExecutorId> fillers;
+  for (uint32_t i = 0; i < 24; i++) {
+    rig.Install(Program::Of(2048, 0, 0, i));
+    fillers.push_back(rig.Install(Program::Of(kSlabBytes - 4096, 0, 0, i)));
+    rig.Install(Program::Of(2048, 0, 0, i));
+  }
+  for (ExecutorId id : fillers) rig.Free(id);
+  CHECK(rig.arena->Stats().slabs >= 24);
+  for (bool compact : {false, true}) {
+    int slices = 0;
+    while (slices < 1000 && !rig.Collect({.compact = compact, .max_pause_nanos = 1}).done) slices++;
+    CHECK(slices < 1000);
+  }
+}
+
 TEST(collector_leaves_old_copies_alone_until_the_pin_ends) {
   ArenaRig rig;
   Population population(rig, 1500, 80, 5);
