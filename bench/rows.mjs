@@ -120,6 +120,13 @@ const figures = {
       peerName: `itself at ${thousands(few ?? 0)}`,
       target: ratioAtMost(1.2),
     });
+    for (const how of ['install', 'allocate + freeze']) {
+      rows.add('T1', `churn, ${how}: two threads in one arena`, rows.find('T1-threads', `${how}, two threads`), {
+        peer: rows.find('T1-threads', `${how}, one thread`),
+        peerName: 'one thread',
+        target: ratioAtLeast(1),
+      });
+    }
   },
 
   T2(rows) {

@@ -33,6 +33,7 @@
 #include "core/linker_moves.cc"
 #include "core/linker_references.cc"
 #include "core/linker_verify.cc"
+#include "core/lock.cc"
 #include "core/reclaimer.cc"
 #include "core/slab.cc"
 

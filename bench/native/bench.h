@@ -26,17 +26,18 @@ struct Settings {
 
 // One figure of TARGETS per function; each prints its series with Report. A wrong result ends the program
 // (BENCH_CHECK).
-void Churn(const Settings& settings);       // T1
-void Fill(const Settings& settings);        // T2, T3
-void Survivors(const Settings& settings);   // T4
-void Compaction(const Settings& settings);  // T5
-void Pauses(const Settings& settings);      // T6
-void Locality(const Settings& settings);    // T7
-void Exits(const Settings& settings);       // T8
-void Mappings(const Settings& settings);    // T9
-void Threads(const Settings& settings);     // T11
-void Batches(const Settings& settings);     // T15, the native half
-void Counts(const Settings& settings);      // the O(1) claims of T1: system calls, instructions
+void Churn(const Settings& settings);           // T1
+void ChurnInThreads(const Settings& settings);  // T1, by two threads in one arena
+void Fill(const Settings& settings);            // T2, T3
+void Survivors(const Settings& settings);       // T4
+void Compaction(const Settings& settings);      // T5
+void Pauses(const Settings& settings);          // T6
+void Locality(const Settings& settings);        // T7
+void Exits(const Settings& settings);           // T8
+void Mappings(const Settings& settings);        // T9
+void Threads(const Settings& settings);         // T11
+void Batches(const Settings& settings);         // T15, the native half
+void Counts(const Settings& settings);          // the O(1) claims of T1: system calls, instructions
 
 // sfc64: the same everywhere, about a nanosecond a number.
 class Random {

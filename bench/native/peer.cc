@@ -49,6 +49,11 @@ Peer::Handle ArenaPeer::Install(const Bytes& bytes) {
   spec.bytes[1] = bytes.data;
   spec.sizes[1] = bytes.data_bytes;
   jit_arena::ExecutorId id = 0;
+  if (staged_) {
+    auto allocated = arena().Allocate(spec);
+    if (allocated.ok()) id = allocated.value();
+    return allocated.ok() && arena().Freeze(&id, 1, own_.self).ok() ? id : 0;
+  }
   return arena().Install(&spec, 1, &id, own_.self).ok() ? id : 0;
 }
 

@@ -57,16 +57,19 @@ std::unique_ptr<Peer> MakeAsmjitDual(uint64_t max_bytes);
 std::unique_ptr<Peer> MakeAsmjitDualPools(uint64_t max_bytes);
 std::unique_ptr<Peer> MakeAsmjitSingle(uint64_t max_bytes);
 
-// An arena with the calling thread's pin slot.
+// An arena with a pin slot for one thread; a copy shares the arena and has a slot of its own.
 struct OwnArena {
   explicit OwnArena(uint64_t max_bytes);
-  std::unique_ptr<jit_arena::Arena> arena;
+  OwnArena(const OwnArena& other) : arena(other.arena), self(arena->reclaimer().Attach()) {}
+  std::shared_ptr<jit_arena::Arena> arena;
   jit_arena::PinSlot* self;
 };
 
 class ArenaPeer final : public Peer {
  public:
   explicit ArenaPeer(uint64_t max_bytes) : own_(max_bytes) {}
+  // `staged`: Install is allocate, a copy, and then freeze.
+  explicit ArenaPeer(const OwnArena& shared, bool staged) : own_(shared), staged_(staged) {}
   Handle Install(const Bytes& bytes) override;
   bool Free(Handle handle) override { return own_.arena->Free(&handle, 1, own_.self).ok(); }
   const uint8_t* Look(Handle handle) override { return reinterpret_cast<const uint8_t*>(arena().EntryOf(handle)); }
@@ -76,6 +79,7 @@ class ArenaPeer final : public Peer {
 
  private:
   OwnArena own_;
+  bool staged_ = false;
 };
 
 // Every byte of the executor is what was installed.

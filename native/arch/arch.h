@@ -60,6 +60,9 @@ void Shift(uint8_t field_bytes, uint8_t* site, uint64_t delta);
 // caches are coherent there, and a core notices by physical address that what it has fetched was written. arm64: isb.
 void SynchroniseThisCore();
 
+// Tells the core that it is waiting in a loop.
+void Pause();
+
 // An external link: one granule that holds a veneer (a jump through the slot) and the slot itself, so that branches
 // and GOT loads of one far address share it. Position-independent: it may be copied. It belongs at the start of a
 // granule, so that the slot is naturally aligned; the veneer changes no register.

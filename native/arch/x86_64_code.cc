@@ -160,6 +160,8 @@ constexpr uint8_t kDoneStub[] = {
 
 void SynchroniseThisCore() {}
 
+void Pause() { __builtin_ia32_pause(); }
+
 void WriteExternalLink(uint8_t* out, uint64_t address) {
   std::memcpy(out, x86_64::kExternalLink, sizeof x86_64::kExternalLink);
   StoreAs<uint64_t>(out + kExternalLinkSlotOffset, address);

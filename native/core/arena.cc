@@ -119,31 +119,36 @@ Status Arena::AddStubs(const ArenaOptions& options) {
 
 // ---- Writable executors
 
-Status Arena::CheckSpec(const ExecutorSpec& spec, ExecutorId id) const {
+Status Arena::CheckSizes(const ExecutorSpec& spec) const {
   uint64_t total = 0;
   for (int section = 0; section < kSections; section++) {
     if (!IsPowerOfTwo(spec.aligns[section]) || spec.aligns[section] > space_.page_bytes())
-      return ExecutorError(
-          ErrorCode::kAlignment, id,
-          Format("the alignment %u of %s is not a power of two up to a page (%u)", spec.aligns[section],
-                 SectionName(static_cast<Section>(section)), space_.page_bytes()));
+      return Error{ErrorCode::kAlignment,
+                   Format("the alignment %u of %s is not a power of two up to a page (%u)", spec.aligns[section],
+                          SectionName(static_cast<Section>(section)), space_.page_bytes())};
     total += AlignUp(spec.sizes[section], std::max(spec.aligns[section], kGranuleBytes));
   }
   total += uint64_t{spec.exit_count} * arch::kExitRecordBytes;
   if (spec.exit_count > UINT16_MAX)
-    return ExecutorError(ErrorCode::kSize, id, Format("%u exits; an executor has at most 65535", spec.exit_count));
-  if (spec.sizes[0] == 0) return ExecutorError(ErrorCode::kSize, id, "an executor has at least one byte of code");
+    return Error{ErrorCode::kSize, Format("%u exits; an executor has at most 65535", spec.exit_count)};
+  if (spec.sizes[0] == 0) return Error{ErrorCode::kSize, "an executor has at least one byte of code"};
   // One slab is the arena's own.
   uint64_t room = space_.bytes() - kSlabBytes;
   if (total > room)
-    return ExecutorError(ErrorCode::kSize, id,
-                         Format("an executor of %llu bytes is larger than the arena's %llu", Wide(total), Wide(room)));
+    return Error{ErrorCode::kSize,
+                 Format("an executor of %llu bytes is larger than the arena's %llu", Wide(total), Wide(room))};
   for (uint32_t i = 0; i < spec.entry_count; i++)
     if (spec.entries[i] >= spec.sizes[0])
-      return ExecutorError(
-          ErrorCode::kBounds, id,
-          Format("entry %u at offset %u lies outside the %u bytes of code", i, spec.entries[i], spec.sizes[0]));
-  return spec.reloc_count == 0 ? Status::Ok() : linker_.CheckShape(spec, id);
+      return Error{ErrorCode::kBounds, Format("entry %u at offset %u lies outside the %u bytes of code", i,
+                                              spec.entries[i], spec.sizes[0])};
+  return Status::Ok();
+}
+
+Status Arena::CheckShape(const ExecutorSpec& spec) const {
+  if (spec.reloc_count == 0) return Status::Ok();
+  Status failed = linker_.CheckShape(spec, 0);
+  if (!failed.ok()) failed.error().executor.reset();  // it has no id yet
+  return failed;
 }
 
 // What kind of executor the relocs make of it; looked at again when relocs are added.
@@ -197,6 +202,19 @@ Result<Executor*> Arena::FindExecutor(ExecutorId id) {
                              : Format("executor %llu never existed in this arena", Wide(id)));
 }
 
+Arena::Staged::Staged(const ExecutorSpec& spec)
+    : relocs(spec.relocs, spec.relocs + spec.reloc_count),
+      movable(spec.movable),
+      exit_count(spec.exit_count),
+      evictable(spec.evictable) {
+  for (int section = 0; section < kSections; section++) {
+    sizes[section] = spec.sizes[section];
+    aligns[section] = spec.aligns[section];
+    if (spec.bytes[section] != nullptr)
+      bytes[section].assign(spec.bytes[section], spec.bytes[section] + spec.sizes[section]);
+  }
+}
+
 ExecutorSpec Arena::Staged::Spec() const {
   ExecutorSpec spec;
   for (int section = 0; section < kSections; section++) {
@@ -213,29 +231,19 @@ ExecutorSpec Arena::Staged::Spec() const {
 }
 
 Result<ExecutorId> Arena::Allocate(const ExecutorSpec& spec) {
-  std::lock_guard guard(lock_);
+  // The copy takes most of the time, and no lock.
   if (Status failed = CheckProcess()) return failed;
-  if (Status failed = CheckSpec(spec, 0)) {
-    failed.error().executor.reset();  // it has no id yet
-    return failed;
-  }
+  if (Status failed = CheckSizes(spec)) return failed;
   uint64_t staged_bytes = uint64_t{spec.reloc_count} * sizeof(RelocSpec);
   for (int section = 0; section < kSections; section++)
     if (spec.bytes[section] != nullptr) staged_bytes += spec.sizes[section];
   if (!HasMemory(staged_bytes)) return Error{ErrorCode::kNoMemory, "no memory to stage the executor in"};
+  Staged staged(spec);
+  std::lock_guard guard(lock_);
+  if (Status failed = CheckShape(spec)) return failed;
   uint32_t index = AddExecutor(spec);
   if (index == 0) return NoMemoryForTables();
-  Staged& staged = staged_[index];
-  for (int section = 0; section < kSections; section++) {
-    staged.sizes[section] = spec.sizes[section];
-    staged.aligns[section] = spec.aligns[section];
-    if (spec.bytes[section] != nullptr)
-      staged.bytes[section].assign(spec.bytes[section], spec.bytes[section] + spec.sizes[section]);
-  }
-  staged.relocs.assign(spec.relocs, spec.relocs + spec.reloc_count);
-  staged.movable = spec.movable;
-  staged.exit_count = spec.exit_count;
-  staged.evictable = spec.evictable;
+  staged_.emplace(index, std::move(staged));
   AfterCall();
   return table_.IdOf(index);
 }
@@ -266,7 +274,7 @@ Status Arena::Write(ExecutorId id, Section section, uint32_t offset, const uint8
     std::memcpy(reinterpret_cast<uint8_t*>(space_.AddressOf(executor.state_span)) + offset, bytes, count);
     return Status::Ok();
   }
-  std::vector<uint8_t>& staged = staged_[IndexOf(id)].bytes[static_cast<int>(section)];
+  std::vector<uint8_t>& staged = StagedOf(id).bytes[static_cast<int>(section)];
   if (staged.empty() && !HasMemory(size)) return failed(ErrorCode::kNoMemory, "no memory to stage the section in");
   if (staged.empty()) staged.resize(size);
   std::memcpy(staged.data() + offset, bytes, count);
@@ -280,7 +288,7 @@ Status Arena::AddRelocs(ExecutorId id, const RelocSpec* relocs, uint32_t count) 
   if (!found.ok()) return std::move(found.status());
   if (found.value()->State() != ExecutorState::kWritable)
     return ExecutorError(ErrorCode::kNotWritable, id, Format("executor %llu is frozen: relocs come before", Wide(id)));
-  Staged& staged = staged_[IndexOf(id)];
+  Staged& staged = StagedOf(id);
   size_t before = staged.relocs.size();
   if (!HasMemory((before + count) * 2 * sizeof(RelocSpec)))
     return ExecutorError(ErrorCode::kNoMemory, id, "no memory for the relocs");
@@ -417,6 +425,7 @@ Status Arena::ReclaimForFreeze(const PinSlot* self) {
 }
 
 Status Arena::Freeze(const ExecutorId* ids, uint32_t count, const PinSlot* self) {
+  std::vector<decltype(staged_)::node_type> done;  // ends after the lock is given back
   std::lock_guard guard(lock_);
   if (Status failed = CheckProcess()) return failed;
   if (Status failed = ReclaimForFreeze(self)) return failed;
@@ -438,26 +447,27 @@ Status Arena::Freeze(const ExecutorId* ids, uint32_t count, const PinSlot* self)
     }
     found.value()->marked = 1;
     batch_.push_back(IndexOf(ids[i]));
-    specs.push_back(staged_[IndexOf(ids[i])].Spec());
+    specs.push_back(StagedOf(ids[i]).Spec());
   }
   for (uint32_t index : batch_) table_[index].marked = 0;
   if (failed.ok()) failed = Publish(specs.data(), self);
   if (failed.ok())
-    for (uint32_t index : batch_) staged_.erase(index);
+    for (uint32_t index : batch_) done.push_back(staged_.extract(index));
   AfterCall();
   return failed;
 }
 
 Status Arena::Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids, const PinSlot* self) {
-  std::lock_guard guard(lock_);
   if (Status failed = CheckProcess()) return failed;
+  for (uint32_t i = 0; i < count; i++)
+    if (Status failed = CheckSizes(specs[i])) return WithIndex(std::move(failed), i, count);
+  std::lock_guard guard(lock_);
   if (Status failed = ReclaimForFreeze(self)) return failed;
   batch_.clear();
   Status failed;
   for (uint32_t i = 0; i < count && failed.ok(); i++) {
-    failed = CheckSpec(specs[i], 0);
+    failed = CheckShape(specs[i]);
     if (!failed.ok()) {
-      failed.error().executor.reset();
       failed = WithIndex(std::move(failed), i, count);
       break;
     }

@@ -18,6 +18,7 @@
 #include "core/collector.h"
 #include "core/executor_table.h"
 #include "core/linker.h"
+#include "core/lock.h"
 #include "core/reclaimer.h"
 #include "core/spec.h"
 
@@ -226,6 +227,7 @@ class Arena {
 
   // The copy of a spec that a writable executor is; what never changes is in its record and notes.
   struct Staged {
+    explicit Staged(const ExecutorSpec& spec);
     std::vector<uint8_t> bytes[kSections];  // empty: the section is zero
     uint32_t sizes[kSections];
     uint32_t aligns[kSections];
@@ -250,8 +252,11 @@ class Arena {
   Status AddStubs(const ArenaOptions& options);
   Status Forked() const;
   static void TakeKind(Executor& executor, const ExecutorSpec& spec);
-  Status CheckSpec(const ExecutorSpec& spec, ExecutorId id) const;
+  // What a spec says of itself; without the lock.
+  Status CheckSizes(const ExecutorSpec& spec) const;
+  Status CheckShape(const ExecutorSpec& spec) const;  // of its relocs
   uint32_t AddExecutor(const ExecutorSpec& spec);
+  Staged& StagedOf(ExecutorId id) { return staged_.find(IndexOf(id))->second; }  // of a writable executor
   Result<Executor*> FindExecutor(ExecutorId id);
   // Freezes the executors of batch_, whose records and specs (as many) have passed their checks; all or none.
   Status Publish(const ExecutorSpec* specs, const PinSlot* self);
@@ -283,7 +288,7 @@ class Arena {
   Status CloseGateToWrite(ClosedGate& gate, const PinSlot* self, bool in_place = false);
   void AfterCall();
 
-  std::mutex lock_;
+  Lock lock_;
   uint32_t fork_generation_;  // of the process that the arena belongs to
   os::ForkMode fork_;
   bool forking_ = false;  // the arena belongs to the process that is just being forked

@@ -80,7 +80,7 @@ void Arena::AfterForkInParent() {
 void Arena::AfterForkInChild() {
   if (!forking_) {
     // A thread of the parent may have been in the middle of an ERR_ARENA_FORKED. Nothing depends on the lock any more.
-    new (&lock_) std::mutex;
+    lock_.Reset();
     return;
   }
   reclaimer_.AfterFork(true);

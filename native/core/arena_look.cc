@@ -26,7 +26,7 @@ Status Arena::Read(ExecutorId id, Section section, uint32_t offset, uint8_t* byt
   }
   if (count == 0) return Status::Ok();
   if (executor.State() == ExecutorState::kWritable) {
-    const std::vector<uint8_t>& staged = staged_[IndexOf(id)].bytes[static_cast<int>(section)];
+    const std::vector<uint8_t>& staged = StagedOf(id).bytes[static_cast<int>(section)];
     if (staged.empty())
       std::memset(bytes, 0, count);
     else
