@@ -127,7 +127,7 @@ ja_status Host::AllocateAndFreeze(const std::vector<Program>& programs, ja_execu
 Collected Host::Collect(const CollectRequest& request) {
   Collected collected{};
   ja_collect_options options = ja_collect_options_init();
-  options.max_pause_nanos = request.slice ? 1 : 0;
+  options.max_pause_nanos = request.max_pause_nanos;
   options.evict_cold = request.evict_cold ? JA_YES : JA_NO;
   options.follow_links = request.follow_links ? JA_YES : JA_NO;
   options.user = &collected.evicted;

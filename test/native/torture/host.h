@@ -19,7 +19,7 @@ struct HostOptions {
 };
 
 struct CollectRequest {
-  bool slice = false;
+  uint64_t max_pause_nanos = 0;
   bool evict_cold = false;
   bool follow_links = false;
 };

@@ -32,9 +32,10 @@ uint64_t Step(uint64_t sum, uint64_t key) {
 }
 
 Program Program::Ledger() {
+  constexpr size_t kBytesToCopy = 100 * 1024;
   Program program;
   program.sections[0] = {0xC3};
-  program.sections[2].resize(8);
+  program.sections[2].resize(kBytesToCopy);
   program.exits = 1;
   return program;
 }

@@ -68,7 +68,8 @@ struct Program {
   // Never executed: `bytes` of code, as much data and as much state. Its data is full of the ledger's address, so that
   // a move of the ledger takes its time.
   static Program Filler(uint32_t bytes, uint64_t ledger);
-  // Not executed either. Its exit can be linked, so that it has a place in an order.
+  // Not executed either. Its counter is the first word of its state, whose rest takes time to copy. Its exit can be
+  // linked, so that it has a place in an order.
   static Program Ledger();
 };
 

@@ -201,6 +201,9 @@ class Torture {
   void Run(seconds duration);
 
   bool stopping() const { return stop_.load(std::memory_order_relaxed); }
+  // For a while now and then, threads are outside most of the time and come in for a moment: the gate closes often, and
+  // often somebody is about to enter.
+  bool dipping() const { return (Clock::now() - began_) % milliseconds(400) > milliseconds(300); }
   // Every thread says now and then that it is alive.
   void Beat(int place) { beats_[place].fetch_add(1, std::memory_order_relaxed); }
 
@@ -251,6 +254,7 @@ class Torture {
   std::mutex evicted_lock_;
   std::unordered_set<ja_executor> evicted_;
   std::atomic<bool> stop_{false};
+  const Clock::time_point began_ = Clock::now();
   std::atomic<uint64_t> beats_[16] = {};
   friend struct Executing;
 };
@@ -283,11 +287,15 @@ bool Executing::Execute(uint32_t slot, uint32_t fuel) {
   context.runner = this;
   ja_taken taken{0, 0, 0};
   uint64_t since = torture.deaths.now();
-  bool outer = random(2) == 0;  // a pin around it, for the questions below
+  // Nothing that takes the arena's lock while dipping: who waits for it under a pin keeps the gate from closing, and
+  // who waits outside does not come in.
+  bool dipping = torture.dipping();
+  bool second_entry = !dipping && random(4) == 0;
+  bool outer = !dipping && random(2) == 0;  // a pin around it, for the questions below
   if (outer) host.Enter(thread);
   depth++;
   bool ran =
-      function ? host.Call(thread, id, &context, &context.sum) : host.Run(thread, id, random(4) == 0, &context, &taken);
+      function ? host.Call(thread, id, &context, &context.sum) : host.Run(thread, id, second_entry, &context, &taken);
   depth--;
   if (ran && outer && taken.executor != 0 && random(8) == 0) {
     const uint64_t* last = context.log - 1;
@@ -556,7 +564,7 @@ void Torture::Mutator::Loop(int place) {
       Replace(family);
     else if (dice < 45)
       Kill(&torture.families_[family]);
-    else if (dice < 50)
+    else if (dice < 50 && !torture.dipping())
       KillInside(family);
     else if (dice < 85)
       LinkSome(family);
@@ -574,10 +582,16 @@ void Torture::RunnerLoop(int place, Executing& executing) {
   Random& random = executing.random;
   while (!stopping()) {
     Beat(place);
+    if (dipping()) {
+      for (auto end = Clock::now() + std::chrono::nanoseconds(random(5000)); Clock::now() < end;) {
+      }
+      executing.Execute(RandomSlot(random), 1);
+      continue;
+    }
     // From inside: collect under one's own pin, or execute somebody else.
     uint32_t dice = random(200);
     if (dice == 0)
-      executing.inside = [&] { host.Collect({.slice = set_up.slices}); };
+      executing.inside = [&] { host.Collect({.max_pause_nanos = set_up.slices}); };
     else if (dice < 20)
       executing.inside = [&] { executing.Execute(RandomSlot(random), 32); };
     executing.Execute(RandomSlot(random), 1 + random(random(64) == 0 ? kMaxFuel : 64));
@@ -599,6 +613,7 @@ void Torture::SleeperLoop(int place, Executing& executing) {
     };
     for (int i = 0; i < 100 && executing.inside && !stopping(); i++) executing.Execute(RandomSlot(random), 64);
     std::this_thread::sleep_for(milliseconds(random(40)));
+    while (dipping() && !stopping()) std::this_thread::sleep_for(milliseconds(10));
   }
 }
 
@@ -610,14 +625,17 @@ void Torture::CompactorLoop(int place) {
     Beat(place);
     bool evict = random(64) == 0;
     bool slice = random(8) == 0 ? !set_up.slices : set_up.slices;
-    bool follow_links = random(4) == 0;
+    bool follow_links = dipping() || random(4) == 0;
     if (follow_links) {
       // Another order of the ledgers: the state that everybody counts in must move.
       for (uint32_t i = kLedgers; i > 1; i--) std::swap(ledgers_in_order[random(i)], ledgers_in_order[i - 1]);
       for (uint32_t i = 1; i < kLedgers; i++) Link(ledgers_in_order[i - 1], 0, ledgers_in_order[i], 0);
       host.Unlink(ledgers_in_order[kLedgers - 1], 0);
     }
-    Collected collected = host.Collect({.slice = slice, .evict_cold = evict, .follow_links = follow_links});
+    // The smallest slices move one batch and do not wait for the gate; those that are longer do, and come to state.
+    uint64_t pause_nanos = !slice ? 0 : follow_links ? 20'000'000 : 1;
+    Collected collected =
+        host.Collect({.max_pause_nanos = pause_nanos, .evict_cold = evict, .follow_links = follow_links});
     figures.collects.fetch_add(1, std::memory_order_relaxed);
     figures.moved.fetch_add(collected.moved, std::memory_order_relaxed);
     figures.evicted.fetch_add(collected.evicted.size(), std::memory_order_relaxed);
