@@ -164,8 +164,9 @@ const figures = {
   T5(rows) {
     const ours = rows.find('T5', 'arena');
     const what = `compaction, ${thousands(ours.size ?? 0)} × 500 B`;
-    rows.add('T5', what, ours, { peer: rows.find('T5', 'loop, warm pages'), target: ratioAtMost(2) });
-    rows.add('T5', what, ours, { peer: rows.find('T5', 'loop, fresh pages') });
+    for (const loop of ['loop, warm pages', 'loop, fresh pages']) {
+      rows.add('T5', what, ours, { peer: rows.find('T5', loop), target: ratioAtMost(2) });
+    }
     rows.add('T5', '… rate, nobody executing', rows.find('T5', 'arena: rate'));
   },
 

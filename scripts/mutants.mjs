@@ -37,6 +37,15 @@ const mutants = [
     killedBy: torture(...sizes),
   },
   {
+    name: 'free-at-once-beside-pins',
+    edits: [[arena, '!reclaimer_.AnyPinned()', 'true']],
+    killedBy: [
+      ...torture(...sizes),
+      ...interleaving('who_enters_between_the_entry'),
+      ...interleaving('who_has_the_entry_of_what_is_freed'),
+    ],
+  },
+  {
     name: 'same-epoch-is-younger',
     edits: [[reclaimer, 'waiting_.front().retired.stamp < oldest', 'waiting_.front().retired.stamp <= oldest']],
     killedBy: torture(...sizes),

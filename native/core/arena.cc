@@ -346,20 +346,8 @@ void Arena::Unplace(uint32_t index) {
   }
 }
 
-void Arena::Count(const Executor& executor, int sign) {
-  uint64_t step = static_cast<uint64_t>(int64_t{sign});
-  uint64_t code_and_data = uint64_t{executor.code_bytes} + executor.data_bytes;
-  stats_.live_bytes += step * executor.LiveBytes();
-  stats_.page_per_executor_bytes += step * AlignUp(code_and_data, space_.page_bytes());
-  SizeClass& size_class = SizeClassOf(executor);
-  size_class.count += step;
-  size_class.bytes += step * code_and_data;
-  size_class.exits += step * executor.exit_count;
-}
-
 Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
   uint32_t count = static_cast<uint32_t>(batch_.size());
-  checks_.assign(count, 0);
   uint32_t checked = 0;
   bool has_relocs = false;
   ClosedGate gate;
@@ -374,6 +362,7 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
   // Check: every reloc of all of them.
   if (has_relocs) {
     for (uint32_t index : batch_) table_[index].marked = 1;
+    checks_.assign(count, 0);
     linker_.BeginFreeze();
     for (; checked < count && failed.ok(); checked++) {
       Result<size_t> check = linker_.Check(batch_[checked], specs[checked], batch_);
@@ -389,7 +378,8 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
   if (failed.ok()) {
     WriteScope scope(space_, "freeze");
     for (uint32_t i = 0; i < count && failed.ok(); i++) failed = linker_.Open(scope, batch_[i]);
-    for (uint32_t i = 0; i < count && failed.ok(); i++) linker_.Write(scope, batch_[i], specs[i], checks_[i]);
+    for (uint32_t i = 0; i < count && failed.ok(); i++)
+      linker_.Write(scope, batch_[i], specs[i], has_relocs ? checks_[i] : 0);
   }
   TestPoint(TestPointId::kFreezeWritten);
   if (!failed.ok()) {
@@ -405,7 +395,7 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
     for (SpanId span : {executor.code_span, executor.data_span, executor.state_span})
       if (span != 0) space_.SetState(span, SpanState::kLive);
     executor.SetState(ExecutorState::kFrozen);
-    Count(executor, 1);
+    stats_.live_bytes += executor.LiveBytes();
     // Release: pairs with EntryOf; whoever finds the entry finds the bytes.
     executor.entry.store(space_.AddressOf(executor.code_span), std::memory_order_release);
   }
@@ -489,10 +479,9 @@ Status Arena::Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids
   return failed;
 }
 
-Status Arena::CloseGateToWrite(ClosedGate& gate, const PinSlot* self, bool in_place) {
-  bool needed = gated_writes_ || (in_place && writer() != os::WriterKind::kAlias);
+Status Arena::CloseGate(ClosedGate& gate, const PinSlot* self) {
   // The calling thread's own frames in machine code stand still meanwhile, so its own pin does not matter.
-  if (!needed || gate.Close(reclaimer_, self, kGateBoundNanos)) return Status::Ok();
+  if (gate.Close(reclaimer_, self, kGateBoundNanos)) return Status::Ok();
   bool can_write = writer() == os::WriterKind::kAlias;
   return Error{ErrorCode::kBusy,
                Format("another thread stays in machine code, and %s",
@@ -564,6 +553,8 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
   TestPoint(TestPointId::kFreeUnpublished);
   for (uint32_t i = 0; i < count; i++)
     if (table_[IndexOf(ids[i])].State() == ExecutorState::kFrozen) linker_.Forget(IndexOf(ids[i]), &links);
+  // Where nobody is pinned, nobody can get to it any more.
+  bool at_once = writer() != os::WriterKind::kFlip && !reclaimer_.AnyPinned();
   for (uint32_t i = 0; i < count; i++) {
     uint32_t index = IndexOf(ids[i]);
     Executor& executor = table_[index];
@@ -573,24 +564,34 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
       table_.Recycle(index);
       continue;
     }
-    Count(executor, -1);
+    stats_.live_bytes -= executor.LiveBytes();
     executor.SetState(ExecutorState::kRetired);
-    Retired retired{{executor.code_span, executor.data_span, executor.state_span}, index, 0};
-    uint64_t bytes = 0;
-    for (SpanId span : retired.spans) {
-      if (span == 0) continue;
-      space_.SetState(span, SpanState::kRetired);
-      bytes += uint64_t{space_[span].granules} * kGranuleBytes;
-    }
-    reclaimer_.Retire(retired, bytes);
+    LetGo({{executor.code_span, executor.data_span, executor.state_span}, index, 0}, at_once);
   }
   // Old copies that are still executing may leave through an external link: it retires after them.
-  for (SpanId link : links) {
-    space_.SetState(link, SpanState::kRetired);
-    reclaimer_.Retire({{link, 0, 0}, 0, 0}, arch::kExternalLinkBytes);
-  }
-  reclaimer_.Stamp();
+  for (SpanId link : links) LetGo({{link, 0, 0}, 0, 0}, at_once);
+  if (!at_once) reclaimer_.Stamp();
   return Status::Ok();
+}
+
+void Arena::LetGo(const Retired& retired, bool at_once) {
+  if (at_once) {
+    FreeRetired(retired);
+    return;
+  }
+  uint64_t bytes = 0;
+  for (SpanId span : retired.spans) {
+    if (span == 0) continue;
+    space_.SetState(span, SpanState::kRetired);
+    bytes += uint64_t{space_[span].granules} * kGranuleBytes;
+  }
+  reclaimer_.Retire(retired, bytes);
+}
+
+void Arena::FreeRetired(const Retired& retired) {
+  for (SpanId span : retired.spans)
+    if (span != 0) space_.Free(span);
+  if (retired.executor_index != 0) table_.Recycle(retired.executor_index);
 }
 
 void Arena::Reclaim(const PinSlot* self) {
@@ -598,11 +599,7 @@ void Arena::Reclaim(const PinSlot* self) {
   // Poison is a write: where the flip writer cannot write now, what is due waits for the next call.
   ClosedGate gate;
   if (writer() == os::WriterKind::kFlip && !gate.Close(reclaimer_, self, 0)) return;
-  reclaimer_.Reclaim([&](const Retired& retired) {
-    for (SpanId span : retired.spans)
-      if (span != 0) space_.Free(span);
-    if (retired.executor_index != 0) table_.Recycle(retired.executor_index);
-  });
+  reclaimer_.Reclaim([&](const Retired& retired) { FreeRetired(retired); });
 }
 
 Result<uint64_t> Arena::EnsureCallbackCommon(arch::CallbackHandler handler, const PinSlot* self) {

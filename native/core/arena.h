@@ -262,7 +262,6 @@ class Arena {
   Status Publish(const ExecutorSpec* specs, const PinSlot* self);
   Status Place(uint32_t index, const ExecutorSpec& spec);
   void Unplace(uint32_t index);
-  void Count(const Executor& executor, int sign);
   // The frozen executor with this id; with an exit of this number.
   Result<uint32_t> FindFrozen(ExecutorId id);
   Result<uint32_t> FindExit(ExecutorId id, uint32_t exit);
@@ -270,22 +269,24 @@ class Arena {
   Status CheckTrace(uint32_t index) const;
   Status CheckChain(uint32_t source, uint32_t target) const;
   Status Retire(const ExecutorId* ids, uint32_t count);
+  // To what nothing leads any more: frees it now, or retires it.
+  void LetGo(const Retired& retired, bool at_once);
+  void FreeRetired(const Retired& retired);
   // One pass of the clock: cold executors die, warm ones are looked at again the next time.
   std::vector<ExecutorId> EvictCold();
-  SizeClass& SizeClassOf(const Executor& executor) {
-    uint64_t bytes = uint64_t{executor.code_bytes} + executor.data_bytes;
-    size_t position = static_cast<size_t>(std::bit_width((bytes - 1) / 64));
-    if (position >= stats_.size_classes.size()) AddSizeClasses(position + 1);
-    return stats_.size_classes[position];
-  }
-  void AddSizeClasses(size_t count);
+  // The class that counts executors of this size, made when there is none yet.
+  static SizeClass& SizeClassOf(ArenaStats& stats, const Executor& executor);
   void Reclaim(const PinSlot* self);
   Status ReclaimForFreeze(const PinSlot* self);
   void Synchronise(const PinSlot* self);
   // Keeps other threads out where code cannot be written beside them: while the flip writer takes execution away from
   // slabs, where no barrier would show them what was written, and where what they execute or read is changed
   // (`in_place`) by a writer without a view, whose bytes may arrive one by one. ERR_ARENA_BUSY.
-  Status CloseGateToWrite(ClosedGate& gate, const PinSlot* self, bool in_place = false);
+  Status CloseGateToWrite(ClosedGate& gate, const PinSlot* self, bool in_place = false) {
+    bool needed = gated_writes_ || (in_place && writer() != os::WriterKind::kAlias);
+    return needed ? CloseGate(gate, self) : Status::Ok();
+  }
+  Status CloseGate(ClosedGate& gate, const PinSlot* self);
   void AfterCall();
 
   Lock lock_;

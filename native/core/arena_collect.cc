@@ -66,7 +66,7 @@ std::vector<ExecutorId> Arena::EvictCold() {
   for (ExecutorId id : cold) {
     Executor& executor = table_[IndexOf(id)];
     executor.marked = 0;
-    SizeClass& size_class = SizeClassOf(executor);
+    SizeClass& size_class = SizeClassOf(stats_, executor);
     size_class.died_cold++;
     size_class.died_cold_loops += loops[IndexOf(id)];
   }
@@ -75,12 +75,12 @@ std::vector<ExecutorId> Arena::EvictCold() {
 }
 
 // Classes double from 64 bytes on, as far as there are executors.
-void Arena::AddSizeClasses(size_t count) {
-  while (stats_.size_classes.size() < count) {
-    SizeClass size_class{};
-    size_class.up_to = uint64_t{64} << stats_.size_classes.size();
-    stats_.size_classes.push_back(size_class);
-  }
+SizeClass& Arena::SizeClassOf(ArenaStats& stats, const Executor& executor) {
+  uint64_t bytes = uint64_t{executor.code_bytes} + executor.data_bytes;
+  size_t position = static_cast<size_t>(std::bit_width((bytes - 1) / 64));
+  while (stats.size_classes.size() <= position)
+    stats.size_classes.push_back(SizeClass{.up_to = uint64_t{64} << stats.size_classes.size()});
+  return stats.size_classes[position];
 }
 
 }  // namespace jit_arena

@@ -126,13 +126,15 @@ ArenaStats Arena::Stats() {
   std::vector<bool> loops = linker_.FindLoops();
   for (uint32_t index = 1; index < table_.size(); index++) {
     const Executor& executor = table_[index];
-    if (executor.State() == ExecutorState::kFrozen) stats.kept_reloc_bytes += executor.kept_bytes;
-    if (!loops[index]) continue;
-    for (SizeClass& size_class : stats.size_classes) {
-      if (uint64_t{executor.code_bytes} + executor.data_bytes > size_class.up_to) continue;
-      size_class.loops++;
-      break;
-    }
+    if (executor.State() != ExecutorState::kFrozen) continue;
+    uint64_t code_and_data = uint64_t{executor.code_bytes} + executor.data_bytes;
+    stats.kept_reloc_bytes += executor.kept_bytes;
+    stats.page_per_executor_bytes += AlignUp(code_and_data, space_.page_bytes());
+    SizeClass& size_class = SizeClassOf(stats, executor);
+    size_class.count++;
+    size_class.bytes += code_and_data;
+    size_class.exits += executor.exit_count;
+    size_class.loops += loops[index];
   }
   stats.slabs = space_.slab_count();
   stats.kept_relocs = linker_.kept_relocs();

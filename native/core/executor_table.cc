@@ -10,33 +10,6 @@ ExecutorTable::~ExecutorTable() {
     if (executors_[index].kept_bytes > sizeof executors_[index].kept_inline) std::free(executors_[index].kept_heap);
 }
 
-uint32_t ExecutorTable::Add() {
-  uint32_t index = free_;
-  if (index != 0) {
-    free_ = executors_[index].code_span;
-    executors_[index].code_span = 0;
-  } else {
-    index = executors_.Add();
-    if (index == 0) return 0;
-  }
-  Executor& executor = executors_[index];
-  // Only written under the lock: no atomic addition is needed.
-  executor.generation_and_kind.store(executor.Generation() + 1, std::memory_order_relaxed);
-  executor.SetState(ExecutorState::kWritable);
-  return index;
-}
-
-void ExecutorTable::Recycle(uint32_t index) {
-  Executor& executor = executors_[index];
-  uint32_t generation = executor.Generation();
-  DropKept(executor);
-  if (executor.has_notes) notes_.erase(index);
-  executor.Clear();
-  if (generation == kMaxGeneration) return;  // exhausted: an id is never given twice
-  executor.code_span = free_;
-  free_ = index;
-}
-
 void ExecutorTable::FreeKept(Executor& executor) {
   std::free(executor.kept_heap);
   kept_heap_bytes_ -= executor.kept_bytes;

@@ -127,9 +127,31 @@ class ExecutorTable {
   ~ExecutorTable();
 
   // A new writable executor's index; 0 when out of memory. Under the arena's lock.
-  uint32_t Add();
+  uint32_t Add() {
+    uint32_t index = free_;
+    if (index == 0) index = executors_.Add();
+    if (index == 0) return 0;
+    Executor& executor = executors_[index];
+    if (index == free_) {
+      free_ = executor.code_span;
+      executor.code_span = 0;
+    }
+    // Only written under the lock: no atomic addition is needed.
+    executor.generation_and_kind.store(executor.Generation() + 1, std::memory_order_relaxed);
+    executor.SetState(ExecutorState::kWritable);
+    return index;
+  }
   // The executor's memory has been reclaimed: its index may be used again, unless its generations are exhausted.
-  void Recycle(uint32_t index);
+  void Recycle(uint32_t index) { Recycle(index, executors_[index]); }
+  void Recycle(uint32_t index, Executor& executor) {
+    uint32_t generation = executor.Generation();
+    DropKept(executor);
+    if (executor.has_notes) notes_.erase(index);
+    executor.Clear();
+    if (generation == kMaxGeneration) return;  // exhausted: an id is never given twice
+    executor.code_span = free_;
+    free_ = index;
+  }
 
   Executor& operator[](uint32_t index) { return executors_[index]; }
   const Executor& operator[](uint32_t index) const { return executors_[index]; }

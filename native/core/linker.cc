@@ -288,8 +288,7 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
   return checked;
 }
 
-Status Linker::Open(WriteScope& scope, uint32_t index) const {
-  if (!scope.MustOpen()) return Status::Ok();
+Status Linker::OpenSpans(WriteScope& scope, uint32_t index) const {
   const Executor& executor = table_[index];
   if (Status failed = scope.Open(executor.code_span)) return failed;
   if (executor.data_span != 0)

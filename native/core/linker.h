@@ -145,13 +145,19 @@ class Linker {
   // Returns the number of the check, for Write.
   Result<size_t> Check(uint32_t index, const ExecutorSpec& spec, const std::vector<uint32_t>& batch);
   // Makes writable what Write will write.
-  Status Open(WriteScope& scope, uint32_t index) const;
+  Status Open(WriteScope& scope, uint32_t index) const {
+    return scope.MustOpen() ? OpenSpans(scope, index) : Status::Ok();
+  }
   // Writes code, data and state to their spans. Cannot fail.
   void Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, size_t check);
 
   // The executor dies: its references end. Its inbound references are none, or come from executors that die with it.
   // Spans of external links that nobody uses any more are appended to `links`, to be retired with it.
-  void Forget(uint32_t index, std::vector<SpanId>* links);
+  void Forget(uint32_t index, std::vector<SpanId>* links) {
+    if (full_records_) records_.erase(index);
+    const Executor& executor = table_[index];
+    if ((executor.outbound | executor.inbound | executor.kept_bytes) != 0) ForgetReferences(index, links);
+  }
   // The first executor that refers to `index` and is not `marked`, or 0.
   uint32_t FindUnmarkedSource(uint32_t index) const;
 
@@ -259,6 +265,8 @@ class Linker {
   // The external link for an address or an executor's code, made when there is none yet; `user` refers to it.
   Result<uint32_t> AcquireLink(uint32_t user, uint32_t owner, uint64_t target);
   Status AddReference(const Reference& reference);
+  Status OpenSpans(WriteScope& scope, uint32_t index) const;
+  void ForgetReferences(uint32_t index, std::vector<SpanId>* links);
   void ReleaseLink(uint32_t link, std::vector<SpanId>* spans);
   void RemoveInbound(uint32_t reference);
 

@@ -108,10 +108,8 @@ void Linker::ReleaseLink(uint32_t link, std::vector<SpanId>* spans) {
   free_link_ = link;
 }
 
-void Linker::Forget(uint32_t index, std::vector<SpanId>* links) {
+void Linker::ForgetReferences(uint32_t index, std::vector<SpanId>* links) {
   Executor& executor = table_[index];
-  if (full_records_) records_.erase(index);
-  if ((executor.outbound | executor.inbound | executor.kept_bytes) == 0) return;
   for (uint32_t id = executor.outbound; id != 0;) {
     Reference reference = references_[id];
     RemoveInbound(id);

@@ -20,6 +20,8 @@ PinSlot* Reclaimer::Attach() {
     if (slot->attached) continue;
     slot->attached = true;
     slot->thread = std::this_thread::get_id();
+    // Another thread had it: what its core has synchronised with says nothing of this one's.
+    slot->code_epoch = 0;
     return slot;
   }
   auto* slot = new PinSlot;
@@ -72,13 +74,6 @@ uint64_t Reclaimer::OldestPin() const {
     if (epoch != 0 && epoch < oldest) oldest = epoch;
   }
   return oldest;
-}
-
-bool Reclaimer::OthersPinned(const PinSlot* self) const {
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  for (const PinSlot* slot = slots_.load(std::memory_order_acquire); slot != nullptr; slot = slot->next)
-    if (slot != self && slot->epoch.load(std::memory_order_acquire) != 0) return true;
-  return false;
 }
 
 bool Reclaimer::CloseGate(const PinSlot* self, uint64_t bound_nanos) {

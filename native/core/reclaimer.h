@@ -84,7 +84,17 @@ class Reclaimer {
   // Everything below: under the arena's lock.
 
   // True when a thread other than `self`'s (which may be null) is pinned.
-  bool OthersPinned(const PinSlot* self) const;
+  bool OthersPinned(const PinSlot* self) const {
+    // Pairs with the fence in Enter: see there.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    for (const PinSlot* slot = slots_.load(std::memory_order_acquire); slot != nullptr; slot = slot->next)
+      if (slot != self && slot->epoch.load(std::memory_order_acquire) != 0) return true;
+    return false;
+  }
+  // False: what nothing leads to any more (a cleared entry) may be reclaimed at once, without Retire. A pin whose
+  // beginning this does not see has its fence behind this one's, so that it loads what was published before: no way
+  // leads it to what is reclaimed. And of a pin whose end this sees, everything it did happened before (acquire). Pins
+  // of the calling thread count too: its frames may stand in what it frees.
   bool AnyPinned() const { return OthersPinned(nullptr); }
 
   // New outermost pins wait; returns true when nobody but `self` is pinned any more, false after `bound_nanos`, with

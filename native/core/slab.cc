@@ -28,19 +28,13 @@ Slab::Slab(Zone zone, uint32_t first, uint32_t granules, uint8_t* view, uint32_t
   SpanNode& node = spans_[head];
   node.start = first;
   node.state = static_cast<uint32_t>(SpanState::kHead);
-  SetHole(head, node, granules);
-}
-
-// The one place that keeps hole lengths and bins together.
-void Slab::SetHole(SpanId before, SpanNode& node, uint32_t granules) {
-  if (node.hole_granules == granules) return;
-  if (binned_ && node.hole_granules != 0) bins_.Remove(before);
   node.hole_granules = granules;
-  if (binned_ && granules != 0) bins_.Insert(before);
+  bins_.Insert(head);
 }
 
 void Slab::Place(SpanId before, SpanId span, uint32_t granules, uint32_t align_granules) {
   SpanNode& left = spans_[before];
+  if (binned_) bins_.Remove(before);
   uint32_t hole_start = left.End();
   uint32_t hole_end = hole_start + left.hole_granules;
   SpanNode& node = spans_[span];
@@ -53,8 +47,12 @@ void Slab::Place(SpanId before, SpanId span, uint32_t granules, uint32_t align_g
     spans_[node.next].previous = span;
   else
     tail_ = span;
-  SetHole(before, left, node.start - hole_start);
-  SetHole(span, node, hole_end - node.End());
+  left.hole_granules = node.start - hole_start;
+  node.hole_granules = hole_end - node.End();
+  if (binned_) {
+    if (left.hole_granules != 0) bins_.Insert(before);  // larger alignments only
+    bins_.Insert(span);
+  }
   used_ += granules;
   span_count_++;
 }
@@ -65,21 +63,23 @@ void Slab::Remove(SpanId span) {
   if (node.State() == SpanState::kRetired) retired_ -= node.granules;
   used_ -= node.granules;
   span_count_--;
-  uint32_t joined = left.hole_granules + node.granules + node.hole_granules;
-  SetHole(span, node, 0);
+  if (binned_) {
+    bins_.Remove(span);
+    bins_.Remove(node.previous);
+  }
+  left.hole_granules += node.granules + node.hole_granules;
   left.next = node.next;
   if (node.next != 0)
     spans_[node.next].previous = node.previous;
   else
     tail_ = node.previous;
-  SetHole(node.previous, left, joined);
+  if (binned_) bins_.Insert(node.previous);
   shrunk = true;
 }
 
 void Slab::SetEvacuating(bool evacuating) {
   if (evacuating != binned_) return;
   for (SpanId id = head_; id != 0; id = spans_[id].next) {
-    if (spans_[id].hole_granules == 0) continue;
     if (evacuating)
       bins_.Remove(id);
     else

@@ -64,17 +64,19 @@ class Slab {
   uint32_t PagesToBack(uint32_t start, uint32_t granules) const;
   // The bytes are written, or may be touched by the code that they belong to, from now on.
   void MarkBacked(uint32_t start, uint32_t granules) {
+    if (start + granules > never_used_from_) never_used_from_ = start + granules;
+    if (backed_count_ == pages()) return;  // as most slabs are
     uint32_t last = PageOf(start + granules - 1);
     for (uint32_t page = PageOf(start); page <= last; page++) {
       uint64_t bit = uint64_t{1} << (page % 64);
       backed_count_ += !(backed_[page / 64] & bit);
       backed_[page / 64] |= bit;
     }
-    if (start + granules > never_used_from_) never_used_from_ = start + granules;
   }
   // True when every byte of the granules is certain to read as zero.
   bool KnownZero(uint32_t start, uint32_t granules) const {
     if (start >= never_used_from_) return true;
+    if (backed_count_ == pages()) return false;
     uint32_t last = PageOf(start + granules - 1);
     for (uint32_t page = PageOf(start); page <= last; page++)
       if (Bit(backed_, page)) return false;
@@ -126,7 +128,6 @@ class Slab {
  private:
   static bool Bit(const std::vector<uint64_t>& bits, uint32_t at) { return bits[at / 64] >> (at % 64) & 1; }
   uint32_t PageOf(uint32_t granule) const { return (granule - first_) >> page_shift_; }
-  void SetHole(SpanId before, SpanNode& node, uint32_t granules);
 
   Zone zone_;
   bool binned_ = true;

@@ -518,6 +518,33 @@ TEST(a_free_takes_the_entry_away_first) {
   CHECK(looked);
 }
 
+TEST(what_is_freed_while_nobody_is_pinned_is_free_at_once) {
+  Stage stage;
+  ExecutorId id = stage.InstallNumber(7);
+  uint64_t address = stage.AddressOf(id);
+  stage.Free(id);
+  CHECK_EQ(stage.arena->Stats().retired_bytes, 0u);
+  CHECK_EQ(stage.AddressOf(stage.InstallNumber(8)), address);
+}
+
+TEST(who_enters_between_the_entry_and_the_memory_keeps_the_memory) {
+  // Finds no entry, but the free cannot know: it waits.
+  Stage stage;
+  ExecutorId id = stage.InstallNumber(7);
+  uint64_t address = stage.AddressOf(id);
+  {
+    AtPoints enter([&](TestPointId point) {
+      if (point == TestPointId::kFreeUnpublished) stage.arena->reclaimer().Enter(*stage.others);
+    });
+    stage.Free(id);
+  }
+  CHECK_EQ(stage.arena->EntryOf(id), 0u);
+  CHECK(stage.Waits(address));
+  stage.arena->reclaimer().Leave(*stage.others);
+  stage.Compact();
+  CHECK(!stage.Waits(address));
+}
+
 TEST(who_has_the_entry_of_what_is_freed_executes_it_to_the_end) {
   Stage stage;
   ExecutorId id = stage.InstallNumber(7);

@@ -318,3 +318,16 @@ TEST(reclaimer_nothing_is_reclaimed_while_a_thread_uses_it) {
   Reclaim(reclaimer);
   CHECK_EQ(reclaimer.retired_bytes(), 0);
 }
+
+TEST(reclaimer_lets_a_new_thread_synchronise_with_code_that_the_last_one_knew) {
+  Reclaimer reclaimer;
+  reclaimer.RaiseCodeEpoch();
+  PinSlot* slot = reclaimer.Attach();
+  reclaimer.Enter(*slot);
+  reclaimer.Leave(*slot);
+  CHECK(slot->code_epoch != 0);
+  reclaimer.Detach(slot);
+  CHECK_EQ(reclaimer.Attach(), slot);
+  CHECK_EQ(slot->code_epoch, 0u);
+  reclaimer.Detach(slot);
+}
