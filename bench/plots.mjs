@@ -105,23 +105,26 @@ export function makePlots(series, subtitle) {
   const plots = new Map();
   const of = (figureId) => series.filter((s) => s.figure === figureId && s.values);
 
-  const churn = [...byVariant(of('T1'))]
-    .map(([name, list]) => ({ name, points: list.map(({ size, values }) => [size, median(values)]) }))
-    .filter(({ points }) => points.length > 1);
-  if (churn.length > 0) {
-    const title = 'T1: free a random executor, install another, by how many live';
-    plots.set(
-      'T1-churn.svg',
-      lines({
-        title,
-        subtitle,
-        xLabel: 'live',
-        xTicks: [...new Set(of('T1').map(({ size }) => size))],
-        yLabel: 'ns',
-        logY: true,
-        series: churn,
-      }),
-    );
+  // By how many live.
+  const linePlots = [
+    ['T1-churn.svg', 'T1: free a random executor, install another, by how many live', of('T1'), ''],
+    ...['direct jumps', 'linked exits'].map((way) => [
+      `T7-${way.replace(' ', '-')}.svg`,
+      `T7: functions that go on to each other in random order (${way}), each, by how many`,
+      of('T7'),
+      `${way}: `,
+    ]),
+  ];
+  for (const [file, title, measured, prefix] of linePlots) {
+    const curves = [...byVariant(measured.filter(({ variant }) => variant.startsWith(prefix)))]
+      .map(([name, list]) => ({
+        name: name.slice(prefix.length),
+        points: list.map(({ size, values }) => [size, median(values)]),
+      }))
+      .filter(({ points }) => points.length > 1);
+    if (curves.length === 0) continue;
+    const xTicks = [...new Set(measured.map(({ size }) => size))];
+    plots.set(file, lines({ title, subtitle, xLabel: 'live', xTicks, yLabel: 'ns', logY: true, series: curves }));
   }
 
   const barPlots = [
@@ -133,7 +136,6 @@ export function makePlots(series, subtitle) {
       '×',
       (s) => !s.variant.includes('kernel'),
     ],
-    ['T7', 'T7-locality.svg', 'T7: functions that jump to each other in random order, each', 'ns', () => true],
   ];
   for (const [id, file, title, unit, wanted] of barPlots) {
     const chosen = of(id)

@@ -182,18 +182,24 @@ const figures = {
   },
 
   T7(rows) {
-    for (const way of ['direct jumps', 'linked exits']) {
-      const dense = rows.find('T7', `${way}: dense`);
-      const against = (variant, target) =>
-        rows.add('T7', `${way}, random order: ${variant}`, rows.find('T7', `${way}: ${variant}`), {
-          peer: dense,
-          peerName: 'dense',
-          target,
-        });
-      against('collected', ratioAtMost(1.1));
-      against('survivors');
-      against('order links', ratioAtMost(0.65));
-      if (way === 'direct jumps') against('page per trace');
+    const counts = rows.sizes('T7', 'direct jumps: dense');
+    for (const size of counts) {
+      for (const way of ['direct jumps', 'linked exits']) {
+        const against = (variant, target, peerName = 'dense') =>
+          rows.add(
+            'T7',
+            `${way}, random order, ${thousands(size)}: ${variant}`,
+            rows.find('T7', `${way}: ${variant}`, size),
+            { peer: rows.find('T7', `${way}: ${peerName}`, size), peerName, target },
+          );
+        // The targets are for what no cache holds.
+        const target = (limit) => (size >= 50_000 || size === counts.at(-1) ? ratioAtMost(limit) : undefined);
+        against('collected', target(1.1));
+        against('survivors');
+        against('order links', target(0.65));
+        against('huge pages', undefined, 'collected');
+        if (way === 'direct jumps') against('page per trace');
+      }
     }
   },
 

@@ -109,7 +109,8 @@ describe('npm run bench', function () {
       'T11-threads.svg',
       'T2-fill.svg',
       'T4-survivors.svg',
-      'T7-locality.svg',
+      'T7-direct-jumps.svg',
+      'T7-linked-exits.svg',
       'results.json',
     ]);
     for (const file of files.filter((name) => name.endsWith('.svg'))) {

@@ -51,6 +51,12 @@ export interface ArenaOptions {
    * `copy`, an arena of its own. Node itself only makes processes that begin anew.
    */
   fork?: 'drop' | 'copy';
+  /**
+   * Slabs of a huge page's size (2 MiB), and a `collect` without `maxPauseMicros` puts huge pages behind those that are
+   * full, where the system can (Linux 6.1), some 5 ms each: `stats().hugePageBytes`. For many megabytes of code that is
+   * executed all over the place (docs/bench.md, T7); an arena of a few traces only takes more memory. Off unless true.
+   */
+  hugePages?: boolean;
   /** Keep every reloc, so that `verify` can name a wrong field; for debugging. */
   fullRecords?: boolean;
   name?: string;
@@ -488,6 +494,7 @@ function createArena(options: ArenaOptions): NativeArena {
       exitGrowth,
       maxChainDepth: checkCount(maxChainDepth, maxSize, 'ERR_ARENA_SIZE', 'maxChainDepth'),
       forkCopy: fork === 'copy',
+      hugePages: options.hugePages === true,
       fullRecords: options.fullRecords === true,
       name: String(name),
       token: makeToken(),

@@ -144,6 +144,8 @@ export interface Stats {
   /** The arena's tables, and the staged bytes of writable executors. */
   metadataBytes: number;
   slabs: number;
+  /** Of committedBytes: with huge pages behind them (`hugePages`). */
+  hugePageBytes: number;
   /** What a mapping of its own for each executor's code and data would take. */
   pagePerExecutorBytes: number;
   /** Executors moved since the arena was made. */

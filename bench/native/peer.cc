@@ -31,8 +31,9 @@ const PeerKind& PeerKindNamed(const std::string& name) {
   Fail(__FILE__, __LINE__, "no such peer: " + name);
 }
 
-OwnArena::OwnArena(uint64_t max_bytes) {
+OwnArena::OwnArena(uint64_t max_bytes, bool huge_pages) {
   jit_arena::ArenaOptions options;
+  options.huge_pages = huge_pages;
   options.max_bytes = std::min(max_bytes, jit_arena::arch::kMaxArenaBytes - jit_arena::kSlabBytes);
   auto made = jit_arena::Arena::Create(options);
   CheckOk(made.status());

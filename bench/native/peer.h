@@ -59,7 +59,7 @@ std::unique_ptr<Peer> MakeAsmjitSingle(uint64_t max_bytes);
 
 // An arena with a pin slot for one thread; a copy shares the arena and has a slot of its own.
 struct OwnArena {
-  explicit OwnArena(uint64_t max_bytes);
+  explicit OwnArena(uint64_t max_bytes, bool huge_pages = false);
   OwnArena(const OwnArena& other) : arena(other.arena), self(arena->reclaimer().Attach()) {}
   std::shared_ptr<jit_arena::Arena> arena;
   jit_arena::PinSlot* self;

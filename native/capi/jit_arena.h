@@ -199,6 +199,8 @@ typedef struct ja_options {
   uint32_t max_chain_depth; /* links that would pass it are refused; 0: no limit */
   ja_choice full_records;   /* JA_YES: keep every reloc, so that ja_verify names a wrong field; default no */
   const char* name;         /* of the arena, for tools; copied; null: none */
+  ja_choice huge_pages;     /* JA_YES: slabs of a huge page's size (2 MiB); ja_collect without max_pause_nanos puts huge
+                               pages behind full ones, some 5 ms each, where the system can. Default no */
 } ja_options;
 
 static inline ja_options ja_options_init(void) {
@@ -566,9 +568,10 @@ typedef struct ja_stats_result {
   uint64_t pauses; /* collections */
   uint64_t pause_nanos;
   uint64_t max_pause_nanos;
-  uint64_t kept_relocs;    /* now: records that a move may need */
-  uint64_t external_links; /* now: veneers and GOT slots */
-  ja_writer writer;        /* the one in use */
+  uint64_t kept_relocs;     /* now: records that a move may need */
+  uint64_t external_links;  /* now: veneers and GOT slots */
+  ja_writer writer;         /* the one in use */
+  uint64_t huge_page_bytes; /* now: of committed_bytes, with huge pages behind them */
 } ja_stats_result;
 
 static inline ja_stats_result ja_stats_result_init(void) {

@@ -139,6 +139,7 @@ ja_status ja_create(const ja_options* given, ja_arena** arena) {
   if (options.fork != JA_FORK_DROP && options.fork != JA_FORK_COPY)
     return FailArgument(Format("there is no fork mode %d", options.fork));
   if (ja_status failed = CheckChoice(options.full_records, "full_records")) return failed;
+  if (ja_status failed = CheckChoice(options.huge_pages, "huge_pages")) return failed;
   ArenaOptions of_arena;
   if (options.max_bytes != 0) of_arena.max_bytes = options.max_bytes;
   if (options.writer != JA_WRITER_AUTO) of_arena.writer = static_cast<os::WriterKind>(options.writer - JA_WRITER_ALIAS);
@@ -149,6 +150,7 @@ ja_status ja_create(const ja_options* given, ja_arena** arena) {
   if (options.exit_growth != 0) of_arena.exit_growth = options.exit_growth;
   if (options.max_chain_depth != 0) of_arena.max_chain_depth = options.max_chain_depth;
   of_arena.full_records = options.full_records == JA_YES;
+  of_arena.huge_pages = options.huge_pages == JA_YES;
   if (options.name != nullptr) of_arena.name = options.name;
   Result<std::unique_ptr<Arena>> made = Arena::Create(of_arena);
   if (!made.ok()) return Finish(made.status());

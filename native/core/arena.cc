@@ -28,6 +28,15 @@ bool HasMemory(size_t bytes) {
   return memory != nullptr;
 }
 
+uint32_t SlabBytes(const ArenaOptions& options) {
+  return options.huge_pages && os::HugePageBytes() != 0 ? static_cast<uint32_t>(os::HugePageBytes()) : kSlabBytes;
+}
+
+// With a slab more for the arena's own code, so that the host has all that it asked for.
+uint64_t BytesToReserve(const ArenaOptions& options) {
+  return std::min(AlignUp(options.max_bytes + SlabBytes(options), SlabBytes(options)), arch::kMaxArenaBytes);
+}
+
 Status NoMemoryForTables() { return Error{ErrorCode::kNoMemory, "no memory for the arena's tables"}; }
 
 // Names the position of the executor in the caller's list, where there is a list.
@@ -44,11 +53,10 @@ Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
       name_(options.name),
       apart_(options.apart),
       max_retired_bytes_(options.max_retired_bytes),
-      space_(std::move(memory), options.max_bytes + kSlabBytes),
+      space_(std::move(memory), BytesToReserve(options), SlabBytes(options)),
       // An executor takes a granule at least, and a direct reference four bytes.
-      table_(static_cast<uint32_t>(AlignUp(options.max_bytes + kSlabBytes, kSlabBytes) / kGranuleBytes) + 1),
-      linker_(space_, table_, static_cast<uint32_t>(AlignUp(options.max_bytes + kSlabBytes, kSlabBytes) / 4),
-              options.full_records || kDebug),
+      table_(static_cast<uint32_t>(BytesToReserve(options) / kGranuleBytes) + 1),
+      linker_(space_, table_, static_cast<uint32_t>(BytesToReserve(options) / 4), options.full_records || kDebug),
       collector_(space_, table_, linker_, reclaimer_),
       max_chain_depth_(options.max_chain_depth),
       gated_writes_(space_.memory().writer() == os::WriterKind::kFlip || options.without_barrier ||
@@ -86,9 +94,7 @@ Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::u
 
   memory->SetForkMode(options.fork);
   std::unique_ptr<Arena> arena(new Arena(options, std::move(memory)));
-  // A slab more for the arena's own code, so that the host has all that it asked for.
-  if (Status failed = arena->space_.Reserve(std::min(options.max_bytes + kSlabBytes, arch::kMaxArenaBytes)))
-    return failed;
+  if (Status failed = arena->space_.Reserve(BytesToReserve(options))) return failed;
   if (arena->max_retired_bytes_ == 0) arena->max_retired_bytes_ = arena->space_.bytes() / 4;
   Result<uint64_t> call_gate = arena->AddInternal(static_cast<uint32_t>(arch::CallGateBytes()), nullptr,
                                                   [](uint8_t* bytes, uint64_t) { arch::WriteCallGate(bytes); });
@@ -133,7 +139,7 @@ Status Arena::CheckSizes(const ExecutorSpec& spec) const {
     return Error{ErrorCode::kSize, Format("%u exits; an executor has at most 65535", spec.exit_count)};
   if (spec.sizes[0] == 0) return Error{ErrorCode::kSize, "an executor has at least one byte of code"};
   // One slab is the arena's own.
-  uint64_t room = space_.bytes() - kSlabBytes;
+  uint64_t room = space_.bytes() - space_.slab_bytes();
   if (total > room)
     return Error{ErrorCode::kSize,
                  Format("an executor of %llu bytes is larger than the arena's %llu", Wide(total), Wide(room))};

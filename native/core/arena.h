@@ -32,6 +32,7 @@ struct ArenaOptions {
   uint32_t exit_threshold = 1024;               // crossings of a cold exit until it is hot, 1 to 4096
   double exit_growth = 2;                       // factor for each time it has been hot, 1 or more
   uint32_t max_chain_depth = Linker::kEndless;  // links that would pass it are refused
+  bool huge_pages = false;                      // slabs of that size; see CodeSpace::BackByHugePages
   bool full_records = false;                    // keep every reloc, so that Verify can name a wrong field
   bool without_barrier = false;                 // for tests: as on a kernel that has no membarrier SYNC_CORE
   os::ForkMode fork = os::ForkMode::kDrop;      // what a forked child gets of the arena: docs/fork.md
@@ -91,6 +92,7 @@ struct ArenaStats {
   uint64_t retired_bytes = 0;
   uint64_t metadata_bytes = 0;
   uint64_t slabs = 0;
+  uint64_t huge_page_bytes = 0;          // of committed_bytes: with huge pages behind them
   uint64_t page_per_executor_bytes = 0;  // what a mapping of its own for each would take
   uint64_t moves = 0;
   uint64_t moved_bytes = 0;

@@ -137,6 +137,7 @@ ArenaStats Arena::Stats() {
     size_class.loops += loops[index];
   }
   stats.slabs = space_.slab_count();
+  stats.huge_page_bytes = space_.HugePageBytes();
   stats.kept_relocs = linker_.kept_relocs();
   stats.external_links = linker_.external_links();
   return stats;

@@ -28,18 +28,20 @@ CodeSpace::~CodeSpace() {
   if (reservation_ == nullptr) return;
   for (auto& slab : slabs_)
     if (slab) DecommitSlab(slab.get());
-  memory_->Unreserve(reservation_, bytes_ + 2 * page_bytes_);
+  memory_->Unreserve(reservation_, reserved_bytes_);
 }
 
 Status CodeSpace::Reserve(uint64_t bytes) {
   bytes = AlignUp(bytes, slab_bytes_);
   uint64_t smallest = std::min<uint64_t>(bytes, 4 * slab_bytes_);
+  // Slabs begin at multiples of a page, not of a slab: the kernel's choice of base keeps its randomness.
+  uint64_t align = slab_bytes_ == os::HugePageBytes() ? slab_bytes_ : page_bytes_;
   for (;;) {
-    Result<uint8_t*> reserved = memory_->Reserve(bytes + 2 * page_bytes_);
+    reserved_bytes_ = bytes + page_bytes_ + align;
+    Result<uint8_t*> reserved = memory_->Reserve(reserved_bytes_);
     if (reserved.ok()) {
       reservation_ = reserved.value();
-      // Slabs begin at multiples of a page, not of a slab: the kernel's choice of base keeps its randomness.
-      base_ = reinterpret_cast<uint64_t>(reservation_) + page_bytes_;
+      base_ = AlignUp(reinterpret_cast<uint64_t>(reservation_) + page_bytes_, align);
       bytes_ = bytes;
       units_.resize(bytes / slab_bytes_);
       return Status::Ok();
@@ -252,6 +254,23 @@ uint32_t CodeSpace::Trim(uint64_t end_nanos, bool* done) {
     punched += slab->punched() - was_punched;
   }
   return pages;
+}
+
+void CodeSpace::BackByHugePages() {
+  if (slab_bytes_ != os::HugePageBytes()) return;
+  for (auto& slab : slabs_) {
+    if (!slab || slab->huge() || slab->punched() || AccessOf(slab->zone()) == os::Access::kState) continue;
+    if (slab->pages() - slab->backed_pages() > slab->pages() / 16) continue;
+    auto* at = reinterpret_cast<uint8_t*>(Address(slab->first()));
+    if (!memory_->BackByHugePages(at, uint64_t{slab->granules()} * kGranuleBytes)) return;
+    slab->MarkHuge();
+  }
+}
+
+uint64_t CodeSpace::HugePageBytes() const {
+  uint64_t granules = 0;
+  ForEachSlab([&](const Slab& slab) { granules += slab.huge() ? slab.granules() : 0; });
+  return granules * kGranuleBytes;
 }
 
 bool CodeSpace::PunchEmptyPages(Slab& slab, uint32_t punched, uint32_t* pages) {

@@ -27,6 +27,7 @@ struct Span {
 class CodeSpace {
  public:
   // `max_bytes` bounds what Reserve will be asked for.
+  // A slab that is as large as a huge page begins at a multiple of one.
   CodeSpace(std::unique_ptr<os::Memory> memory, uint64_t max_bytes, uint32_t slab_bytes = kSlabBytes);
   ~CodeSpace();  // gives everything back
   // Makes the destructor leave the memory alone: in a forked child it is not there.
@@ -120,6 +121,11 @@ class CodeSpace {
   // begins with those. Returns the number of pages that have no memory any more.
   uint32_t Trim(uint64_t end_nanos = 0, bool* done = nullptr);
 
+  // Puts huge pages behind the slabs of code and data that are as large as one and full, but for a sixteenth of their
+  // pages, which then take memory as well. Stops at the first that the system refuses.
+  void BackByHugePages();
+  uint64_t HugePageBytes() const;  // behind slabs
+
   template <class Visit>
   void ForEachSlab(Visit visit) const {
     for (const auto& slab : slabs_)
@@ -168,6 +174,7 @@ class CodeSpace {
   int unit_shift_;          // log2 of it
   uint32_t page_bytes_;
   uint8_t* reservation_ = nullptr;
+  uint64_t reserved_bytes_ = 0;
   uint64_t base_ = 0;
   uint64_t bytes_ = 0;
 

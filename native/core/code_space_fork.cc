@@ -29,7 +29,7 @@ Status CodeSpace::AfterForkInChild() {
       memory_->Decommit(AccessOf(slab->zone()), reinterpret_cast<uint8_t*>(Address(slab->first())),
                         uint64_t{slab->granules()} * kGranuleBytes, slab->view());
   }
-  memory_->Unreserve(reservation_, bytes_ + 2 * page_bytes_);
+  memory_->Unreserve(reservation_, reserved_bytes_);
   Disown();
   return failed;
 }

@@ -455,6 +455,7 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
     space_.Trim(progress.end_nanos, &result.done);
     trimming_ = !result.done;
   }
+  if (!slice) space_.BackByHugePages();
   for (int zone = 0; zone < kZones; zone++) {
     if (result.done) begun_destination_[zone] = kNone;
     destinations_[zone] = nullptr;

@@ -125,9 +125,16 @@ void Slab::MarkPunched(uint32_t first_page, uint32_t count) {
   }
   punch_first_ = first_page;
   punch_pages_ = end - first_page;
+  huge_ = false;
 }
 
 void Slab::MarkRestored() { punch_first_ = punch_pages_ = 0; }
+
+void Slab::MarkHuge() {
+  huge_ = true;
+  for (uint32_t page = 0; page < pages(); page++) backed_[page / 64] |= uint64_t{1} << (page % 64);
+  backed_count_ = pages();
+}
 
 SpanId Slab::Find(uint32_t granule) const {
   for (SpanId id = spans_[head_].next; id != 0; id = spans_[id].next)

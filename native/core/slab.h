@@ -105,6 +105,10 @@ class Slab {
   void MarkPunched(uint32_t first_page, uint32_t count);
   void MarkRestored();
 
+  // A huge page is behind it, and so is memory behind every page, read as before.
+  bool huge() const { return huge_; }
+  void MarkHuge();
+
   // Set when spans left without being poisoned, because the slab was expected to go; whoever keeps it poisons it.
   bool needs_poison = false;
   // Set when spans left, so that there may be empty pages; whoever has looked clears it.
@@ -131,6 +135,7 @@ class Slab {
 
   Zone zone_;
   bool binned_ = true;
+  bool huge_ = false;
   uint8_t page_shift_;  // log2 of a page's granules
   uint32_t first_;
   uint32_t granules_;

@@ -358,6 +358,7 @@ Napi::Value CreateArena(const Napi::CallbackInfo& info) {
   options.exit_growth = number("exitGrowth").DoubleValue();
   options.max_chain_depth = number("maxChainDepth").Uint32Value();
   if (get("forkCopy").As<Napi::Boolean>().Value()) options.fork = os::ForkMode::kCopy;
+  options.huge_pages = get("hugePages").As<Napi::Boolean>().Value();
   options.full_records = get("fullRecords").As<Napi::Boolean>().Value();
   options.name = get("name").As<Napi::String>().Utf8Value();
   Result<std::unique_ptr<Arena>> arena = Arena::Create(options);

@@ -86,6 +86,7 @@ Napi::Object ToJs(Napi::Env env, const ArenaStats& stats) {
   object.Set("retiredBytes", ToNumber(env, stats.retired_bytes));
   object.Set("metadataBytes", ToNumber(env, stats.metadata_bytes));
   object.Set("slabs", ToNumber(env, stats.slabs));
+  object.Set("hugePageBytes", ToNumber(env, stats.huge_page_bytes));
   object.Set("pagePerExecutorBytes", ToNumber(env, stats.page_per_executor_bytes));
   object.Set("moves", ToNumber(env, stats.moves));
   object.Set("movedBytes", ToNumber(env, stats.moved_bytes));

@@ -75,4 +75,14 @@ Status LinuxMemory::Restore(Access access, uint8_t* at, size_t bytes, uint8_t*) 
   return linux_pages::MapOver(access, at, bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1, fork_mode_);
 }
 
+bool LinuxMemory::BackByHugePages(uint8_t* at, size_t bytes) {
+  if (Forked()) return false;
+  // Newer than the headers of some systems that we build on; Linux 6.1.
+  constexpr int kMadvCollapse = 25;
+  // EINVAL where nothing has been read through this mapping yet: it has no page table.
+  for (size_t offset = 0; offset < bytes; offset += HugePageBytes())
+    (void)*const_cast<const volatile uint8_t*>(at + offset);
+  return madvise(at, bytes, kMadvCollapse) == 0;
+}
+
 }  // namespace jit_arena::os

@@ -34,6 +34,7 @@ class LinuxMemory : public Memory {
   Status Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
   Status Restore(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
   bool CanPunch() const override { return true; }
+  bool BackByHugePages(uint8_t* at, size_t bytes) override;
   void SetForkMode(ForkMode mode) override { fork_mode_ = mode; }
   Status EnterChild() override;
 

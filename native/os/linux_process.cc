@@ -30,6 +30,12 @@ size_t PageBytes() {
   return bytes;
 }
 
+size_t HugePageBytes() {
+  // A page table fills a page, with eight bytes for each of its entries.
+  size_t bytes = PageBytes() * (PageBytes() / 8);
+  return bytes <= (4u << 20) ? bytes : 0;
+}
+
 bool SynchroniseCores() {
   using linux_process::membarrier_state;
   uint64_t mine = 2 * (uint64_t{ForkGeneration()} + 1);

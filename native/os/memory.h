@@ -36,6 +36,9 @@ const char* WriterName(WriterKind kind);  // "alias", "procmem", "flip"
 
 // Bytes of an OS page.
 size_t PageBytes();
+// Bytes behind one entry of the second level of page tables (2 MiB with pages of 4 KiB), or 0 where that is too much to
+// be of use.
+size_t HugePageBytes();
 
 class Memory {
  public:
@@ -65,6 +68,11 @@ class Memory {
   // false from the start) or at the mapping limit; on failure the range stays punched.
   virtual Status Restore(Access access, uint8_t* at, size_t bytes, uint8_t* view) = 0;
   virtual bool CanPunch() const = 0;
+
+  // Puts a huge page behind each HugePageBytes() of committed memory, so that executing needs fewer entries of the
+  // processor's translation buffers. `at` and `bytes` are multiples of HugePageBytes(); copies the memory, while other
+  // threads may execute it (they wait). False, with nothing changed that anyone sees, where the system does not.
+  virtual bool BackByHugePages(uint8_t* at, size_t bytes) = 0;
 
   // A write window over committed code or data for writers without a view.
   //   OpenWindow: may be called for a range that is open already (counted). Flip makes it RW; procmem nothing.

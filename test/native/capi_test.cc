@@ -91,6 +91,7 @@ TEST(options_are_checked) {
   for (int writer : {-1, 4}) refused([&](ja_options& o) { o.writer = writer; }, JA_ERR_ARGUMENT);
   for (int layout : {-1, 2}) refused([&](ja_options& o) { o.layout = layout; }, JA_ERR_ARGUMENT);
   for (int choice : {-2, 2}) refused([&](ja_options& o) { o.full_records = choice; }, JA_ERR_ARGUMENT);
+  for (int choice : {-2, 2}) refused([&](ja_options& o) { o.huge_pages = choice; }, JA_ERR_ARGUMENT);
   for (size_t size : {size_t{0}, sizeof(ja_options) - 1, size_t{5000}, SIZE_MAX})
     refused([&](ja_options& o) { o.struct_size = size; }, JA_ERR_ARGUMENT);
   CHECK_STATUS(ja_create(nullptr, nullptr), JA_ERR_ARGUMENT);

@@ -21,11 +21,11 @@ namespace {
 constexpr uint32_t kSlab = kSlabBytes;
 
 struct Rig {
-  explicit Rig(FakeMemory::Options options = {}, uint64_t bytes = 8 * kSlab) {
+  explicit Rig(FakeMemory::Options options = {}, uint64_t bytes = 8 * kSlab, uint32_t slab_bytes = kSlab) {
     options.page_bytes = os::PageBytes();
     auto owned = std::make_unique<FakeMemory>(options);
     memory = owned.get();
-    space = std::make_unique<CodeSpace>(std::move(owned), bytes);
+    space = std::make_unique<CodeSpace>(std::move(owned), bytes, slab_bytes);
     reserved = space->Reserve(bytes);
     memory->ClearLog();
   }
@@ -139,6 +139,7 @@ TEST(code_space_gives_everything_back_at_its_end) {
       return lender.Restore(access, at, bytes, view);
     }
     bool CanPunch() const override { return lender.CanPunch(); }
+    bool BackByHugePages(uint8_t* at, size_t bytes) override { return lender.BackByHugePages(at, bytes); }
     Status OpenWindow(os::Access access, uint8_t* at, size_t bytes) override {
       return lender.OpenWindow(access, at, bytes);
     }
@@ -560,6 +561,39 @@ TEST(code_space_keeps_pages_where_punching_is_impossible_or_refused) {
   CHECK(refused.error == ErrorCode::kNoMemory);
   CHECK(Figures(refused) == before);
   CHECK(refused.Allocate(4 * refused.space->page_bytes(), Zone::kCode) != 0);
+}
+
+TEST(code_space_puts_huge_pages_behind_full_slabs) {
+  const uint32_t huge = static_cast<uint32_t>(os::HugePageBytes());
+  if (huge == 0) return;
+  Rig rig({.real = true}, 8 * huge, huge);
+  CHECK_EQ(rig.space->base() % huge, 0);
+  SpanId first = rig.AllocateAndFill(huge - huge / 16 - 16);
+  rig.AllocateAndFill(huge / 16 + 16);
+  rig.AllocateAndFill(huge / 2);
+  SpanId last = rig.AllocateAndFill(huge / 2 - 2 * rig.space->page_bytes());  // but for two pages
+  SpanId half = rig.AllocateAndFill(huge / 2);
+  rig.AllocateAndFill(huge / 2 + huge / 4);
+  rig.Allocate(huge, Zone::kState);
+  rig.memory->ClearLog();
+  rig.memory->SetScript("x");
+  rig.space->BackByHugePages();
+  CHECK_EQ(rig.space->HugePageBytes(), 0);
+  uint64_t committed = rig.space->CommittedBytes();
+  rig.space->BackByHugePages();
+  CHECK_EQ(rig.Calls("huge"), 3);  // the refused one again
+  CHECK_EQ(rig.space->HugePageBytes(), 2 * huge);
+  CHECK_EQ(rig.space->CommittedBytes(), committed + 2 * rig.space->page_bytes());
+  rig.space->BackByHugePages();
+  CHECK_EQ(rig.Calls("huge"), 3);  // once is enough
+  // What is punched or ends has none any more.
+  rig.space->Free(first);
+  rig.space->Trim();
+  CHECK_EQ(rig.space->HugePageBytes(), huge);
+  rig.space->Free(last);
+  rig.space->Free(half);
+  rig.space->Trim();
+  CHECK_EQ(rig.space->HugePageBytes(), 0);
 }
 
 TEST(code_space_copies_go_behind_the_last_span_of_a_slab) {

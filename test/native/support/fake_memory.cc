@@ -199,6 +199,14 @@ FakeMemory::Status FakeMemory::Punch(Access access, uint8_t* at, size_t bytes, u
   return Status::Ok();
 }
 
+bool FakeMemory::BackByHugePages(uint8_t* at, size_t bytes) {
+  bool refused = !Logged("huge", "", at, bytes, true).ok();
+  size_t huge = jit_arena::os::HugePageBytes();
+  if (reinterpret_cast<uintptr_t>(at) % huge != 0 || bytes % huge != 0)
+    Violation("huge", at, bytes, "not whole huge pages");
+  return !refused;
+}
+
 FakeMemory::Status FakeMemory::Restore(Access access, uint8_t* at, size_t bytes, uint8_t* view) {
   if (Status failed = Logged("restore", AccessName(access), at, bytes, true)) return failed;
   uint8_t* base;

@@ -51,6 +51,7 @@ class FakeMemory : public jit_arena::os::Memory {
   Status Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
   Status Restore(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
   bool CanPunch() const override { return options_.can_punch; }
+  bool BackByHugePages(uint8_t* at, size_t bytes) override;
   Status OpenWindow(Access access, uint8_t* at, size_t bytes) override;
   void Write(uint8_t* at, const uint8_t* from, size_t bytes) override;
   void CloseWindow(Access access, uint8_t* at, size_t bytes) override;
