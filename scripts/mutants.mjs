@@ -120,11 +120,7 @@ const mutants = [
   {
     name: 'state-moves-beside-pins',
     edits: [
-      [
-        collector,
-        'bool open = (self == nullptr || self->depth == 0) && CloseGate(gate, progress);',
-        'bool open = true;\n  (void)self;',
-      ],
+      [collector, 'bool open = !IsInside(self) && CloseGate(gate, progress);', 'bool open = true;\n  (void)self;'],
     ],
     killedBy: torture(...sizes),
   },
@@ -255,11 +251,7 @@ mutants.push(
   {
     name: 'state-moves-beside-pins',
     edits: [
-      [
-        collector,
-        'bool open = (self == nullptr || self->depth == 0) && CloseGate(gate, progress);',
-        'bool open = true;\n  (void)self;',
-      ],
+      [collector, 'bool open = !IsInside(self) && CloseGate(gate, progress);', 'bool open = true;\n  (void)self;'],
     ],
     killedBy: interleaving('state_stays'),
   },

@@ -194,6 +194,13 @@ describe('collect', () => {
     assert.equal(arena.stats().liveBytes, 0);
   });
 
+  it('takes every maxPauseMicros but 0 for a limit', () => {
+    using arena = new Arena();
+    freeMost(arena, installMany(arena, 40_000));
+    assert.equal(arena.collect({ maxPauseMicros: 1e-9 }).done, false);
+    assert.equal(arena.collect({ maxPauseMicros: 0 }).done, true);
+  });
+
   it('takes only options of the right type', () => {
     using arena = new Arena();
     for (const maxPauseMicros of ['5', NaN, -1, Infinity, 5n]) {

@@ -1,6 +1,6 @@
 // Many executors at once, in typed arrays.
 import assert from 'node:assert/strict';
-import { Arena, type ExecutorBatch, relocKindNumbers, TargetKind } from 'jit-arena';
+import { Arena, type Executor, type ExecutorBatch, relocKindNumbers, TargetKind } from 'jit-arena';
 import { copiesInAllMemory } from './support/memory.js';
 import { callAndAdd, constant, i32ToI32, toI32 } from './support/x64.js';
 
@@ -196,6 +196,21 @@ describe('installBatch', () => {
       );
     }
     assert.throws(() => arena.installBatch(undefined as never), TypeError);
+    assert.equal(arena.stats().executors, 0);
+  });
+});
+
+describe('install of a list', () => {
+  it('throws its own error and leaves nothing, also when one of them has been freed meanwhile', () => {
+    using arena = new Arena();
+    const boom = new RangeError('from a getter');
+    const last = {
+      get code(): Uint8Array {
+        arena.free(arena.executors()[0] as Executor);
+        throw boom;
+      },
+    };
+    assert.throws(() => arena.install([{ code: constant(1) }, { code: constant(2) }, last]), boom);
     assert.equal(arena.stats().executors, 0);
   });
 });

@@ -1,7 +1,7 @@
 // Cold eviction: which executors a pass ends, which it keeps, and what stats() says of them for a host that decides what is
 // worth compiling.
 import assert from 'node:assert/strict';
-import { Arena, type ArenaOptions, type Executor, type ExecutorSpec } from 'jit-arena';
+import { Arena, type ArenaOptions, type Executor, type ExecutorSpec, machine } from 'jit-arena';
 import { fillWithTraps, Runs, step, stepThatCalls, TraceCode } from './support/trace-code.js';
 import { assertSound, withEachWriter } from './support/writers.js';
 import { constant, jump, scatter, toI32 } from './support/x64.js';
@@ -286,7 +286,7 @@ describe('the figures of size classes', () => {
       assert.equal(classOf(arena, bytes)?.upTo, upTo);
       assert.equal(classOf(arena, bytes)?.count, before + 1);
       executor.free();
-      assert.equal(classOf(arena, bytes)?.count, before);
+      assert.equal(classOf(arena, bytes)?.count ?? 0, before);
     }
   });
 
@@ -446,6 +446,37 @@ describe('the figures of size classes', () => {
     // They count since the arena was made.
     pass(arena);
     assert.deepEqual(figures(classOf(arena, 64)!), [0, 5, 3]);
+  });
+
+  it('keeps a trace that asks whether it is valid and says nothing of warmth', () => {
+    using arena = new Arena();
+    const test = Uint8Array.of(0x80, 0x3d, 0, 0, 0, 0, 0, 0xe9, 0, 0, 0, 0); // cmp byte [rip + valid], 0; jmp done
+    const trace = arena.install({
+      code: test,
+      relocs: [
+        { offset: 2, kind: 'R_X86_64_PC32', target: { own: 'valid' }, addend: -5 },
+        { offset: 8, kind: 'R_X86_64_PLT32', target: 'done', addend: -4 },
+      ],
+    });
+    for (let i = 0; i < 3; i++) assert.deepEqual(pass(arena), []);
+    assert.equal(trace.state, 'frozen');
+  });
+
+  it('has what it gives back, and how long it takes, in the figures of its collect', () => {
+    using arena = new Arena();
+    for (let i = 0; i < 2000; i++) arena.install(step(i, { data: 2000 }));
+    arena.collect({ evictCold: true });
+    const { committedBytes, pauses } = arena.stats();
+    const before = performance.now();
+    const { evicted, pagesFreed, pauseMicros } = arena.collect({ evictCold: true });
+    const wall = (performance.now() - before) * 1000;
+    const after = arena.stats();
+    assert.equal(evicted, 2000);
+    assert.equal(pagesFreed, (committedBytes - after.committedBytes) / machine.pageBytes);
+    assert.ok(pagesFreed > 500);
+    // Retiring 2 000 is most of it.
+    assert.ok(pauseMicros > wall / 20 && pauseMicros <= wall, `${pauseMicros} of ${wall}`);
+    assert.ok(Math.abs(after.pauses.totalMicros - pauses.totalMicros - pauseMicros) < 1);
   });
 
   it('refuse nobody: a trace may be one jump long', () => {

@@ -157,7 +157,13 @@ export class Arena {
       for (const spec of specs) allocated.push(this.allocate(spec));
       this.freeze(allocated);
     } catch (error) {
-      this.free(allocated);
+      for (const executor of allocated) {
+        try {
+          this.free(executor);
+        } catch {
+          // Another thread, or a getter of a spec, has freed it. What is thrown is the reason.
+        }
+      }
       // What freeze throws has the position; what allocate throws knows of one spec only.
       const index = allocated.length;
       if (!(error instanceof ArenaError) || index === specs.length) throw error;

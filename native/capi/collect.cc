@@ -20,13 +20,8 @@ ja_status ja_set_move_callback(ja_arena* arena, ja_move_callback callback, void*
     return JA_OK;
   }
   arena->arena->SetMoveObserver([arena, callback, user](ExecutorId id, uint64_t from, uint64_t to) {
-    // Whoever calls the arena from here would wait for itself: it is told so instead.
-    ja_thread* thread = ThreadIn(arena);
-    Notifying() = arena;
-    if (thread != nullptr) thread->notifying = true;
+    Notification inside(arena);
     callback(user, id, from, to);
-    if (thread != nullptr) thread->notifying = false;
-    Notifying() = nullptr;
   });
   return JA_OK;
 }

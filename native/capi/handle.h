@@ -63,8 +63,22 @@ inline const PinSlot* SelfIn(const ja_arena* arena) {
 // JA_OK when the calling thread may use the arena now; the error otherwise. Touches no lock.
 ja_status Admit(const ja_arena* arena);
 
-// The arena whose move callback the calling thread is inside of, or null.
-const ja_arena*& Notifying();
+// Lives while the calling thread is inside a move callback of the arena: whoever calls the arena from there would wait
+// for itself, and is told so instead. Callbacks of several arenas may be inside each other.
+class Notification {
+ public:
+  explicit Notification(const ja_arena* arena);
+  ~Notification();
+  Notification(const Notification&) = delete;
+  Notification& operator=(const Notification&) = delete;
+
+  static bool IsInside(const ja_arena* arena);
+
+ private:
+  const ja_arena* arena_;
+  const Notification* outer_;
+  ja_thread* thread_;
+};
 
 // Structures that grow. When one has grown, its first size takes the place of sizeof here.
 inline constexpr size_t kMaxStructBytes = 4096;  // what is larger was never set

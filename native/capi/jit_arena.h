@@ -480,8 +480,8 @@ typedef void (*ja_move_callback)(void* user, ja_executor id, uint64_t old_addres
 
 /* Sets the callback, or ends it (null). ja_collect calls it on the collecting thread, under the arena's lock, when the
  * new copy can already be entered and before the old one can be used again: both may be read. It may not call the
- * arena, which answers JA_ERR_BUSY, and should be quick; the arena waits. After this returns, no earlier callback is
- * running or will be called. */
+ * arena, which answers JA_ERR_BUSY, and should be quick; the arena waits. Nor may it fork, which takes the locks of all
+ * arenas, or make or dispose of one. After this returns, no earlier callback is running or will be called. */
 JA_API ja_status ja_set_move_callback(ja_arena* arena, ja_move_callback callback, void* user);
 
 typedef struct ja_collect_options {
@@ -490,7 +490,8 @@ typedef struct ja_collect_options {
   ja_choice compact;        /* move executors together and give pages back; default yes */
   ja_choice follow_links; /* lay each trace in front of the one it leads to, also where no page is freed; default no */
   ja_choice evict_cold;   /* end those whose warm byte has stayed 0 since the last such call; default no */
-  /* Called for each that was evicted, when all is done and no lock is held; its id is stale. May be null. */
+  /* Called for each that was evicted, when all is done and no lock is held; its id is stale, and its memory may be
+   * somebody else's. A host that keeps addresses asks ja_entry under a pin, or does not evict. May be null. */
   void (*evicted)(void* user, ja_executor id);
   void* user;
 } ja_collect_options;

@@ -14,7 +14,7 @@ namespace jit_arena::capi {
 namespace {
 
 thread_local ja_thread* threads_here = nullptr;  // the calling thread's places, one per arena
-thread_local const ja_arena* notifying = nullptr;
+thread_local const Notification* notifying = nullptr;
 
 // Before the handle's lock is taken, by whoever takes it: in a forked child a thread that is not there may have held
 // it, and of the parent's threads the child has one.
@@ -33,12 +33,11 @@ void Inherit(ja_arena* handle) {
 }
 
 // Takes one thread off the arena, and the arena out of memory when it was the last of a disposed one.
-void Release(ja_arena* handle, uint32_t threads) {
+void Release(ja_arena* handle) {
   bool last;
   {
     std::lock_guard guard(handle->lock);
-    handle->attached -= threads;
-    last = handle->attached == 0 && handle->life.load(std::memory_order_relaxed) == ja_arena::kDisposed;
+    last = --handle->attached == 0 && handle->life.load(std::memory_order_relaxed) == ja_arena::kDisposed;
   }
   if (last) delete handle;
 }
@@ -51,7 +50,7 @@ void Drop(ja_thread* thread) {
     break;
   }
   if (thread->arena->in_own_process()) thread->arena->reclaimer().Detach(thread->pin);
-  Release(thread->handle, 1);
+  Release(thread->handle);
   delete thread;
 }
 
@@ -119,11 +118,25 @@ ja_status Admit(const ja_arena* arena) {
   if (arena == nullptr) return FailArgument("the arena is null");
   if (arena->life.load(std::memory_order_acquire) == ja_arena::kDisposed) return FailDisposed();
   if (!arena->arena->in_own_process()) return FailForked(*arena->arena);
-  if (notifying == arena) return FailNotifying();
+  if (Notification::IsInside(arena)) return FailNotifying();
   return JA_OK;
 }
 
-const ja_arena*& Notifying() { return notifying; }
+Notification::Notification(const ja_arena* arena) : arena_(arena), outer_(notifying), thread_(ThreadIn(arena)) {
+  notifying = this;
+  if (thread_ != nullptr) thread_->notifying = true;
+}
+
+Notification::~Notification() {
+  if (thread_ != nullptr) thread_->notifying = false;
+  notifying = outer_;
+}
+
+bool Notification::IsInside(const ja_arena* arena) {
+  for (const Notification* at = notifying; at != nullptr; at = at->outer_)
+    if (at->arena_ == arena) return true;
+  return false;
+}
 
 }  // namespace jit_arena::capi
 
@@ -165,9 +178,10 @@ static_assert(static_cast<int>(os::WriterKind::kFlip) == JA_WRITER_FLIP - JA_WRI
 
 ja_status ja_dispose(ja_arena* arena) {
   if (arena == nullptr) return FailArgument("the arena is null");
-  if (Notifying() == arena) return FailNotifying();
+  if (Notification::IsInside(arena)) return FailNotifying();
   bool own = arena->arena->in_own_process();
   Inherit(arena);
+  bool last;
   {
     std::lock_guard guard(arena->lock);
     if (arena->life.load(std::memory_order_relaxed) == ja_arena::kDisposed) return FailDisposed();
@@ -178,8 +192,10 @@ ja_status ja_dispose(ja_arena* arena) {
       return Fail(JA_ERR_BUSY, "a thread is pinned: dispose when all have left");
     }
     arena->life.store(ja_arena::kDisposed, std::memory_order_release);
+    // Where a thread is attached, the handle is its own from here on.
+    last = arena->attached == 0;
   }
-  Release(arena, 0);
+  if (last) delete arena;
   return JA_OK;
 }
 

@@ -170,6 +170,7 @@ void Arena::TakeKind(Executor& executor, const ExecutorSpec& spec) {
   executor.state_fixed = state_fixed;
   executor.SetTrace(spec.exit_count != 0 || done);
   executor.has_flags = flags;
+  executor.has_warm = warm;
   executor.evictable = spec.evictable >= 0 ? spec.evictable != 0 : executor.IsTrace() || warm;
 }
 

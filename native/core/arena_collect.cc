@@ -20,11 +20,8 @@ CollectResult Arena::Collect(const CollectOptions& options, const PinSlot* self)
     busy.retired_bytes = reclaimer_.retired_bytes();
     return busy;
   }
-  std::vector<ExecutorId> evicted;
-  if (options.evict_cold) evicted = EvictCold();
-  CollectResult result =
-      collector_.Collect(options, {self, max_retired_bytes_, [&] { Reclaim(self); }, [&] { Synchronise(self); }});
-  result.evicted = std::move(evicted);
+  CollectResult result = collector_.Collect(options, {self, max_retired_bytes_, [&] { return EvictCold(); },
+                                                      [&] { Reclaim(self); }, [&] { Synchronise(self); }});
   stats_.evicted += result.evicted.size();
   stats_.moves += result.moved;
   stats_.moved_bytes += result.moved_bytes;

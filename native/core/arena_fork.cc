@@ -91,7 +91,8 @@ void Arena::AfterForkInChild() {
   } else {
     fork_generation_ = os::ForkGeneration();
   }
-  lock_.unlock();
+  // Not unlock: it may be promised to a thread of the parent's.
+  lock_.Reset();
 }
 
 Status Arena::Forked() const {

@@ -16,6 +16,9 @@ constexpr uint64_t kMoveGateBoundNanos = 1'000'000;
 
 constexpr Zone kMovable[] = {Zone::kCode, Zone::kData, Zone::kState};
 
+// Whether the calling thread itself is executing in the arena.
+bool IsInside(const PinSlot* self) { return self != nullptr && self->depth != 0; }
+
 bool IsMovable(Zone zone) { return std::find(std::begin(kMovable), std::end(kMovable), zone) != std::end(kMovable); }
 
 // Where the other half of an executor lies whose data lies apart.
@@ -300,7 +303,7 @@ bool Collector::CommitStateBatch(Progress& progress) {
   // Machine code changes state at any time and holds its addresses in registers: nobody may be inside, the calling
   // thread included.
   ClosedGate gate;
-  bool open = (self == nullptr || self->depth == 0) && CloseGate(gate, progress);
+  bool open = !IsInside(self) && CloseGate(gate, progress);
   {
     WriteScope scope(space_, "move state");
     open = open && linker_.OpenForStateMove(scope, state_batch_).ok();
@@ -341,11 +344,11 @@ void Collector::MoveBatch(Evacuation& evacuation, Progress& progress) {
 bool Collector::Progress::IsUp(uint64_t retired_bytes) {
   if (end_nanos != 0) {
     uint64_t now = os::NowNanos();
-    // The next batch takes as long as the longest so far. A slice moves one at least, so that a host which calls until
-    // it is done gets there.
+    // The next batch takes as long as the longest so far. A slice moves one at least, or gives up on a victim, so that
+    // a host which calls until it is done gets there.
     if (last_look != 0) longest_batch = std::max(longest_batch, now - last_look);
     last_look = now;
-    if (result.moved != 0 && now + longest_batch >= end_nanos) result.done = false;
+    if ((result.moved != 0 || gave_up) && now + longest_batch >= end_nanos) result.done = false;
   }
   if (retired_bytes >= host.max_retired_bytes) result.done = false;
   return !result.done;
@@ -360,6 +363,10 @@ void Collector::EvacuateVictims(Progress& progress) {
       continue;
     // What is larger than a slab takes longer to copy than a slice may last.
     if (progress.end_nanos != 0 && slab->granules() * kGranuleBytes > space_.slab_bytes()) continue;
+    // Nor does what an earlier slice gave up on come any further in this round.
+    if (progress.end_nanos != 0 && slab->given_up == round_) continue;
+    // Its state moves while nobody is inside, and somebody is.
+    if (victim.zone == Zone::kState && (gate_refused_ || IsInside(progress.host.self))) continue;
     // One that a slice has begun with has even less to move now.
     if (victim.first != begun_victim_ && !IsVictim(&victim)) continue;
     slab->SetEvacuating(true);
@@ -370,6 +377,10 @@ void Collector::EvacuateVictims(Progress& progress) {
     }
     slab->SetEvacuating(false);
     begun_victim_ = progress.result.done ? kNone : victim.first;
+    if (progress.result.done && slab->live_granules() != 0) {
+      slab->given_up = round_;
+      progress.gave_up = true;
+    }
     // State that cannot move now is in nobody's way.
     if (!progress.result.done || (evacuation.stopped && victim.zone != Zone::kState)) break;
   }
@@ -436,9 +447,11 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   // What follows the last batch takes its time, too.
   uint64_t end = slice ? begin + options.max_pause_nanos - options.max_pause_nanos / 16 : 0;
   Progress progress{host, end, slice ? kSliceBatchBytes : kBatchBytes};
+  CollectResult& result = progress.result;
+  if (options.evict_cold) result.evicted = host.evict();
   host.reclaim();
   gate_refused_ = false;
-  CollectResult& result = progress.result;
+  if (!slice) round_++;
   bool trimmed = slice && trimming_;
   if (trimmed)
     space_.Trim(progress.end_nanos, &result.done);
@@ -456,6 +469,7 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
     trimming_ = !result.done;
   }
   if (!slice) space_.BackByHugePages();
+  if (result.done) round_++;
   for (int zone = 0; zone < kZones; zone++) {
     if (result.done) begun_destination_[zone] = kNone;
     destinations_[zone] = nullptr;

@@ -57,10 +57,11 @@ class Collector {
 
   // What collecting needs of the arena that it works for.
   struct Host {
-    const PinSlot* self;                // the calling thread's pin, or null
-    uint64_t max_retired_bytes;         // moving stops where retired bytes would pass it
-    std::function<void()> reclaim;      // frees what is due; called after each batch
-    std::function<void()> synchronise;  // makes new bytes visible to every core that executes in the arena
+    const PinSlot* self;                             // the calling thread's pin, or null
+    uint64_t max_retired_bytes;                      // moving stops where retired bytes would pass it
+    std::function<std::vector<ExecutorId>()> evict;  // ends cold executors, when the options say so
+    std::function<void()> reclaim;                   // frees what is due; called after each batch
+    std::function<void()> synchronise;               // makes new bytes visible to every core that executes in the arena
   };
   CollectResult Collect(const CollectOptions& options, const Host& host);
 
@@ -91,6 +92,7 @@ class Collector {
     CollectResult result{};
     uint64_t last_look = 0;  // at the clock
     uint64_t longest_batch = 0;
+    bool gave_up = false;  // on a victim: it stays as it is for the rest of the round
 
     // True when no further batch may begin: result.done is false then.
     bool IsUp(uint64_t retired_bytes);
@@ -142,6 +144,7 @@ class Collector {
   uint32_t begun_destination_[kZones] = {kNone, kNone, kNone, kNone, kNone, kNone};  // the same: what it was filling
   bool trimming_ = false;      // the last slice was done but for this: what gives pages back needs no move
   bool laying_out_ = false;    // chains: see ReserveCopy
+  uint32_t round_ = 1;         // of slices: from one that found everything done to the next
   bool gate_refused_ = false;  // during Collect: a thread stayed, and nobody is made to wait again
   std::vector<Move> batch_;    // scratch
   uint64_t batch_bytes_ = 0;   // of its spans, or of those of state_batch_

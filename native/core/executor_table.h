@@ -55,7 +55,7 @@ struct LockedExecutor {
   // Every bit up to the end has a name: else clearing a record would load what it must not change, and that load would
   // wait for the stores before it, to single bytes of the record and to cold memory.
   uint32_t state_align_log2 : 4 = 0;
-  uint32_t unused : 1 = 0;
+  uint32_t has_warm : 1 = 0;  // its code sets the warm byte
   uint16_t exit_count = 0;
   uint8_t state : 2 = 0;
   uint8_t movable : 1 = 0;

@@ -71,7 +71,7 @@ std::atomic<uint8_t>* Linker::ValidByte(uint32_t index) const {
 
 std::atomic<uint8_t>* Linker::WarmByte(uint32_t index) const {
   const Executor& executor = table_[index];
-  if (!executor.has_flags) return nullptr;
+  if (!executor.has_warm) return nullptr;
   return reinterpret_cast<std::atomic<uint8_t>*>(space_.AddressOf(executor.state_span) + executor.WarmOffset());
 }
 

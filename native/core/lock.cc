@@ -13,7 +13,7 @@ namespace {
 constexpr uint64_t kFirstWaitNanos = 100;
 constexpr uint64_t kLongestWaitNanos = 100'000;
 // Then it sleeps: a collect is under way, or the holder does not run.
-constexpr uint64_t kSpinNanos = 500'000;
+constexpr uint64_t kSpinNanos = 1'000'000;
 
 }  // namespace
 
@@ -22,10 +22,33 @@ void Lock::Wait() {
   const uint64_t end = now + kSpinNanos;
   for (uint64_t wait = kFirstWaitNanos; now < end; wait = std::min(10 * wait, kLongestWaitNanos)) {
     for (uint64_t next = now + wait; now < next; now = os::NowNanos()) arch::Pause();
-    if (state_.load(std::memory_order_relaxed) == kFree && try_lock()) return;
+    uint32_t state = state_.load(std::memory_order_relaxed);
+    if ((state & (kHeld | kPromised)) == 0 &&
+        state_.compare_exchange_strong(state, state | kHeld, std::memory_order_acquire, std::memory_order_relaxed))
+      return;
   }
-  // Who has slept cannot know whether others still do, and takes the lock as if.
-  while (state_.exchange(kHeldAndAwaited, std::memory_order_acquire) != kFree) state_.wait(kHeldAndAwaited);
+  uint32_t slept = 0;  // kPromised from then on
+  for (;;) {
+    uint32_t state = state_.load(std::memory_order_relaxed);
+    if ((state & kHeld) == 0 && (slept != 0 || (state & kPromised) == 0)) {
+      // Who has slept cannot know whether others still do, and takes the lock as if. They promise it to themselves
+      // anew.
+      if (state_.compare_exchange_weak(state, kHeld | kAwaited, std::memory_order_acquire, std::memory_order_relaxed))
+        return;
+      continue;
+    }
+    uint32_t waiting = state | kAwaited | slept;
+    if (waiting != state && !state_.compare_exchange_weak(state, waiting, std::memory_order_relaxed)) continue;
+    state_.wait(waiting, std::memory_order_relaxed);
+    slept = kPromised;
+  }
+}
+
+// Whoever wakes says again that somebody waits, when it sleeps again and when it takes the lock; who was about to sleep
+// sees that the state has changed.
+void Lock::Wake() {
+  state_.fetch_and(~kAwaited, std::memory_order_relaxed);
+  state_.notify_one();
 }
 
 }  // namespace jit_arena

@@ -1,5 +1,6 @@
 // The arena's native functions, bound to one handle each; what they return, arena_handle.h says.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "node/arena_handle.h"
@@ -214,7 +215,8 @@ Result<Napi::Value> Collect(ArenaHandle& handle, const Napi::CallbackInfo& info)
   if (Status forked = handle.arena->CheckProcess()) return forked;
   CollectOptions options;
   options.compact = info[0].As<Napi::Boolean>().Value();
-  options.max_pause_nanos = static_cast<uint64_t>(info[1].As<Napi::Number>().DoubleValue() * 1000);
+  // 0 is no limit; any other is one, however small.
+  options.max_pause_nanos = static_cast<uint64_t>(std::ceil(info[1].As<Napi::Number>().DoubleValue() * 1000));
   options.evict_cold = info[2].As<Napi::Boolean>().Value();
   options.follow_links = info[3].As<Napi::Boolean>().Value();
   return Napi::Value(ToJs(info.Env(), handle.arena->Collect(options, handle.pin)));

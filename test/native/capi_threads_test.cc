@@ -479,3 +479,40 @@ TEST(a_system_that_refuses_is_told_of) {
     CHECK_OK(ja_probe(JA_WRITER_AUTO));
   });
 }
+
+TEST(a_move_callback_that_collects_another_arena_is_still_inside_its_own) {
+  Host outer, inner;
+  struct Both {
+    Host *outer, *inner;
+    int in_outer = 0, in_inner = 0;
+  } both{&outer, &inner};
+  outer.Install(Trace(1));
+  inner.Install(Trace(2));
+  CHECK_OK(ja_set_move_callback(
+      inner.arena,
+      [](void* user, ja_executor, uint64_t, uint64_t) {
+        Both& both = *static_cast<Both*>(user);
+        both.in_inner++;
+        ja_stats_result stats = ja_stats_result_init();
+        CHECK_STATUS(ja_stats(both.outer->arena, &stats), JA_ERR_BUSY);
+        CHECK_STATUS(ja_stats(both.inner->arena, &stats), JA_ERR_BUSY);
+        CHECK_STATUS(ja_dispose(both.outer->arena), JA_ERR_BUSY);
+      },
+      &both));
+  CHECK_OK(ja_set_move_callback(
+      outer.arena,
+      [](void* user, ja_executor, uint64_t, uint64_t) {
+        Both& both = *static_cast<Both*>(user);
+        if (both.in_outer++ == 0) CHECK_OK(ja_collect(both.inner->arena, nullptr, nullptr));
+        ja_stats_result stats = ja_stats_result_init();
+        CHECK_OK(ja_stats(both.inner->arena, &stats));
+        CHECK_STATUS(ja_stats(both.outer->arena, &stats), JA_ERR_BUSY);
+      },
+      &both));
+  inner.MakeSparse();
+  outer.MakeSparse();
+  outer.Collect();
+  CHECK(both.in_outer > 0 && both.in_inner > 0);
+  ja_stats_result stats = ja_stats_result_init();
+  CHECK_OK(ja_stats(outer.arena, &stats));
+}

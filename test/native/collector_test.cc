@@ -237,6 +237,43 @@ TEST(collector_slices_end_where_pages_cannot_be_given_back) {
   }
 }
 
+// Where nothing can move, slices end in time all the same: each gives up on some victims, and the last says so.
+TEST(collector_slices_give_up_on_what_cannot_move) {
+  ArenaRig rig({.max_bytes = 64 * kSlabBytes});
+  PinSlot* other = rig.arena->reclaimer().Attach();
+  std::vector<ExecutorId> targets, dying;
+  for (uint32_t i = 0; i < 3000; i++) targets.push_back(rig.Install(Program::Of(1000, 0, 0, i)));
+  for (uint32_t i = 0; i < 3000; i++) {
+    Program program = Program::Of(64, 0, 0, i);
+    program.relocs = {{Section::kCode, 2, TargetKind::kExecutor, 5, targets[i], -4}};  // a rel32 that crosses 8 bytes
+    ExecutorId source = rig.Install(program);
+    if (i % 4 != 0) dying.insert(dying.end(), {source, targets[i]});
+  }
+  rig.Free(dying);
+  rig.arena->reclaimer().Enter(*other);
+  rig.Collect({.compact = false});
+  int slices = 0, idle = 0;
+  uint64_t moved = 0;
+  for (bool done = false; !done && slices < 1000; slices++) {
+    CollectResult slice = rig.Collect({.max_pause_nanos = 1});
+    done = slice.done;
+    moved += slice.moved;
+    idle += slice.moved == 0;
+  }
+  CHECK(slices < 1000);
+  CHECK(idle > 3);  // not all victims in one slice
+  rig.arena->reclaimer().Leave(*other);
+  rig.arena->reclaimer().Detach(other);
+  uint64_t before = moved;
+  for (bool done = false; !done && slices < 2000; slices++) {
+    CollectResult slice = rig.Collect({.max_pause_nanos = 1});
+    done = slice.done;
+    moved += slice.moved;
+  }
+  CHECK(moved > before);  // in another round, with nobody inside
+  CHECK(!rig.arena->PlanCompaction().profitable);
+}
+
 TEST(collector_leaves_old_copies_alone_until_the_pin_ends) {
   ArenaRig rig;
   Population population(rig, 1500, 80, 5);

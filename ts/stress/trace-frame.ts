@@ -22,7 +22,7 @@ export class EnterTraceStep implements Step {
     // The 0 that the byte is compared with, as if it were the byte: the trace takes itself for invalid.
     out.codeSite(test, 'R_X86_64_PC32', { own: 'valid' }, () => ({ own: 'code', offset: test + 4 }), 1);
     code.jumpIfEqual(this.last.offset + this.last.size - this.ways.size + this.ways.doneOffset);
-    // A trace that never sets its warm byte is evicted although it runs.
+    // A trace that has no warm byte to set is not evicted when it is cold.
     out.codeSite(code.setWarm(), 'R_X86_64_PC32', { own: 'warm' }, () => ({ own: 'valid' }), 1);
     code.beginTrace();
   }
