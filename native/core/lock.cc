@@ -1,6 +1,7 @@
 #include "core/lock.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "arch/arch.h"
 #include "os/memory.h"
@@ -14,6 +15,7 @@ constexpr uint64_t kFirstWaitNanos = 100;
 constexpr uint64_t kLongestWaitNanos = 100'000;
 // Then it sleeps: a collect is under way, or the holder does not run.
 constexpr uint64_t kSpinNanos = 1'000'000;
+constexpr uint32_t kMostYields = 100;
 
 }  // namespace
 
@@ -27,12 +29,19 @@ void Lock::Wait() {
         state_.compare_exchange_strong(state, state | kHeld, std::memory_order_acquire, std::memory_order_relaxed))
       return;
   }
+  // Nobody sleeps while the lock is free: atomic::wait does not return when the state is again what it was.
   uint32_t slept = 0;  // kPromised from then on
+  uint32_t yields = 0;
   for (;;) {
     uint32_t state = state_.load(std::memory_order_relaxed);
-    if ((state & kHeld) == 0 && (slept != 0 || (state & kPromised) == 0)) {
-      // Who has slept cannot know whether others still do, and takes the lock as if. They promise it to themselves
-      // anew.
+    if ((state & kHeld) == 0) {
+      // To whom it is promised is awake and may need nothing but this processor.
+      if (slept == 0 && (state & kPromised) != 0 && yields++ < kMostYields) {
+        std::this_thread::yield();
+        continue;
+      }
+      // Whoever comes here cannot know whether others sleep, and takes the lock as if. To whom it was promised they
+      // promise it themselves anew.
       if (state_.compare_exchange_weak(state, kHeld | kAwaited, std::memory_order_acquire, std::memory_order_relaxed))
         return;
       continue;

@@ -36,7 +36,7 @@ class Lock {
  private:
   static constexpr uint32_t kHeld = 1;
   static constexpr uint32_t kAwaited = 2;   // by threads that sleep, or did when it was taken last
-  static constexpr uint32_t kPromised = 4;  // to those that have slept: nobody else takes it
+  static constexpr uint32_t kPromised = 4;  // to those that have waited long: nobody who has just come takes it
 
   void Wait();
   void Wake();

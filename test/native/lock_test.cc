@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -58,6 +59,26 @@ TEST(lock_wakes_those_that_sleep_one_after_the_other) {
   lock.unlock();
   for (std::thread& thread : threads) thread.join();
   CHECK_EQ(in.load(), 8);
+}
+
+// Holders for longer than anybody spins, and for less, so that threads fall asleep while others are woken.
+TEST(lock_forgets_nobody_who_sleeps) {
+  Lock lock;
+  std::atomic<int> done{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 6; i++) {
+    threads.emplace_back([&, i] {
+      for (int n = 0; n < 150; n++) {
+        std::lock_guard guard(lock);
+        if ((n + i) % 3 == 0) std::this_thread::sleep_for(std::chrono::microseconds(1200));
+      }
+      done++;
+    });
+  }
+  for (int i = 0; i < 3000 && done < 6; i++) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  CHECK_EQ(done.load(), 6);
+  if (done < 6) std::_Exit(1);  // they cannot be joined
+  for (std::thread& thread : threads) thread.join();
 }
 
 // Slices of a collect, one after the other, with nothing in between.
