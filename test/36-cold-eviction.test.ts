@@ -286,7 +286,7 @@ describe('the figures of size classes', () => {
       assert.equal(classOf(arena, bytes)?.upTo, upTo);
       assert.equal(classOf(arena, bytes)?.count, before + 1);
       executor.free();
-      assert.equal(classOf(arena, bytes)?.count ?? 0, before);
+      assert.equal(classOf(arena, bytes)?.count, before);
     }
   });
 

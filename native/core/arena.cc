@@ -403,6 +403,7 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
       if (span != 0) space_.SetState(span, SpanState::kLive);
     executor.SetState(ExecutorState::kFrozen);
     stats_.live_bytes += executor.LiveBytes();
+    SizeClassOf(stats_, executor);  // listed from now on, also when nobody is left in it
     // Release: pairs with EntryOf; whoever finds the entry finds the bytes.
     executor.entry.store(space_.AddressOf(executor.code_span), std::memory_order_release);
   }

@@ -142,8 +142,8 @@ class ExecutorTable {
     return index;
   }
   // The executor's memory has been reclaimed: its index may be used again, unless its generations are exhausted.
-  void Recycle(uint32_t index) { Recycle(index, executors_[index]); }
-  void Recycle(uint32_t index, Executor& executor) {
+  void Recycle(uint32_t index) {
+    Executor& executor = executors_[index];
     uint32_t generation = executor.Generation();
     DropKept(executor);
     if (executor.has_notes) notes_.erase(index);
