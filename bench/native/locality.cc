@@ -138,9 +138,7 @@ class PageEach {
   uint64_t sum_ = 0;
 };
 
-}  // namespace
-
-static void LocalityOf(uint32_t count, const Settings& settings) {
+void LocalityOf(uint32_t count, const Settings& settings) {
   // What is to move is ten times as much, but for the largest, which would take gigabytes.
   const uint32_t deaths = count > 50'000 ? 1 : 9;
   const uint32_t laps = std::max(2u, settings.Size(1'000'000u, 1'000u) / count);
@@ -176,6 +174,8 @@ static void LocalityOf(uint32_t count, const Settings& settings) {
   }
   Report("T7", "direct jumps: page per trace", count, "ns", nanos);
 }
+
+}  // namespace
 
 void Locality(const Settings& settings) {
   const std::vector<uint32_t> counts =
