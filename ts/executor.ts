@@ -3,7 +3,7 @@ import { checkBytes, checkCount, checkSection } from './bytes';
 import { makeFunction } from './calls';
 import type { Section } from './errors';
 import { ArenaError } from './errors';
-import { N, type NativeArena, type NativeDescription, numbers, orRaise, raise } from './native';
+import { enter, N, type NativeArena, type NativeDescription, numbers, orRaise, raise } from './native';
 import { encodeRelocs, endRelocs, type Reloc } from './relocs';
 import { checkSignature, type MachineFunction, type Signature } from './values';
 
@@ -86,14 +86,19 @@ export class Executor {
   }
 
   /**
-   * @internal For runners: puts the id, and the offset in code of an entry, where a run looks for them.
-   * ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI, _BOUNDS; TypeError for what is no Executor.
+   * @internal For runners: puts an entry into the mailbox, for `addon.run`. `checkOwn` is asked about executors of other
+   * Arena objects. ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI, _BOUNDS; TypeError for what is no Executor.
    */
-  static prepareRun(executor: Executor, entry: number): void {
+  static prepareRun(
+    native: NativeArena,
+    arena: number,
+    executor: Executor,
+    entry: number,
+    checkOwn: (executor: Executor) => void,
+  ): void {
+    if (executor.#native !== native) checkOwn(executor);
     const known = entry === 0 ? executor.#firstEntry : executor.#otherEntries?.get(entry);
-    const offset = known ?? executor.#findEntry(entry);
-    numbers[N.id] = executor.id;
-    numbers[N.runEntry] = offset;
+    enter(arena, executor.id, known ?? executor.#findEntry(entry));
   }
 
   #findEntry(entry: number): number {
@@ -168,9 +173,9 @@ export class Executor {
     const entry = checkCount(options.entry ?? 0, 0xffff_ffff, 'ERR_ARENA_BOUNDS', `executor ${this.id}: entry`, {
       executor: this.id,
     });
-    const call = orRaise(this.#native.bind(this.id, entry)) as () => number | undefined;
+    if (this.#native.bind(this.id, entry) !== 0) raise();
     // The function holds the executor and so its arena, which owns the memory that it calls.
-    const made = makeFunction<S>(call, signature, `executor ${this.id}`);
+    const made = makeFunction<S>(this.#native.number, this.id, numbers[N.id] as number, signature);
     return Object.defineProperty(made, 'executor', { value: this }) as MachineFunction<S>;
   }
 

@@ -28,6 +28,8 @@ export interface NativeArena {
   readonly writer: WriterName;
   readonly name: string;
   readonly token: ShareToken;
+  /** By which call() and run() know it. */
+  readonly number: number;
   allocate(
     code: Bytes,
     data: Bytes,
@@ -63,10 +65,9 @@ export interface NativeArena {
   verify(): object | Status;
   checkShareable(): Status;
   dispose(): Status;
-  bind(id: number, entry: number): (() => Status | undefined) | Status;
+  bind(id: number, entry: number): Status;
   addCallback(wrapper: () => void): bigint | Status;
   disposeCallback(address: bigint): Status;
-  run(): Status | undefined;
   entryOffset(id: number, entry: number): Status;
   link(source: number, exit: number, target: number, entry: number): Status;
   unlink(source: number, exit: number): Status;
@@ -92,6 +93,9 @@ interface Addon {
   probe(): { writer: WriterName; available: boolean; reason?: string }[];
   symbolAddress(name: string): bigint | undefined;
   addressOf(view: ArrayBufferView): bigint;
+  /** Into machine code, as the mailbox says (`enter`): undefined when it was entered. */
+  call(): Status | undefined;
+  run(): Status | undefined;
   createArena(options: object): NativeArena | Status;
   openArena(token: string): NativeArena | Status;
   endLoops(): void;
@@ -116,6 +120,12 @@ type LayoutKey =
   | 'mailboxBytes'
   | 'call'
   | 'callback'
+  | 'enteredExecutor'
+  | 'enteredArena'
+  | 'enteredOffset'
+  | 'enteredContext'
+  | 'leftExecutor'
+  | 'leftToken'
   | 'numbers'
   | 'frameBytes'
   | 'frameIntegers'
@@ -178,10 +188,19 @@ export const N = {
   evictable: 9,
   makesProgress: 10,
   exits: 11,
-  runEntry: 1,
-  runExit: 1,
-  runHot: 2,
 } as const;
+
+const { f64, u32 } = mailbox;
+const executorAt = layout.enteredExecutor / 8;
+const arenaAt = layout.enteredArena / 4;
+const offsetAt = layout.enteredOffset / 4;
+
+/** Puts where `addon.call` and `addon.run` go into the mailbox: right before them, so that nothing runs in between. */
+export function enter(arena: number, executor: number, offset: number): void {
+  f64[executorAt] = executor;
+  u32[arenaAt] = arena;
+  u32[offsetAt] = offset;
+}
 
 /** Throws what the last native function failed with: the one place where a native failure becomes an ArenaError. */
 export function raise(): never {

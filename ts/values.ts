@@ -43,13 +43,34 @@ export type CallbackFunction<S extends Signature> = (
   ...args: Elements<S['args'], true>
 ) => S['returns'] extends 'void' ? unknown : ValueFor<S['returns']>;
 
-/** Puts a value into a call frame; throws a TypeError that names it when it does not fit its type. */
-export type Put = (value: never) => void;
-/** Takes a value out of a call frame. */
-export type Take = () => number | bigint | undefined;
-
-const valueTypes: readonly string[] = ['i32', 'u32', 'i64', 'u64', 'f32', 'f64', 'pointer', 'void'];
+const valueTypes: readonly ValueType[] = ['i32', 'u32', 'i64', 'u64', 'f32', 'f64', 'pointer', 'void'];
 const isFloat = (type: ValueType) => type === 'f32' || type === 'f64';
+
+/** Positions in valueTypes: comparing numbers costs less than comparing strings. */
+enum Type {
+  i32,
+  u32,
+  i64,
+  u64,
+  f32,
+  f64,
+  pointer,
+  void,
+}
+
+/** A register in a call frame, and what stands in it. One class, so that V8 sees one shape. */
+export class Place {
+  readonly type: Type;
+  /** Bytes from the start of the mailbox. */
+  readonly at: number;
+  /** The value's name in errors. */
+  readonly what: string;
+  constructor(type: ValueType, at: number, what: string) {
+    this.type = valueTypes.indexOf(type);
+    this.at = at;
+    this.what = what;
+  }
+}
 
 /** A copy of the signature. ERR_ARENA_SIGNATURE unless every argument has a register. */
 export function checkSignature<S extends Signature>(given: S): S {
@@ -79,14 +100,18 @@ export function checkSignature<S extends Signature>(given: S): S {
   return signature as S;
 }
 
-/** Byte offsets in a frame of the registers that the arguments stand in, in order. */
-function registersOf(args: Signature['args'], frame: number): number[] {
+/** Where a frame has the arguments, in order. */
+export function argumentsIn(args: Signature['args'], frame: number): Place[] {
   let integers = 0;
   let floats = 0;
-  return args.map((type) =>
-    isFloat(type) ? frame + layout.frameFloats + 8 * floats++ : frame + layout.frameIntegers + 8 * integers++,
-  );
+  return args.map((type, i) => {
+    const register = isFloat(type) ? layout.frameFloats + 8 * floats++ : layout.frameIntegers + 8 * integers++;
+    return new Place(type, frame + register, `argument ${i}`);
+  });
 }
+
+export const resultIn = (type: ValueType, frame: number): Place =>
+  new Place(type, frame + (isFloat(type) ? layout.frameFloatResult : layout.frameIntegerResult), 'the result');
 
 function describe(value: unknown): string {
   if (typeof value === 'bigint') return `${value}n`;
@@ -95,7 +120,8 @@ function describe(value: unknown): string {
   return `a value of type ${typeof value}`;
 }
 
-function mismatch(value: unknown, type: ValueType, what: string): never {
+function mismatch(value: unknown, { type: number, what }: Place): never {
+  const type = valueTypes[number] as ValueType;
   const needs: Record<ValueType, string> = {
     i32: 'a whole number from -2^31 to 2^31 - 1',
     u32: 'a whole number from 0 to 2^32 - 1',
@@ -132,98 +158,80 @@ function addressOf(value: object, what: string): bigint | undefined {
   }
 }
 
-function pointerOf(value: unknown, what: string): bigint {
+function pointerOf(value: unknown, place: Place): bigint {
   if (value === null) return 0n;
-  const address = typeof value === 'object' ? addressOf(value, what) : value;
-  if (typeof address !== 'bigint' || BigInt.asUintN(64, address) !== address) mismatch(value, 'pointer', what);
+  const address = typeof value === 'object' ? addressOf(value, place.what) : value;
+  if (typeof address !== 'bigint' || BigInt.asUintN(64, address) !== address) mismatch(value, place);
   return address;
 }
 
-/** A writer for one register. `what` names the value in errors. */
-function putter(type: ValueType, at: number, what: string): Put {
-  const { i32, u32, i64, u64, f32, f64 } = mailbox;
-  const word = at / 4;
-  const double = at / 8;
-  switch (type) {
-    case 'i32':
-      return (value: number) => {
-        if (typeof value !== 'number' || (value | 0) !== value) mismatch(value, type, what);
-        i32[word] = value;
-      };
-    case 'u32':
-      return (value: number) => {
-        if (typeof value !== 'number' || value >>> 0 !== value) mismatch(value, type, what);
-        u32[word] = value;
-        u32[word + 1] = 0;
-      };
-    case 'i64':
-      return (value: bigint) => {
-        if (typeof value !== 'bigint' || BigInt.asIntN(64, value) !== value) mismatch(value, type, what);
-        i64[double] = value;
-      };
-    case 'u64':
-      return (value: bigint) => {
-        if (typeof value !== 'bigint' || BigInt.asUintN(64, value) !== value) mismatch(value, type, what);
-        u64[double] = value;
-      };
-    case 'f32':
-      return (value: number) => {
-        if (typeof value !== 'number') mismatch(value, type, what);
-        f32[word] = value;
-      };
-    case 'f64':
-      return (value: number) => {
-        if (typeof value !== 'number') mismatch(value, type, what);
-        f64[double] = value;
-      };
-    case 'pointer':
-      return (value: Pointer) => {
-        u64[double] = pointerOf(value, what);
-      };
-    case 'void':
-      return () => {};
+const { i32, u32, i64, u64, f32, f64 } = mailbox;
+
+/**
+ * Puts a value into its register; throws a TypeError that names it when it does not fit its type. The commonest types
+ * come first, and the rest is a function of its own: V8 compiles into a caller only what is short.
+ */
+export function put(place: Place, value: unknown): void {
+  if (place.type === Type.i32) {
+    if (typeof value !== 'number' || (value | 0) !== value) mismatch(value, place);
+    i32[place.at >> 2] = value;
+  } else if (place.type === Type.f64) {
+    if (typeof value !== 'number') mismatch(value, place);
+    f64[place.at >> 3] = value;
+  } else putOther(place, value);
+}
+
+function putOther(place: Place, value: unknown): void {
+  const { at } = place;
+  switch (place.type) {
+    case Type.pointer:
+      u64[at >> 3] = pointerOf(value, place);
+      break;
+    case Type.u32:
+      if (typeof value !== 'number' || value >>> 0 !== value) mismatch(value, place);
+      u32[at >> 2] = value;
+      u32[(at >> 2) + 1] = 0;
+      break;
+    case Type.i64:
+      if (typeof value !== 'bigint' || BigInt.asIntN(64, value) !== value) mismatch(value, place);
+      i64[at >> 3] = value;
+      break;
+    case Type.u64:
+      if (typeof value !== 'bigint' || BigInt.asUintN(64, value) !== value) mismatch(value, place);
+      u64[at >> 3] = value;
+      break;
+    case Type.f32:
+      if (typeof value !== 'number') mismatch(value, place);
+      f32[at >> 2] = value;
+      break;
   }
 }
 
-function taker(type: ValueType, at: number): Take {
-  const { i32, u32, i64, u64, f32, f64 } = mailbox;
-  const word = at / 4;
-  const double = at / 8;
-  switch (type) {
-    case 'i32':
-      return () => i32[word];
-    case 'u32':
-      return () => u32[word];
-    case 'i64':
-      return () => i64[double];
-    case 'u64':
-    case 'pointer':
-      return () => u64[double];
-    case 'f32':
-      return () => f32[word];
-    case 'f64':
-      return () => f64[double];
-    case 'void':
-      return () => undefined;
-  }
+/** Takes a value out of its register. */
+export function take(place: Place): number | bigint | undefined {
+  if (place.type === Type.i32) return i32[place.at >> 2];
+  if (place.type === Type.f64) return f64[place.at >> 3];
+  return takeOther(place);
 }
 
-export const putArguments = (args: Signature['args'], frame: number): Put[] =>
-  registersOf(args, frame).map((at, i) => putter(args[i] as ValueType, at, `argument ${i}`));
-
-export const takeArguments = (args: Signature['args'], frame: number): Take[] =>
-  registersOf(args, frame).map((at, i) => taker(args[i] as ValueType, at));
-
-const resultAt = (type: ValueType, frame: number) =>
-  frame + (isFloat(type) ? layout.frameFloatResult : layout.frameIntegerResult);
-
-export const putResult = (type: ValueType, frame: number): Put =>
-  putter(type, resultAt(type, frame), "the callback's result");
-
-export const takeResult = (type: ValueType, frame: number): Take => taker(type, resultAt(type, frame));
+function takeOther({ type, at }: Place): number | bigint | undefined {
+  switch (type) {
+    case Type.pointer:
+    case Type.u64:
+      return u64[at >> 3];
+    case Type.u32:
+      return u32[at >> 2];
+    case Type.i64:
+      return i64[at >> 3];
+    case Type.f32:
+      return f32[at >> 2];
+    default:
+      return undefined;
+  }
+}
 
 /** What a callback without a result leaves: an inner callback's may stand where its own would be. */
 export function clearResult(frame: number): void {
-  mailbox.f64[resultAt('i64', frame) / 8] = 0;
-  mailbox.f64[resultAt('f64', frame) / 8] = 0;
+  f64[(frame + layout.frameIntegerResult) / 8] = 0;
+  f64[(frame + layout.frameFloatResult) / 8] = 0;
 }

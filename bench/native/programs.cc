@@ -47,7 +47,7 @@ uint64_t Run(OwnArena& own, ExecutorId id, std::initializer_list<uint64_t> argum
   own.arena->reclaimer().Enter(*own.self);
   uint64_t entry = own.arena->EntryOf(id);
   BENCH_CHECK(entry != 0);
-  own.arena->call_gate()(reinterpret_cast<const void*>(entry), &frame);
+  own.arena->call_gate()(reinterpret_cast<const void*>(entry), &frame, arch::ReadFloatControl());
   own.arena->reclaimer().Leave(*own.self);
   return frame.integer_result;
 }

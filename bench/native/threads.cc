@@ -230,7 +230,7 @@ class Executing {
       reclaimer.Enter(*self);
       // 0: it has just been replaced by its successor.
       uint64_t entry = world_.arena().EntryOf(world_.id(random_.Below(world_.traces())));
-      if (entry != 0) gate(reinterpret_cast<const void*>(entry), &frame);
+      if (entry != 0) gate(reinterpret_cast<const void*>(entry), &frame, arch::ReadFloatControl());
       reclaimer.Leave(*self);
       if (entry == 0) continue;
       // An exit that is not linked: the trace behind it has been freed, which a run can see once when all are replaced.

@@ -283,7 +283,7 @@ ja_status ja_run(ja_thread* thread, ja_executor id, uint32_t entry_offset, void*
   } else {
     arch::CallFrame frame;
     frame.integers[0] = reinterpret_cast<uint64_t>(context);
-    arena.call_gate()(reinterpret_cast<const void*>(entry + entry_offset), &frame);
+    arena.call_gate()(reinterpret_cast<const void*>(entry + entry_offset), &frame, arch::ReadFloatControl());
     ExitTaken exit = arena.ResolveExit(frame.integer_result);
     *taken = {exit.executor, exit.exit, exit.hot};
   }

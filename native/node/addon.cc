@@ -77,6 +77,12 @@ Napi::Object Layout(Napi::Env env) {
   layout.Set("mailboxBytes", Napi::Number::New(env, sizeof(Mailbox)));
   layout.Set("call", Napi::Number::New(env, offsetof(Mailbox, call)));
   layout.Set("callback", Napi::Number::New(env, offsetof(Mailbox, callback)));
+  layout.Set("enteredExecutor", Napi::Number::New(env, offsetof(Mailbox, entered.executor)));
+  layout.Set("enteredArena", Napi::Number::New(env, offsetof(Mailbox, entered.arena)));
+  layout.Set("enteredOffset", Napi::Number::New(env, offsetof(Mailbox, entered.offset)));
+  layout.Set("enteredContext", Napi::Number::New(env, offsetof(Mailbox, entered.context)));
+  layout.Set("leftExecutor", Napi::Number::New(env, offsetof(Mailbox, left.executor)));
+  layout.Set("leftToken", Napi::Number::New(env, offsetof(Mailbox, left.token)));
   layout.Set("numbers", Napi::Number::New(env, offsetof(Mailbox, numbers)));
   layout.Set("frameBytes", Napi::Number::New(env, sizeof(arch::CallFrame)));
   layout.Set("frameIntegers", Napi::Number::New(env, offsetof(arch::CallFrame, integers)));
@@ -113,6 +119,13 @@ Napi::Object RelocKinds(Napi::Env env) {
   return kinds;
 }
 
+// A function without node-addon-api around it, which costs more than a call of machine code.
+Napi::Value PlainFunction(Napi::Env env, const char* name, napi_callback function) {
+  napi_value made = nullptr;
+  napi_create_function(env, name, NAPI_AUTO_LENGTH, function, nullptr, &made);
+  return {env, made};
+}
+
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Environment(env));
   exports.Set("layout", Layout(env));
@@ -128,6 +141,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("readSections", Napi::Function::New<ReadSections>(env));
   exports.Set("createArena", Napi::Function::New<CreateArena>(env));
   exports.Set("openArena", Napi::Function::New<OpenArena>(env));
+  exports.Set("call", PlainFunction(env, "call", Call));
+  exports.Set("run", PlainFunction(env, "run", Run));
   exports.Set("endLoops", Napi::Function::New<EndLoops>(env));
   return exports;
 }

@@ -317,23 +317,20 @@ Napi::Object MakeHandle(Environment* environment, std::shared_ptr<SharedArena> s
 
   auto owned = std::make_unique<ArenaHandle>(environment, std::move(shared));
   ArenaHandle* handle = owned.get();
-  environment->arenas.push_back(std::move(owned));
+  // A number that has become free is used again: who has it has the object, too, and that was collected.
+  auto& arenas = environment->arenas;
+  auto place = std::find(arenas.begin(), arenas.end(), nullptr);
+  functions.Set("number", Napi::Number::New(env, static_cast<double>(place - arenas.begin())));
+  if (place == arenas.end()) place = arenas.insert(place, nullptr);
+  *place = std::move(owned);
   for (const auto& entry : kFunctions)
     functions.Set(entry.name, Napi::Function::New(env, entry.function, entry.name, handle));
-  napi_value run = nullptr;
-  napi_create_function(env, "run", NAPI_AUTO_LENGTH, Run, handle, &run);
-  functions.Set("run", run);
   functions.AddFinalizer(
       [](Napi::Env, ArenaHandle* collected) {
         // Nothing in JavaScript can reach the handle any more. One that was not disposed of stays: see ArenaHandle.
         if (collected->arena != nullptr) return;
-        auto& arenas = collected->environment->arenas;
-        for (auto& held : arenas) {
-          if (held.get() != collected) continue;
-          std::swap(held, arenas.back());
-          arenas.pop_back();
-          return;
-        }
+        for (auto& held : collected->environment->arenas)
+          if (held.get() == collected) held.reset();
       },
       handle);
   return functions;

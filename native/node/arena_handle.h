@@ -52,16 +52,18 @@ Napi::Value OpenArena(const Napi::CallbackInfo& info);
 // The arena's functions. TypeScript checks types and is the only caller. A Status becomes 0 or the number of an error
 // that lastError() explains; a Result becomes its value or that number.
 
-// node/calls.cc: bind(id, entry) → a function without arguments that calls the executor with what the mailbox says.
-Result<Napi::Value> Bind(ArenaHandle& handle, const Napi::CallbackInfo& info);
+// node/calls.cc: call() calls what the mailbox's `entered` says, with the arguments in its call frame; undefined when
+// the call was made. bind(id, entry): that it may be called so; numbers[0] receives the entry's offset.
+napi_value Call(napi_env env, napi_callback_info info);
+Status Bind(ArenaHandle& handle, const Napi::CallbackInfo& info);
 // pinned(fn): calls it with the thread pinned.
 Result<Napi::Value> Pinned(ArenaHandle& handle, const Napi::CallbackInfo& info);
 // node/callbacks.cc: callback(wrapper) → address; disposeCallback(address).
 Result<Napi::Value> AddCallback(ArenaHandle& handle, const Napi::CallbackInfo& info);
 Status DisposeCallback(ArenaHandle& handle, const Napi::CallbackInfo& info);
 
-// node/exits.cc. Positions in the mailbox's numbers[] for run and its kin; ts/native.ts names the same ones.
-enum RunNumber : int { kRunId = 0, kRunEntry = 1, kRunExit = 1, kRunHot = 2 };
+// node/exits.cc: run() runs what the mailbox's `entered` says with the context in its call frame; `left` is how it
+// ended. Undefined when the run was made.
 napi_value Run(napi_env env, napi_callback_info info);
 Status EntryOffset(ArenaHandle& handle, const Napi::CallbackInfo& info);
 Status Link(ArenaHandle& handle, const Napi::CallbackInfo& info);
@@ -74,11 +76,39 @@ Status Invalidate(ArenaHandle& handle, const Napi::CallbackInfo& info);
 Status SetHotStub(ArenaHandle& handle, const Napi::CallbackInfo& info);
 Status ExitTag(ArenaHandle& handle, const Napi::CallbackInfo& info);
 
-// Why an executor without an entry cannot be entered.
-Status CannotEnter(Arena& arena, ExecutorId id);
 Error DisposedError();
-// Null, or the error that the machine code which has just returned called a callback on a wrong thread.
-napi_value TakeWrongThread(Environment& environment);
+// The error that the machine code which has just returned called a callback on a wrong thread, if it has.
+[[gnu::cold, gnu::noinline]] napi_value FailWrongThread(Environment& environment);
+
+// Why call() or run() did not enter; out of line, so that those who do pay nothing for it.
+[[gnu::cold, gnu::noinline]] napi_value FailToEnter(Environment& environment, Arena* arena, ExecutorId id);
+
+// call() and run(), which must cost little: enters what the mailbox's `entered` says, without the arena's lock.
+// `through(environment, arena, entry)` does it while the thread is pinned. Returns undefined (a null napi_value costs
+// nothing), or the number of an error.
+template <class Through>
+napi_value EnterMachineCode(napi_env env, Through through) {
+  void* data = nullptr;
+  napi_get_instance_data(env, &data);
+  Environment& environment = *static_cast<Environment*>(data);
+  const auto& entered = environment.mailbox->entered;
+  const uint32_t offset = entered.offset;
+  // By way of a signed number, to which the conversion is one instruction.
+  const auto id = static_cast<ExecutorId>(static_cast<int64_t>(entered.executor));
+  ArenaHandle& handle = *environment.arenas[entered.arena];
+  // A callback may not dispose of the arena, since this thread is pinned.
+  Arena* const arena = handle.arena;
+  if (arena == nullptr) return FailToEnter(environment, nullptr, id);
+
+  PinSlot& pin = *handle.pin;
+  arena->reclaimer().Enter(pin);
+  const uint64_t entry = arena->in_own_process() ? arena->EntryOf(id) : 0;
+  if (entry != 0) through(environment, *arena, reinterpret_cast<const void*>(entry + offset));
+  arena->reclaimer().Leave(pin);
+  if (entry == 0) return FailToEnter(environment, arena, id);
+  if (environment.thread->wrong_thread.load(std::memory_order_relaxed)) return FailWrongThread(environment);
+  return nullptr;
+}
 
 // An id that TypeScript has checked to be one.
 inline ExecutorId IdOf(const Napi::Value& value) {

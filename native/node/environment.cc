@@ -25,7 +25,7 @@ Environment::~Environment() {
   // Machine code is still on the stack when process.exit() was called from a callback on the main thread: then the
   // process is ending, and the arena stays as it is. Workers unwind before they end.
   for (auto& handle : arenas) {
-    if (!handle->pinned()) continue;
+    if (handle == nullptr || !handle->pinned()) continue;
     handle->EndCallbacks();
     handle.release();
   }
@@ -39,7 +39,7 @@ Napi::Value Environment::Fail(Status failed) {
 
 std::shared_ptr<PinSlot> Environment::PinOf(const std::shared_ptr<SharedArena>& shared) const {
   for (const auto& handle : arenas)
-    if (handle->shared() == shared.get()) return handle->slot();
+    if (handle != nullptr && handle->shared() == shared.get()) return handle->slot();
   Reclaimer& reclaimer = shared->arena().reclaimer();
   return {reclaimer.Attach(), [shared](PinSlot* slot) { shared->arena().reclaimer().Detach(slot); }};
 }

@@ -23,7 +23,18 @@ class SharedArena;
 struct Mailbox {
   arch::CallFrame call;      // arguments and result of a call into machine code
   arch::CallFrame callback;  // the same for machine code's call of JavaScript
-  double numbers[16];        // arguments and results of the other functions
+  struct {
+    double executor;      // its id
+    uint32_t arena;       // the number of an ArenaHandle
+    uint32_t offset;      // of the entry, in code
+    uint32_t context[2];  // for run() only: an address, the lower half first. Read as it was written: a core passes
+                          // what was stored just now on to a load of the same size only
+  } entered;              // where call() and run() go
+  struct {
+    double executor;   // whose exit was taken, unless the token is 0
+    int32_t token;     // 0: the trace was done; the exit's number + 1; negative: it is hot
+  } left;              // how the last run() ended
+  double numbers[16];  // arguments and results of the other functions
 };
 
 // A thread that has environments; one for all of them, since a binary that is loaded anew makes another environment on
@@ -52,6 +63,8 @@ struct Environment {
 
   napi_env env;
   std::shared_ptr<ScriptThread> thread;
+  // How JavaScript computes on this thread, and goes on to after machine code: read once, since V8 does not change it.
+  arch::FloatControl float_control = arch::ReadFloatControl();
   Mailbox* mailbox = nullptr;  // in an ArrayBuffer that mailbox_reference keeps
   Napi::Reference<Napi::ArrayBuffer> mailbox_reference;
   // Relocs that TypeScript has encoded, in an ArrayBuffer of its own that grows.
@@ -59,7 +72,8 @@ struct Environment {
   size_t reloc_capacity = 0;
   Napi::Reference<Napi::Uint8Array> relocs_reference;
 
-  std::vector<std::unique_ptr<ArenaHandle>> arenas;  // not yet both disposed of and collected
+  // By number; null when both disposed of and collected.
+  std::vector<std::unique_ptr<ArenaHandle>> arenas;
   std::unique_ptr<Error> last_error;
 };
 

@@ -5,43 +5,30 @@
 
 namespace jit_arena::node {
 
-// Takes the id and the offset of the entry in code from numbers[] and the context from the call frame; leaves in
-// numbers[] the executor whose exit was taken (0: done), the exit, and whether it is hot. Returns undefined when the
-// run was made. Without the arena's lock.
-napi_value Run(napi_env env, napi_callback_info info) {
-  void* data = nullptr;
-  napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
-  ArenaHandle& handle = *static_cast<ArenaHandle*>(data);
-  Environment& environment = *handle.environment;
-  double* numbers = environment.mailbox->numbers;
-  Arena* arena = handle.arena;
-  if (arena == nullptr) return environment.Fail(DisposedError());
-  ExecutorId id = static_cast<ExecutorId>(numbers[kRunId]);
-  uint32_t offset = static_cast<uint32_t>(numbers[kRunEntry]);
-  Reclaimer& reclaimer = arena->reclaimer();
-  reclaimer.Enter(*handle.pin);
-  uint64_t entry = arena->in_own_process() ? arena->EntryOf(id) : 0;
-  ExitTaken taken{};
-  if (entry != 0) {
+napi_value Run(napi_env env, napi_callback_info) {
+  return EnterMachineCode(env, [](Environment& environment, Arena& arena, const void* entry) {
+    Mailbox& mailbox = *environment.mailbox;
+    const uint32_t* halves = mailbox.entered.context;
     // The frame is this run's own, since a callback may run another trace.
     arch::CallFrame frame;
-    frame.integers[0] = environment.mailbox->call.integers[0];
-    arena->call_gate()(reinterpret_cast<const void*>(entry + offset), &frame);
-    taken = arena->ResolveExit(frame.integer_result);
-  }
-  reclaimer.Leave(*handle.pin);
-  if (entry == 0) return environment.Fail(CannotEnter(*arena, id));
-  numbers[kRunId] = static_cast<double>(taken.executor);
-  numbers[kRunExit] = taken.exit;
-  numbers[kRunHot] = taken.hot;
-  return TakeWrongThread(environment);
+    frame.integers[0] = uint64_t{halves[1]} << 32 | halves[0];
+    arena.call_gate()(entry, &frame, environment.float_control);
+    const uint64_t left = frame.integer_result;
+    // Written afterwards, since a callback may have run another trace.
+    mailbox.left.token = 0;
+    if (left == 0) return;
+    const ExitTaken taken = arena.ResolveExit(left);
+    const int32_t number = static_cast<int32_t>(taken.exit) + 1;
+    mailbox.left.token = taken.hot ? -number : number;
+    mailbox.left.executor = static_cast<double>(static_cast<int64_t>(taken.executor));
+  });
 }
 
-// entryOffset(id, entry): numbers[kRunId] receives it.
+// entryOffset(id, entry): numbers[0] receives it.
 Status EntryOffset(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   Result<uint32_t> offset = handle.arena->EntryOffset(IdOf(info[0]), Uint32Of(info[1]));
   if (!offset.ok()) return std::move(offset.status());
-  handle.environment->mailbox->numbers[kRunId] = offset.value();
+  handle.environment->mailbox->numbers[0] = offset.value();
   return Status::Ok();
 }
 
@@ -67,11 +54,11 @@ Result<Napi::Value> LinkOf(ArenaHandle& handle, const Napi::CallbackInfo& info) 
   return Napi::Value(object);
 }
 
-// chainDepth(id): numbers[kRunId] receives it, Infinity for a cycle without progress.
+// chainDepth(id): numbers[0] receives it, Infinity for a cycle without progress.
 Status ChainDepth(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   Result<uint32_t> depth = handle.arena->ChainDepth(IdOf(info[0]));
   if (!depth.ok()) return std::move(depth.status());
-  handle.environment->mailbox->numbers[kRunId] =
+  handle.environment->mailbox->numbers[0] =
       depth.value() == Linker::kEndless ? std::numeric_limits<double>::infinity() : depth.value();
   return Status::Ok();
 }
@@ -88,11 +75,11 @@ Status SetHotStub(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   return handle.arena->SetHotStub(IdOf(info[0]), handle.pin);
 }
 
-// exitTag(id, exit): numbers[kRunId] receives it.
+// exitTag(id, exit): numbers[0] receives it.
 Status ExitTag(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   Result<uint32_t> tag = handle.arena->ExitTag(IdOf(info[0]), Uint32Of(info[1]));
   if (!tag.ok()) return std::move(tag.status());
-  handle.environment->mailbox->numbers[kRunId] = tag.value();
+  handle.environment->mailbox->numbers[0] = tag.value();
   return Status::Ok();
 }
 

@@ -2,6 +2,7 @@
 // change memory that the child is still copying. docs/fork.md tells the whole of it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 
@@ -19,7 +20,13 @@ enum class ForkMode : uint8_t {
 // call. The kernel wipes the number in a child (MADV_WIPEONFORK), so that a fork that runs no handlers (_Fork, clone
 // without CLONE_VM) is noticed too; before Linux 4.14 only fork() is. vfork and posix_spawn share the memory of their
 // parent until they exec, and its number.
-uint32_t ForkGeneration();
+// Inline, since every call into machine code asks; the two names are for it alone.
+extern constinit std::atomic<std::atomic<uint32_t>*> generation_word;  // where the number is; 0: not yet begun
+uint32_t BeginGeneration();
+inline uint32_t ForkGeneration() {
+  const uint32_t generation = generation_word.load(std::memory_order_relaxed)->load(std::memory_order_relaxed);
+  return generation != 0 ? generation : BeginGeneration();
+}
 
 // Has `before` called in every thread that calls fork(), before it does, and one of the others after it, in the same
 // thread. ForkGeneration() has changed when `in_child` is called. Never undone. Called while the library is loaded:

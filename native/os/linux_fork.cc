@@ -37,11 +37,18 @@ constexpr uint64_t kBoundNanosPerByte = 4;
 constinit std::atomic<uint32_t> last_generation{1};
 // This process's generation; 0 in a child that has not begun one. Where the kernel cannot wipe, the handler does.
 constinit std::atomic<uint32_t> kept{1};
-constinit std::atomic<std::atomic<uint32_t>*> generation_word{&kept};
+
+}  // namespace
+}  // namespace linux_fork
+
+constinit std::atomic<std::atomic<uint32_t>*> generation_word{&linux_fork::kept};
+
+namespace linux_fork {
+namespace {
 
 // Threads of a child that did not run the handler may meet here: one of them wins, and a number that is lost does not
 // matter. The count comes first, so that no descendant can be given this process's number.
-uint32_t BeginGeneration(std::atomic<uint32_t>& word) {
+uint32_t BeginIn(std::atomic<uint32_t>& word) {
   uint32_t next = last_generation.fetch_add(1, std::memory_order_relaxed) + 1;
   uint32_t begun = 0;
   return word.compare_exchange_strong(begun, next, std::memory_order_relaxed) ? next : begun;
@@ -85,11 +92,7 @@ void GiveUp(int* fd) {
 }  // namespace
 }  // namespace linux_fork
 
-uint32_t ForkGeneration() {
-  std::atomic<uint32_t>& word = *linux_fork::generation_word.load(std::memory_order_relaxed);
-  uint32_t generation = word.load(std::memory_order_relaxed);
-  return generation != 0 ? generation : linux_fork::BeginGeneration(word);
-}
+uint32_t BeginGeneration() { return linux_fork::BeginIn(*generation_word.load(std::memory_order_relaxed)); }
 
 bool AtFork(void (*before)(), void (*in_parent)(), void (*in_child)()) {
   return linux_fork::EnsureForksWatched() && pthread_atfork(before, in_parent, in_child) == 0;

@@ -339,24 +339,24 @@ TEST(arch_gate_passes_arguments_and_results) {
   code.Seal();
 
   CallFrame frame = NumberedFrame();
-  gate(EntryOf(SixIntegers), &frame);
+  gate(EntryOf(SixIntegers), &frame, ReadFloatControl());
   CHECK_EQ(frame.integer_result, 654321);
   CHECK(frame.integers[0] == 1 && frame.integers[5] == 6);  // the gate writes results only
 
   frame.integers[0] = 0xFFFFFFFFFFFFFFFF;  // all 64 bits pass
-  gate(EntryOf(SixIntegers), &frame);
+  gate(EntryOf(SixIntegers), &frame, ReadFloatControl());
   CHECK_EQ(frame.integer_result, 654319);
 
   frame = NumberedFrame();
-  gate(EntryOf(EightFloats), &frame);
+  gate(EntryOf(EightFloats), &frame, ReadFloatControl());
   CHECK(DoubleOf(frame.float_result) == EightFloats(1.5, 2.5, 3.5, 4.5, 5.5, 6.5, 7.5, 8.5));
 
-  gate(EntryOf(Mixed), &frame);
+  gate(EntryOf(Mixed), &frame, ReadFloatControl());
   CHECK(DoubleOf(frame.float_result) == Mixed(1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 6.5, 7.5, 8.5));
 
   const float single = 1.25F;
   frame.floats[0] = std::bit_cast<uint32_t>(single);
-  gate(EntryOf(OneFloat), &frame);
+  gate(EntryOf(OneFloat), &frame, ReadFloatControl());
   CHECK(std::bit_cast<float>(static_cast<uint32_t>(frame.float_result)) == 2.5F);
 }
 
@@ -373,13 +373,13 @@ TEST(arch_gate_calls_variadic_functions) {
   frame.integers[2] = reinterpret_cast<uint64_t>("%d %s %d: %.1f %.1f %.1f %.1f %.1f %.1f %.1f %.1f");
   frame.integers[3] = 42;
   frame.integers[4] = reinterpret_cast<uint64_t>("words");
-  gate(EntryOf(snprintf), &frame);
+  gate(EntryOf(snprintf), &frame, ReadFloatControl());
   const std::string expected = "42 words 6: 1.5 2.5 3.5 4.5 5.5 6.5 7.5 8.5";
   CHECK_EQ(std::string(text), expected);
   CHECK_EQ(static_cast<size_t>(static_cast<int>(frame.integer_result)), expected.size());
 
   // Any value but 0 would do for glibc; the psABI wants an upper bound of the floating registers in use.
-  gate(return_al, &frame);
+  gate(return_al, &frame, ReadFloatControl());
   CHECK_EQ(frame.integer_result, 8);
 }
 
@@ -397,7 +397,7 @@ TEST(arch_gate_aligns_the_stack) {
   const CallGate gate = code.AppendGate();
   code.Seal();
   CallFrame frame = NumberedFrame();
-  gate(EntryOf(ArchTestAlignedStore), &frame);
+  gate(EntryOf(ArchTestAlignedStore), &frame, ReadFloatControl());
   CHECK(DoubleOf(frame.integer_result) == 1.5);
 }
 
@@ -420,10 +420,10 @@ extern "C" __attribute__((naked)) void ArchTestClobberAll() {
       "ret\n");
 }
 
-// Calls gate(entry, frame) with known values in all registers that a callee keeps; 0 when they came back.
-extern "C" __attribute__((naked)) uint64_t ArchTestWatchedCall(CallGate, const void*, CallFrame*) {
+// Calls gate(entry, frame, control) with known values in all registers that a callee keeps; 0 when they came back.
+extern "C" __attribute__((naked)) uint64_t ArchTestWatchedCall(CallGate, const void*, CallFrame*, FloatControl) {
   asm("push %rbp; push %rbx; push %r12; push %r13; push %r14; push %r15; sub $8, %rsp\n"
-      "mov %rdi, %rax; mov %rsi, %rdi; mov %rdx, %rsi\n"
+      "mov %rdi, %rax; mov %rsi, %rdi; mov %rdx, %rsi; mov %rcx, %rdx\n"
       "mov $0x1111, %ebx; mov $0x2222, %ebp; mov $0x3333, %r12d; mov $0x4444, %r13d; mov $0x5555, %r14d\n"
       "lea 0(%rsp), %r15\n"
       "call *%rax\n"
@@ -458,7 +458,7 @@ TEST(arch_gate_survives_a_callee_that_changes_everything) {
 
   const ControlState before = ReadControlState();
   CallFrame frame = NumberedFrame();
-  const uint64_t changed = ArchTestWatchedCall(gate, EntryOf(ArchTestClobberAll), &frame);
+  const uint64_t changed = ArchTestWatchedCall(gate, EntryOf(ArchTestClobberAll), &frame, ReadFloatControl());
   const ControlState after = ReadControlState();
 
   CHECK_EQ(changed, 0);
@@ -468,6 +468,24 @@ TEST(arch_gate_survives_a_callee_that_changes_everything) {
   CHECK_EQ(after.x87_control, before.x87_control);
   CHECK_EQ(after.x87_tags, 0xFFFF);
   CHECK(!after.direction);
+}
+
+TEST(arch_gate_leaves_the_control_words_that_it_was_told) {
+  ArchTestCode code;
+  const CallGate gate = code.AppendGate();
+  code.Seal();
+
+  constexpr uint32_t kFlushToZero = 1 << 15;
+  constexpr uint16_t kSinglePrecision = 0x007F;
+  const FloatControl before = ReadFloatControl();
+  CallFrame frame = NumberedFrame();
+  gate(EntryOf(ArchTestClobberAll), &frame, (before & UINT32_MAX) | kFlushToZero | uint64_t{kSinglePrecision} << 32);
+  const ControlState told = ReadControlState();
+  gate(EntryOf(ArchTestClobberAll), &frame, before);
+
+  CHECK_EQ(told.mxcsr, (before & ~0x3Fu & UINT32_MAX) | kFlushToZero);
+  CHECK_EQ(told.x87_control, kSinglePrecision);
+  CHECK_EQ(ReadFloatControl(), before);
 }
 
 TEST(arch_external_link_jumps_and_holds_its_address) {
@@ -483,7 +501,7 @@ TEST(arch_external_link_jumps_and_holds_its_address) {
     CHECK_EQ(reinterpret_cast<uint64_t>(slot) % 8, 0);
     CHECK_EQ(LoadAs<uint64_t>(slot), reinterpret_cast<uint64_t>(&SixIntegers));
     CallFrame frame = NumberedFrame();
-    gate(at, &frame);
+    gate(at, &frame, ReadFloatControl());
     CHECK_EQ(frame.integer_result, 654321);
   }
 }
@@ -510,7 +528,7 @@ TEST(arch_external_link_changes_no_register) {
   code.Seal();
 
   CallFrame frame{};
-  gate(entry, &frame);
+  gate(entry, &frame, ReadFloatControl());
   CHECK_EQ(frame.integer_result, 123);
 }
 
@@ -554,7 +572,7 @@ TEST(arch_relocated_code_runs) {
   code.Seal();
 
   CallFrame frame = NumberedFrame();
-  gate(entry, &frame);
+  gate(entry, &frame, ReadFloatControl());
   CHECK_EQ(frame.integer_result, 654321 + 1 + 2 * 3 + 2 + 0x80000000);
 }
 
@@ -623,7 +641,7 @@ TEST(arch_frame_pointers_lead_out_of_a_callback) {
   code.Seal();
 
   CallFrame frame = NumberedFrame();
-  CHECK_EQ(ArchTestWatchedCall(gate, thunk, &frame), 0);
+  CHECK_EQ(ArchTestWatchedCall(gate, thunk, &frame, ReadFloatControl()), 0);
   auto returns_into = [&](size_t depth, const void* function, size_t bytes) {
     return record.return_addresses[depth] - reinterpret_cast<uint64_t>(function) < bytes;
   };
@@ -642,7 +660,7 @@ void CallInside(void* context, CallFrame* frame) {
   const auto* nested = static_cast<NestedCall*>(context);
   CallFrame inner = *frame;
   inner.integers[0] += 1;
-  nested->gate(nested->entry, &inner);
+  nested->gate(nested->entry, &inner, ReadFloatControl());
   frame->integer_result = inner.integer_result + 1000000;
 }
 
@@ -657,7 +675,7 @@ TEST(arch_gate_and_callback_nest) {
   code.Seal();
 
   CallFrame frame = NumberedFrame();
-  CHECK_EQ(ArchTestWatchedCall(gate, outer_thunk, &frame), 0);
+  CHECK_EQ(ArchTestWatchedCall(gate, outer_thunk, &frame, ReadFloatControl()), 0);
   CHECK_EQ(frame.integer_result, 654321 + 2 + 2000000);
 }
 

@@ -125,7 +125,7 @@ struct Machine {
     CHECK(entry != 0);
     if (entry == 0) return 0;
     arch::CallFrame frame{};
-    arena->call_gate()(reinterpret_cast<const void*>(entry), &frame);
+    arena->call_gate()(reinterpret_cast<const void*>(entry), &frame, arch::ReadFloatControl());
     return static_cast<uint32_t>(frame.integer_result);
   }
 
@@ -247,7 +247,7 @@ TEST(arena_threads_execute_while_code_moves) {
           machine.arena->reclaimer().Enter(*pin);
           if (uint64_t entry = machine.arena->EntryOf(id)) {
             arch::CallFrame frame{};
-            machine.arena->call_gate()(reinterpret_cast<const void*>(entry), &frame);
+            machine.arena->call_gate()(reinterpret_cast<const void*>(entry), &frame, arch::ReadFloatControl());
             wrong += static_cast<uint32_t>(frame.integer_result) != SumOf(value_of(slot), false);
             calls++;
           }

@@ -77,7 +77,7 @@ struct Host {
     arch::CallFrame frame{};
     frame.integers[0] = reinterpret_cast<uint64_t>(context_of_run);
     arena->reclaimer().Enter(*pin);
-    arena->call_gate()(reinterpret_cast<const void*>(arena->EntryOf(id)), &frame);
+    arena->call_gate()(reinterpret_cast<const void*>(arena->EntryOf(id)), &frame, arch::ReadFloatControl());
     ExitTaken taken = arena->ResolveExit(frame.integer_result);
     arena->reclaimer().Leave(*pin);
     return taken;
@@ -259,7 +259,7 @@ TEST(a_record_of_an_executor_freed_while_it_ran_still_resolves) {
   host.context[1] = 1;
   arch::CallFrame frame{};
   frame.integers[0] = reinterpret_cast<uint64_t>(host.context);
-  host.arena->call_gate()(reinterpret_cast<const void*>(entry), &frame);
+  host.arena->call_gate()(reinterpret_cast<const void*>(entry), &frame, arch::ReadFloatControl());
   ExitTaken taken = host.arena->ResolveExit(frame.integer_result);
   host.arena->reclaimer().Leave(*host.pin);
   CHECK_EQ(taken.executor, id);
@@ -411,7 +411,8 @@ TEST(the_call_gate_gives_back_what_a_callee_keeps) {
     arch::CallFrame call{};
     call.integers[0] = host.arena->EntryOf(id);
     call.integers[1] = reinterpret_cast<uint64_t>(&frame);
-    host.arena->call_gate()(reinterpret_cast<const void*>(host.arena->EntryOf(outer)), &call);
+    call.integers[2] = arch::ReadFloatControl();
+    host.arena->call_gate()(reinterpret_cast<const void*>(host.arena->EntryOf(outer)), &call, arch::ReadFloatControl());
     CHECK_EQ(call.integer_result, 0u);
     CHECK_EQ(host.arena->ResolveExit(frame.integer_result).executor, exit ? id : 0);
     host.arena->reclaimer().Leave(*host.pin);

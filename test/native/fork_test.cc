@@ -149,7 +149,7 @@ uint32_t ResultOf(uint32_t value) { return value + 310; }
 
 uint32_t CallAt(Arena& arena, uint64_t entry) {
   arch::CallFrame frame{};
-  arena.call_gate()(reinterpret_cast<const void*>(entry), &frame);
+  arena.call_gate()(reinterpret_cast<const void*>(entry), &frame, arch::ReadFloatControl());
   return static_cast<uint32_t>(frame.integer_result);
 }
 

@@ -668,7 +668,7 @@ struct PausingTrace {
 ExitTaken Run(Stage& stage, PinSlot* slot, ExecutorId id) {
   arch::CallFrame frame{};
   stage.arena->reclaimer().Enter(*slot);
-  stage.arena->call_gate()(reinterpret_cast<const void*>(stage.arena->EntryOf(id)), &frame);
+  stage.arena->call_gate()(reinterpret_cast<const void*>(stage.arena->EntryOf(id)), &frame, arch::ReadFloatControl());
   ExitTaken taken = stage.arena->ResolveExit(frame.integer_result);
   stage.arena->reclaimer().Leave(*slot);
   return taken;
