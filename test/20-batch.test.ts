@@ -99,6 +99,53 @@ describe('installBatch', () => {
     assert.deepEqual(arena.executors(), []);
   });
 
+  it('takes addresses and addends of all sizes, from typed arrays and from others', () => {
+    const load = Uint8Array.of(0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xc3); // mov rax, imm64; ret
+    const addresses = [1n, 0x7fff_ffffn, 0x8000_0000n, 0xffff_ffff_ffff_fff0n, 0x1234_5678_9abc_def0n];
+    const addends = [0, -1, 2 ** 32, -(2 ** 31) - 1, Number.MIN_SAFE_INTEGER];
+    const each = addresses.map((_, i) => i);
+    const batch = (address: ArrayLike<bigint>, addend: ArrayLike<number>) => ({
+      code: Uint8Array.from(each.flatMap(() => [...load])),
+      codeOffsets: [...each, each.length].map((i) => i * load.length),
+      relocs: {
+        executor: each,
+        offset: each.map(() => 2),
+        kind: each.map(() => relocKindNumbers.R_X86_64_64),
+        targetKind: each.map(() => TargetKind.address),
+        address,
+        addend,
+      },
+    });
+    const expected = addresses.map((address, i) => BigInt.asUintN(64, address + BigInt(addends[i]!)));
+    const shifted = BigUint64Array.of(99n, ...addresses).subarray(1);
+    for (const given of [addresses, BigUint64Array.from(addresses), shifted]) {
+      for (const added of [addends, Float64Array.from(addends)]) {
+        const ids = arena.installBatch(batch(given, added));
+        const values = Array.from(ids, (id) => arena.executor(id).func({ args: [], returns: 'u64' })());
+        assert.deepEqual(values, expected);
+      }
+    }
+  });
+
+  it('takes ids of targets beyond 2^32', () => {
+    arena.free(arena.install({ code: constant(1) }));
+    const target = arena.install({ code: constant(7) }); // the same index, another generation
+    assert.ok(target.id > 2 ** 32);
+    const ids = arena.installBatch({
+      code: callAndAdd(target, 1).code as Uint8Array,
+      codeOffsets: [0, 11],
+      relocs: {
+        executor: [0],
+        offset: [2],
+        kind: [relocKindNumbers.R_X86_64_PLT32],
+        targetKind: [TargetKind.executor],
+        target: [target.id],
+        addend: [-4],
+      },
+    });
+    assert.equal(arena.executor(ids[0]!).func(toI32)(), 8);
+  });
+
   it('reads from memory of every kind', () => {
     for (const code of copiesInAllMemory(constant(3))) {
       const [id] = arena.installBatch({ code, codeOffsets: [0, 6] });

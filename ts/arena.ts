@@ -1,10 +1,11 @@
 import { types } from 'node:util';
+import { checkOffsets, copyNumbers, encodeBatchRelocs } from './batch';
 import { checkArrayLike, checkBytes, checkCount, checkMemory } from './bytes';
 import { makeCallback } from './calls';
 import { ArenaError, type ErrorDetails } from './errors';
 import { Executor } from './executor';
 import { addon, N, type NativeArena, numbers, orRaise, raise, type WriterName } from './native';
-import { beginRelocs, encodeRelocs, endRelocs, putReloc, TargetKind } from './relocs';
+import { beginRelocs, encodeRelocs, endRelocs } from './relocs';
 import { exitOf, makeRunner, type Runner } from './runner';
 import { checkToken, isSameArena, makeToken, type ShareToken, setToken } from './sharing';
 import type {
@@ -176,18 +177,17 @@ export class Arena {
   installBatch(batch: ExecutorBatch): Float64Array {
     if (typeof batch !== 'object' || batch === null) throw new TypeError('the batch is not an object');
     const { code, data = new Uint8Array(0), relocs } = batch;
-    const codeOffsets = Float64Array.from(checkArrayLike(batch.codeOffsets, 'codeOffsets') as ArrayLike<number>);
+    const codeOffsets = copyNumbers(batch.codeOffsets, 'codeOffsets');
     if (codeOffsets.length === 0) throw new TypeError('codeOffsets is empty: it has one entry more than executors');
     const count = codeOffsets.length - 1;
     const dataOffsets =
-      batch.dataOffsets === undefined
-        ? new Float64Array(count + 1)
-        : Float64Array.from(checkArrayLike(batch.dataOffsets, 'dataOffsets') as ArrayLike<number>);
+      batch.dataOffsets === undefined ? new Float64Array(count + 1) : copyNumbers(batch.dataOffsets, 'dataOffsets');
     if (dataOffsets.length !== count + 1) {
       throw new TypeError(`dataOffsets has ${dataOffsets.length} entries, and codeOffsets ${count + 1}`);
     }
     const encoding = beginRelocs();
-    const relocsOfEach = encodeBatchRelocs(relocs, count);
+    const relocsOfEach = new Float64Array(count);
+    if (relocs !== undefined) encodeBatchRelocs(relocs, relocsOfEach);
     // From here on nothing of the caller's runs that could take the bytes away.
     checkOffsets(codeOffsets, checkBytes(code, 'code').length, 'codeOffsets');
     checkOffsets(dataOffsets, checkBytes(data, 'data').length, 'dataOffsets');
@@ -452,7 +452,7 @@ export class Arena {
     }
     if (types.isFloat64Array(executors)) {
       checkMemory(executors, 'the list of ids');
-      for (let i = 0; i < executors.length; i++) checkId(executors[i], `item ${i} of the list`, i);
+      for (let i = 0; i < executors.length; i++) checkItem(executors[i], i);
       return executors;
     }
     if (!Array.isArray(executors))
@@ -465,7 +465,7 @@ export class Arena {
         ids[i] = executor.id;
       } else {
         if (typeof executor !== 'number') throw new TypeError(`item ${i} of the list is neither an Executor nor an id`);
-        checkId(executor, `item ${i} of the list`, i);
+        checkItem(executor, i);
         ids[i] = executor;
       }
     }
@@ -545,71 +545,17 @@ function encodeExitTags(tags: ArrayLike<number>, exits: number): Uint32Array {
   throw new TypeError(`exitTags has ${encoded.length} entries for ${exits} exits`);
 }
 
+const isId = (id: number) => Number.isSafeInteger(id) && id >= 0;
+
+/** The same for an id in a list, without a message where none is needed. */
+function checkItem(id: number | undefined, index: number): void {
+  if (!isId(id as number)) checkId(id, `item ${index} of the list`, index);
+}
+
 /** That a value can be an id; ERR_ARENA_STALE_EXECUTOR for a number that no executor ever had. */
 function checkId(id: unknown, what: string, index?: number): void {
   if (typeof id !== 'number') throw new TypeError(`${what} is not a number`);
-  if (Number.isSafeInteger(id) && id >= 0) return;
+  if (isId(id)) return;
   const details: ErrorDetails = index === undefined ? { executor: id } : { executor: id, index };
   throw new ArenaError('ERR_ARENA_STALE_EXECUTOR', `${what}, ${id}, is not the id of an executor`, details);
 }
-
-/** That offsets ascend from 0 or more to at most `end`; one more than there are executors. */
-function checkOffsets(offsets: Float64Array, end: number, what: string): void {
-  let before = 0;
-  offsets.forEach((offset, index) => {
-    if (!Number.isInteger(offset) || offset < before || offset > end) {
-      const message = `${what}[${index}] is ${offset}, and not a whole number from ${before} to ${end}`;
-      throw new ArenaError('ERR_ARENA_SIZE', message, { index });
-    }
-    before = offset;
-  });
-}
-
-/** Encodes a batch's relocs, which are sorted by executor, and returns how many each executor has. */
-function encodeBatchRelocs(relocs: ExecutorBatch['relocs'], count: number): Float64Array {
-  const ofEach = new Float64Array(count);
-  if (relocs === undefined) return ofEach;
-  if (typeof relocs !== 'object' || relocs === null) throw new TypeError('relocs is not an object of columns');
-  const { executor: executors, section: sections, offset: offsets, kind: kinds, targetKind: targetKinds } = relocs;
-  const { target: targets, address: addresses, addend: addends } = relocs;
-  const total = checkArrayLike(executors, 'relocs.executor').length;
-  for (const [name, column] of Object.entries({ ...relocs, offset: offsets, kind: kinds, targetKind: targetKinds })) {
-    if (column === undefined && name in optionalColumns) continue;
-    const { length } = checkArrayLike(column, `relocs.${name}`);
-    if (length !== total) throw new TypeError(`relocs.${name} has ${length} entries, and relocs.executor ${total}`);
-  }
-  let before = 0;
-  for (let i = 0; i < total; i++) {
-    const executor = executors[i] as number;
-    if (!Number.isInteger(executor) || executor < before || executor >= count) {
-      const message = `relocs.executor[${i}] is ${executor}, and not a position from ${before} to ${count - 1}: relocs are sorted by executor`;
-      throw new ArenaError('ERR_ARENA_BOUNDS', message);
-    }
-    before = executor;
-    ofEach[executor] = (ofEach[executor] as number) + 1;
-    const details = { index: executor };
-    const check = (column: string, value: unknown, max: number, code: string) =>
-      checkCount(value, max, code, `executor ${executor} of the batch: relocs.${column}[${i}]`, details);
-    const section = check('section', sections?.[i] ?? 0, 2, 'ERR_ARENA_BOUNDS');
-    const offset = check('offset', offsets[i], maxSize, 'ERR_ARENA_RELOC_BOUNDS');
-    const kind = check('kind', kinds[i], 255, 'ERR_ARENA_RELOC_KIND');
-    const targetKind = check('targetKind', targetKinds[i], TargetKind.batchMember, 'ERR_ARENA_RELOC_TARGET');
-    let target: number | bigint;
-    if (targetKind === TargetKind.address) {
-      target = addresses?.[i] ?? 0n;
-      if (typeof target !== 'bigint') throw new TypeError(`relocs.address[${i}] is not a bigint`);
-      if (BigInt.asUintN(64, target) !== target) {
-        const message = `executor ${executor} of the batch: relocs.address[${i}] is ${target}n, and not one of 64 bits`;
-        throw new ArenaError('ERR_ARENA_RELOC_TARGET', message, details);
-      }
-    } else {
-      target = check('target', targets?.[i] ?? 0, Number.MAX_SAFE_INTEGER, 'ERR_ARENA_RELOC_TARGET');
-    }
-    const addend = addends?.[i] ?? 0;
-    if (!Number.isSafeInteger(addend)) throw new TypeError(`relocs.addend[${i}] is not a whole number up to 2^53`);
-    putReloc(i, section, offset, kind, targetKind, target, addend);
-  }
-  return ofEach;
-}
-
-const optionalColumns = { section: true, target: true, address: true, addend: true };

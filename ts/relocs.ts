@@ -87,11 +87,21 @@ function grow(): void {
 }
 
 /** Stores a whole number as 64 bits without making a bigint of it. */
-function put64(u32: Uint32Array, byteOffset: number, value: number): void {
-  const word = byteOffset / 4;
-  u32[word] = value >>> 0;
-  u32[word + 1] = Math.floor(value / 2 ** 32) >>> 0;
+function put64(u32: Uint32Array, word: number, value: number): void {
+  u32[word] = value;
+  // Most numbers are small, and a division takes as long as all the rest.
+  u32[word + 1] = (value | 0) === value ? value >> 31 : Math.floor(value / 2 ** 32);
 }
+
+const { relocBytes } = layout;
+const sectionAt = layout.relocSection;
+const kindAt = layout.relocKind;
+const targetKindAt = layout.relocTargetKind;
+const targetSectionAt = layout.relocTargetSection;
+const targetOffsetAt = layout.relocTargetOffset / 4;
+const offsetAt = layout.relocOffset / 4;
+const targetAt = layout.relocTarget / 4;
+const addendAt = layout.relocAddend / 4;
 
 /** Begins the encoding of relocs: then `putReloc` for positions from 0 on, and `endRelocs` right before the native call. */
 export function beginRelocs(): number {
@@ -111,17 +121,25 @@ export function putReloc(
 ): void {
   if (position >= buffers.capacity) grow();
   const { u8, u32, i64 } = buffers;
-  const at = position * layout.relocBytes;
-  u8[at + layout.relocSection] = section;
-  u8[at + layout.relocKind] = kind;
-  u8[at + layout.relocTargetKind] = targetKind;
-  u8[at + layout.relocTargetSection] = targetSection;
-  u32[(at + layout.relocTargetOffset) / 4] = targetOffset;
-  u32[(at + layout.relocOffset) / 4] = offset;
-  if (typeof target === 'bigint') i64[(at + layout.relocTarget) / 8] = target;
-  else put64(u32, at + layout.relocTarget, target);
-  if (typeof addend === 'bigint') i64[(at + layout.relocAddend) / 8] = addend;
-  else put64(u32, at + layout.relocAddend, addend);
+  const at = position * relocBytes;
+  u8[at + sectionAt] = section;
+  u8[at + kindAt] = kind;
+  u8[at + targetKindAt] = targetKind;
+  u8[at + targetSectionAt] = targetSection;
+  const word = at / 4;
+  u32[word + targetOffsetAt] = targetOffset;
+  u32[word + offsetAt] = offset;
+  if (typeof target === 'bigint') i64[(word + targetAt) / 2] = target;
+  else put64(u32, word + targetAt, target);
+  if (typeof addend === 'bigint') i64[(word + addendAt) / 2] = addend;
+  else put64(u32, word + addendAt, addend);
+}
+
+/** The target of a reloc that has been put, as two halves. */
+export function putTarget(position: number, low: number, high: number): void {
+  const word = (position * relocBytes) / 4 + targetAt;
+  buffers.u32[word] = low;
+  buffers.u32[word + 1] = high;
 }
 
 // How many relocs the last encodeRelocs has put into the buffer.
