@@ -21,7 +21,7 @@ const LAYERS = {
  */
 const CORE = [
   ...['arena', 'collector', 'linker', 'executor_table', 'reclaimer', 'code_space', 'slab'],
-  ...['hole_bins', 'span_table', 'kept_relocs', 'spec', 'chunked_array', 'checksum', 'lock'],
+  ...['hole_bins', 'span_table', 'kept_relocs', 'spec', 'chunked_array', 'checksum', 'deadline', 'lock'],
 ];
 
 const layerOf = (file) => file.split('/')[0];

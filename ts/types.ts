@@ -10,6 +10,7 @@ export interface ExecutorSpec {
   data?: Uint8Array | number;
   /** Bytes that the code may write; never executable. */
   state?: Uint8Array | number;
+  /** At most 2^20. */
   relocs?: readonly Reloc[];
   /** Offsets in code of its entries, for `func(signature, { entry })`. One at offset 0 unless given. */
   entries?: ArrayLike<number>;

@@ -45,8 +45,10 @@ inline uint64_t MultiplyFold(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 
-// Brings the cache line of `address` closer, to be written. Of no consequence otherwise; any address may be given.
+// Brings the cache line of `address` closer, to be written, which takes it away from other cores; or to be read. Of no
+// consequence otherwise; any address may be given.
 inline void Prefetch(const void* address) { __builtin_prefetch(address, 1); }
+inline void PrefetchToRead(const void* address) { __builtin_prefetch(address, 0); }
 
 // True when `value` survives the round trip through the narrower type.
 template <class Narrow>

@@ -282,8 +282,8 @@ typedef struct ja_spec {
   ja_content code; /* one byte at least */
   ja_content data;
   ja_content state;
-  const ja_reloc* relocs; /* no two share a byte */
-  size_t reloc_count;
+  const ja_reloc* relocs;    /* no two share a byte */
+  size_t reloc_count;        /* at most 2^20 */
   const uint32_t* exit_tags; /* one number of the host's per exit, or null: the exit's number */
   const uint32_t* entries;   /* offsets in code; null: one entry, at offset 0 */
   size_t entry_count;

@@ -8,6 +8,7 @@
 
 #include "arch/arch.h"
 #include "base/bits.h"
+#include "core/deadline.h"
 
 namespace jit_arena {
 
@@ -218,10 +219,13 @@ void CodeSpace::OnEmpty(Slab* slab) {
 }
 
 void CodeSpace::DecommitEmptied(uint64_t end_nanos) {
+  Deadline deadline(end_nanos);
+  bool began = false;
   for (auto& slab : slabs_) {
     if (!slab || !slab->empty() || FindRoomiest(slab->zone()) == slab.get()) continue;
+    if (deadline.IsUp() && began) return;
+    began = true;
     DecommitSlab(slab.get());
-    if (os::NowNanos() >= end_nanos) return;
   }
 }
 
@@ -232,11 +236,12 @@ uint32_t CodeSpace::Trim(uint64_t end_nanos, bool* done) {
   // A round that had to stop goes on behind the slab that it came to last: one slab per call at least, also where the
   // system refuses, so that slices come to an end.
   size_t first = end_nanos != 0 ? std::exchange(trim_next_, 0) : 0;
+  Deadline deadline(end_nanos);
   bool began = false;
   for (size_t i = first; i < slabs_.size(); i++) {
     Slab* slab = slabs_[i].get();
     if (slab == nullptr || !(slab->shrunk || slab->needs_poison || slab->empty())) continue;
-    if (end_nanos != 0 && began && os::NowNanos() >= end_nanos) {
+    if (deadline.IsUp() && began) {
       trim_next_ = i;
       if (done != nullptr) *done = false;
       break;

@@ -113,12 +113,12 @@ class CodeSpace {
   // The slab of the zone with the largest hole (an empty one, if there is one), or null.
   Slab* FindRoomiest(Zone zone) const;
   Result<Slab*> CommitSlab(Zone zone, uint32_t slabs = 1);
-  // Returns empty slabs to the OS, but for the one that an evacuation would fill next; stops at `end_nanos`
-  // (os::NowNanos). For the beginning of a slice: the last one may have emptied some.
+  // Returns empty slabs to the OS, one at least, but for the one that an evacuation would fill next; stops in time for
+  // `end_nanos` (os::NowNanos). For the beginning of a slice: the last one may have emptied some.
   void DecommitEmptied(uint64_t end_nanos);
-  // Poisons what an evacuation left unpoisoned, returns empty slabs and whole empty pages to the OS. Stops at
-  // `end_nanos` (0: never) and sets `*done` to false, when more slabs are left to come to; the next call with an end
-  // begins with those. Returns the number of pages that have no memory any more.
+  // Poisons what an evacuation left unpoisoned, returns empty slabs and whole empty pages to the OS. Stops in
+  // time for `end_nanos` (0: never), after one slab at least, and sets `*done` to false, when more slabs are left to
+  // come to; the next call with an end begins with those. Returns the number of pages that have no memory any more.
   uint32_t Trim(uint64_t end_nanos = 0, bool* done = nullptr);
 
   // Puts huge pages behind the slabs of code and data that are as large as one and full, but for a sixteenth of their

@@ -182,9 +182,9 @@ void Collector::ForEachLeft(Evacuation& evacuation, Visit visit) {
 
 bool Collector::CloseGate(ClosedGate& gate, const Progress& progress) {
   uint64_t bound = kMoveGateBoundNanos;
-  if (progress.end_nanos != 0) {
+  if (uint64_t end = progress.deadline.end_nanos(); end != 0) {
     uint64_t now = os::NowNanos();
-    bound = progress.end_nanos > now ? std::min(bound, progress.end_nanos - now) : 0;
+    bound = end > now ? std::min(bound, end - now) : 0;
   }
   if (!gate_refused_) gate_refused_ = !gate.Close(reclaimer_, progress.host.self, bound);
   return gate.closed();
@@ -342,19 +342,14 @@ void Collector::MoveBatch(Evacuation& evacuation, Progress& progress) {
 }
 
 bool Collector::Progress::IsUp(uint64_t retired_bytes) {
-  if (end_nanos != 0) {
-    uint64_t now = os::NowNanos();
-    // The next batch takes as long as the longest so far. A slice moves one at least, or gives up on a victim, so that
-    // a host which calls until it is done gets there.
-    if (last_look != 0) longest_batch = std::max(longest_batch, now - last_look);
-    last_look = now;
-    if ((result.moved != 0 || gave_up) && now + longest_batch >= end_nanos) result.done = false;
-  }
+  // A slice moves one batch at least, or gives up on a victim, so that a host which calls until it is done gets there.
+  if (deadline.IsUp() && (result.moved != 0 || gave_up)) result.done = false;
   if (retired_bytes >= host.max_retired_bytes) result.done = false;
   return !result.done;
 }
 
 void Collector::EvacuateVictims(Progress& progress) {
+  bool slice = progress.deadline.end_nanos() != 0;
   for (Zone zone : kMovable) destinations_[static_cast<int>(zone)] = PickDestination(zone);
   for (Victim& victim : FindVictims(destinations_)) {
     // The moves out of earlier victims may have emptied this one, or made it a destination.
@@ -362,9 +357,9 @@ void Collector::EvacuateVictims(Progress& progress) {
     if (slab == nullptr || slab->zone() != victim.zone || slab == destinations_[static_cast<int>(victim.zone)])
       continue;
     // What is larger than a slab takes longer to copy than a slice may last.
-    if (progress.end_nanos != 0 && slab->granules() * kGranuleBytes > space_.slab_bytes()) continue;
+    if (slice && slab->granules() * kGranuleBytes > space_.slab_bytes()) continue;
     // Nor does what an earlier slice gave up on come any further in this round.
-    if (progress.end_nanos != 0 && slab->given_up == round_) continue;
+    if (slice && slab->given_up == round_) continue;
     // Its state moves while nobody is inside, and somebody is.
     if (victim.zone == Zone::kState && (gate_refused_ || IsInside(progress.host.self))) continue;
     // One that a slice has begun with has even less to move now.
@@ -444,9 +439,10 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   uint64_t begin = os::NowNanos();
   uint64_t committed = space_.CommittedBytes();
   bool slice = options.max_pause_nanos != 0;
-  // What follows the last batch takes its time, too.
-  uint64_t end = slice ? begin + options.max_pause_nanos - options.max_pause_nanos / 16 : 0;
-  Progress progress{host, end, slice ? kSliceBatchBytes : kBatchBytes};
+  // What follows the last batch takes its time, too, and so does the system.
+  uint64_t end = slice ? begin + options.max_pause_nanos - options.max_pause_nanos / 8 : 0;
+  uint64_t half = begin + options.max_pause_nanos / 2;
+  Progress progress{host, Deadline(end), slice ? kSliceBatchBytes : kBatchBytes};
   CollectResult& result = progress.result;
   if (options.evict_cold) result.evicted = host.evict();
   host.reclaim();
@@ -454,9 +450,9 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   if (!slice) round_++;
   bool trimmed = slice && trimming_;
   if (trimmed)
-    space_.Trim(progress.end_nanos, &result.done);
+    space_.Trim(end, &result.done);
   else if (slice)
-    space_.DecommitEmptied(begin + options.max_pause_nanos / 2);
+    space_.DecommitEmptied(half);
   trimming_ = trimmed && !result.done;
   if (options.compact && options.follow_links && result.done) LayOutChains(progress);
   if (options.compact && result.done) EvacuateVictims(progress);
@@ -465,7 +461,11 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   // A slice that had to stop leaves the rest to the next. One that has come to every slab and moved nothing since has
   // finished: what the system does not take back would have it begin again, for ever.
   if (!slice || (result.done && !(trimmed && result.moved == 0))) {
-    space_.Trim(progress.end_nanos, &result.done);
+    // To give back one slab takes longer than a short slice has left when it has moved for a while.
+    if (slice && os::NowNanos() >= half)
+      result.done = false;
+    else
+      space_.Trim(end, &result.done);
     trimming_ = !result.done;
   }
   if (!slice) space_.BackByHugePages();

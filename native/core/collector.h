@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/code_space.h"
+#include "core/deadline.h"
 #include "core/executor_table.h"
 #include "core/linker.h"
 #include "core/reclaimer.h"
@@ -87,11 +88,9 @@ class Collector {
   // A slice of time and what has come of it so far.
   struct Progress {
     const Host& host;
-    uint64_t end_nanos;  // 0: no limit
+    Deadline deadline;
     uint64_t max_bytes;  // of a batch
     CollectResult result{};
-    uint64_t last_look = 0;  // at the clock
-    uint64_t longest_batch = 0;
     bool gave_up = false;  // on a victim: it stays as it is for the rest of the round
 
     // True when no further batch may begin: result.done is false then.

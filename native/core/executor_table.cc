@@ -17,8 +17,8 @@ void ExecutorTable::FreeKept(Executor& executor) {
 
 void ExecutorTable::SetKept(Executor& executor, const std::vector<uint8_t>& packed) {
   DropKept(executor);
-  JIT_ARENA_CHECK(packed.size() < 1u << 24);
-  executor.kept_bytes = static_cast<uint32_t>(packed.size()) & 0xffffff;
+  JIT_ARENA_CHECK(packed.size() < 1u << 23);
+  executor.kept_bytes = static_cast<uint32_t>(packed.size()) & 0x7fffff;
   uint8_t* to = executor.kept_inline;
   if (packed.size() > sizeof executor.kept_inline) {
     to = executor.kept_heap = static_cast<uint8_t*>(std::malloc(packed.size()));

@@ -48,10 +48,11 @@ struct LockedExecutor {
   uint32_t inbound = 0;   // first reference whose target this is (core/linker.h)
   uint32_t outbound = 0;  // first reference whose source this is
   uint32_t checksum = 0;  // of the spans of code and data, in normal form
-  uint32_t kept_bytes : 24 = 0;
-  uint32_t has_flags : 1 = 0;       // has a valid and a warm byte in its state span
-  uint32_t makes_progress : 1 = 0;  // a chain of links through it gets somewhere
-  uint32_t immortal : 1 = 0;        // the host's hot stub: not freed before the arena
+  uint32_t kept_bytes : 23 = 0;
+  uint32_t holds_addresses : 1 = 0;  // one of its outbound references has a field
+  uint32_t has_flags : 1 = 0;        // has a valid and a warm byte in its state span
+  uint32_t makes_progress : 1 = 0;   // a chain of links through it gets somewhere
+  uint32_t immortal : 1 = 0;         // the host's hot stub: not freed before the arena
   // Every bit up to the end has a name: else clearing a record would load what it must not change, and that load would
   // wait for the stores before it, to single bytes of the record and to cold memory.
   uint32_t state_align_log2 : 4 = 0;

@@ -26,6 +26,10 @@ struct KeptReloc {
   Anchor anchor;
 };
 
+// That an executor has no more keeps their records below 2^23 bytes, six each at most: room for the count is dear
+// (LockedExecutor).
+inline constexpr uint32_t kMaxRelocs = 1u << 20;
+
 class KeptRelocWriter {
  public:
   // Sites ascend.

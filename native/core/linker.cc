@@ -44,6 +44,9 @@ void Linker::SortRelocs(const ExecutorSpec& spec) const {
 }
 
 Status Linker::CheckShape(const ExecutorSpec& spec, ExecutorId id) const {
+  if (spec.reloc_count > kMaxRelocs)
+    return ExecutorError(ErrorCode::kSize, id,
+                         Format("%u relocs; an executor has at most %u", spec.reloc_count, kMaxRelocs));
   SortRelocs(spec);
   const RelocSpec* previous = nullptr;
   uint32_t previous_end = 0;
@@ -322,7 +325,7 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
   };
   // From normal form to the place, where not null. Its records are complete by then.
   auto rebase = [&](uint8_t* code, uint8_t* data) {
-    if (kept_writer_.count() == 0 && executor.outbound == 0) return;
+    if (kept_writer_.count() == 0 && !executor.holds_addresses) return;
     table_.SetKept(executor, kept_writer_.packed());
     Rebase(executor, code, data, Placement{}, PlacementOf(executor),
            [&](uint32_t other, Section section) { return SectionAddress(other, section); });

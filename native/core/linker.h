@@ -276,6 +276,7 @@ class Linker {
   template <class TargetDelta>
   uint64_t Rebase(const Executor& executor, uint8_t* code, uint8_t* data, const Placement& from, const Placement& to,
                   TargetDelta target_delta) const;
+  void PrefetchForCopy(const Move& move) const;
   // How far the batch at hand moves a section of an executor.
   uint64_t MoveDelta(const std::vector<Move>& batch, uint32_t index, Section section) const;
   // The span and the offset in it of a field of an executor.
@@ -346,6 +347,8 @@ uint64_t Linker::Rebase(const Executor& executor, uint8_t* code, uint8_t* data, 
     shift(kept.site, kept.field_bytes, kept.relative,
           AddressOfAnchor(to, kept.anchor) - AddressOfAnchor(from, kept.anchor));
   });
+  // Most have links and external links only, and a move has better things to wait for than their references.
+  if (!executor.holds_addresses) return fields;
   for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound) {
     const Reference& reference = references_[id];
     if (reference.has_field())

@@ -1,4 +1,5 @@
 // The linker's part of a move: new copies, and everything that refers to them.
+#include <algorithm>
 #include <cstring>
 
 #include "base/bits.h"
@@ -64,10 +65,26 @@ Status Linker::OpenForMove(WriteScope& scope, const std::vector<Move>& batch) {
   return Status::Ok();
 }
 
+// What a copy reads: where the bytes are that it patches is known only when they are there.
+void Linker::PrefetchForCopy(const Move& move) const {
+  constexpr uint32_t kLineBytes = 64;
+  constexpr uint32_t kMostBytes = 1024;  // further on the processor sees the pattern
+  PrefetchToRead(table_[move.executor].kept());
+  for (SpanId span : {move.code_from, move.data_from}) {
+    if (span == 0) continue;
+    const uint8_t* from = space_.BytesOf(span);
+    uint32_t bytes = std::min(space_[span].granules * kGranuleBytes, kMostBytes);
+    for (uint32_t at = 0; at < bytes; at += kLineBytes) PrefetchToRead(from + at);
+  }
+}
+
 uint64_t Linker::Copy(WriteScope& scope, const std::vector<Move>& batch) {
+  constexpr size_t kAhead = 2;
   uint64_t fields = 0;
   auto delta = [&](uint32_t other, Section section) { return MoveDelta(batch, other, section); };
-  for (const Move& move : batch) {
+  for (size_t i = 0; i < batch.size(); i++) {
+    if (i + kAhead < batch.size()) PrefetchForCopy(batch[i + kAhead]);
+    const Move& move = batch[i];
     const Executor& executor = table_[move.executor];
     Placement from = PlacementOf(executor);
     Placement to = from;
@@ -182,8 +199,9 @@ uint64_t Linker::CountRewrites(uint32_t index) const {
   const Executor& executor = table_[index];
   uint64_t fields = 0;
   ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { fields++; });
-  for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound)
-    fields += references_[id].has_field();
+  if (executor.holds_addresses)
+    for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound)
+      fields += references_[id].has_field();
   for (uint32_t id = executor.inbound; id != 0; id = references_[id].next_inbound)
     fields += references_[id].has_field() || references_[id].kind == ReferenceKind::kSlot ||
               references_[id].kind == ReferenceKind::kExit;

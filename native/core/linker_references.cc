@@ -18,6 +18,7 @@ Status Linker::AddReference(const Reference& reference) {
   if (outbound != 0) references_[outbound].previous_outbound = id;
   if (inbound != 0) references_[inbound].previous_inbound = id;
   outbound = inbound = id;
+  if (added.has_field()) table_[added.source].holds_addresses = 1;
   return Status::Ok();
 }
 
@@ -123,6 +124,7 @@ void Linker::ForgetReferences(uint32_t index, std::vector<SpanId>* links) {
     id = reference.next_outbound;
   }
   executor.outbound = 0;
+  executor.holds_addresses = 0;
   UnlinkInbound(index);
   ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept_count_--; });
   table_.DropKept(executor);

@@ -84,6 +84,8 @@ std::string Linker::FindBrokenRule() const {
       outbound++;
       if (reference.source != source || reference.source_is_link() != is_link)
         broken = "an outbound list is not the list of its source";
+      if (reference.has_field() && !table_[source].holds_addresses)
+        broken = "an executor holds an address that it does not know of";
       if (!reference.target_is_link() && table_[reference.target].State() != ExecutorState::kFrozen)
         broken = "a reference to an executor that is not frozen";
     }

@@ -407,6 +407,11 @@ TEST(arena_refuses_what_cannot_be_and_says_where) {
     spec.sizes[section] = 0xFFFFFFFF;
     CHECK(refused(spec) == ErrorCode::kSize);
   }
+  std::vector<RelocSpec> relocs(kMaxRelocs + 1);
+  spec = program.Spec();
+  spec.relocs = relocs.data();
+  spec.reloc_count = kMaxRelocs + 1;
+  CHECK(refused(spec) == ErrorCode::kSize);
   const uint32_t entries[] = {0, 99, 100};
   spec = program.Spec();
   spec.entries = entries;
