@@ -187,8 +187,13 @@ TEST(kept_relocs_unpack_to_what_was_packed) {
       if (site > 0x7FFFFFFF) break;
       KeptReloc reloc{site, static_cast<uint8_t>(random() % 2 ? 8 : 4), random() % 2 != 0,
                       static_cast<Anchor>(random() % kAnchors)};
-      relocs.push_back(reloc);
-      writer.Add(reloc);
+      // Some in rows.
+      uint32_t stride = reloc.field_bytes + random() % 20;
+      for (uint32_t more = random() % 3 == 0 ? random() % 200 : 1; more > 0; more--, reloc.site += stride) {
+        relocs.push_back(reloc);
+        writer.Add(reloc);
+        site = reloc.site + reloc.field_bytes;
+      }
     }
     CHECK_EQ(writer.count(), relocs.size());
     size_t at = 0;
@@ -201,10 +206,17 @@ TEST(kept_relocs_unpack_to_what_was_packed) {
   }
 }
 
-TEST(kept_relocs_near_each_other_take_two_bytes) {
+TEST(kept_relocs_take_few_bytes) {
   KeptRelocWriter writer;
-  for (uint32_t site = 50; site < 1050; site += 50) writer.Add({site, 4, true, Anchor::kFixed});
-  CHECK_EQ(writer.packed().size(), 40);
+  for (uint32_t i = 0; i < 10; i++) writer.Add({4 + 20 * i + i % 2, 4, true, Anchor::kFixed});
+  CHECK_EQ(writer.packed().size(), 10);
+  writer.Clear();
+  for (uint32_t i = 0; i < 10; i++) writer.Add({2000 + 3000 * i + i % 2, 4, true, Anchor::kState});
+  CHECK_EQ(writer.packed().size(), 20);
+  writer.Clear();
+  for (uint32_t i = 0; i < 31; i++) writer.Add({14 * i, 4, true, Anchor::kState});
+  CHECK_EQ(writer.count(), 31);
+  CHECK_EQ(writer.packed().size(), 3);  // the first, the second, and how many more
   writer.Clear();
   CHECK_EQ(writer.count() + writer.packed().size(), 0);
 }
