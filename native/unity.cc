@@ -23,6 +23,7 @@
 #include "core/arena_exits.cc"
 #include "core/arena_fork.cc"
 #include "core/arena_look.cc"
+#include "core/arena_writable.cc"
 #include "core/code_space.cc"
 #include "core/code_space_fork.cc"
 #include "core/collector.cc"

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstdlib>
-#include <cstring>
 
 #include "base/bits.h"
 
@@ -19,15 +17,6 @@ constexpr bool kDebug = true;
 constexpr bool kDebug = false;
 #endif
 
-// Whether so much ordinary memory can be had. Containers end the process when they get none, and a host may ask for
-// gigabytes under `ulimit -v`.
-bool HasMemory(size_t bytes) {
-  if (bytes < kMiB) return true;
-  void* memory = std::malloc(bytes);
-  std::free(memory);
-  return memory != nullptr;
-}
-
 uint32_t SlabBytes(const ArenaOptions& options) {
   return options.huge_pages && os::HugePageBytes() != 0 ? static_cast<uint32_t>(os::HugePageBytes()) : kSlabBytes;
 }
@@ -36,8 +25,6 @@ uint32_t SlabBytes(const ArenaOptions& options) {
 uint64_t BytesToReserve(const ArenaOptions& options) {
   return std::min(AlignUp(options.max_bytes + SlabBytes(options), SlabBytes(options)), arch::kMaxArenaBytes);
 }
-
-Status NoMemoryForTables() { return Error{ErrorCode::kNoMemory, "no memory for the arena's tables"}; }
 
 // Names the position of the executor in the caller's list, where there is a list.
 Status WithIndex(Status failed, uint32_t position, uint32_t count) {
@@ -123,82 +110,6 @@ Status Arena::AddStubs(const ArenaOptions& options) {
   return Status::Ok();
 }
 
-// ---- Writable executors
-
-Status Arena::CheckSizes(const ExecutorSpec& spec) const {
-  uint64_t total = 0;
-  for (int section = 0; section < kSections; section++) {
-    if (!IsPowerOfTwo(spec.aligns[section]) || spec.aligns[section] > space_.page_bytes())
-      return Error{ErrorCode::kAlignment,
-                   Format("the alignment %u of %s is not a power of two up to a page (%u)", spec.aligns[section],
-                          SectionName(static_cast<Section>(section)), space_.page_bytes())};
-    total += AlignUp(spec.sizes[section], std::max(spec.aligns[section], kGranuleBytes));
-  }
-  total += uint64_t{spec.exit_count} * arch::kExitRecordBytes;
-  if (spec.exit_count > UINT16_MAX)
-    return Error{ErrorCode::kSize, Format("%u exits; an executor has at most 65535", spec.exit_count)};
-  if (spec.sizes[0] == 0) return Error{ErrorCode::kSize, "an executor has at least one byte of code"};
-  // One slab is the arena's own.
-  uint64_t room = space_.bytes() - space_.slab_bytes();
-  if (total > room)
-    return Error{ErrorCode::kSize,
-                 Format("an executor of %llu bytes is larger than the arena's %llu", Wide(total), Wide(room))};
-  for (uint32_t i = 0; i < spec.entry_count; i++)
-    if (spec.entries[i] >= spec.sizes[0])
-      return Error{ErrorCode::kBounds, Format("entry %u at offset %u lies outside the %u bytes of code", i,
-                                              spec.entries[i], spec.sizes[0])};
-  return Status::Ok();
-}
-
-Status Arena::CheckShape(const ExecutorSpec& spec) const {
-  if (spec.reloc_count == 0) return Status::Ok();
-  Status failed = linker_.CheckShape(spec, 0);
-  if (!failed.ok()) failed.error().executor.reset();  // it has no id yet
-  return failed;
-}
-
-// What kind of executor the relocs make of it; looked at again when relocs are added.
-void Arena::TakeKind(Executor& executor, const ExecutorSpec& spec) {
-  bool done = false, warm = false, flags = false, state_fixed = false;
-  for (uint32_t i = 0; i < spec.reloc_count; i++) {
-    const RelocSpec& reloc = spec.relocs[i];
-    done |= reloc.target_kind == TargetKind::kDone;
-    warm |= reloc.target_kind == TargetKind::kWarm;
-    flags |= warm || reloc.target_kind == TargetKind::kValid;
-    state_fixed |= reloc.section == Section::kState && MovesWithState(reloc);
-  }
-  executor.state_fixed = state_fixed;
-  executor.SetTrace(spec.exit_count != 0 || done);
-  executor.has_flags = flags;
-  executor.has_warm = warm;
-  executor.evictable = spec.evictable >= 0 ? spec.evictable != 0 : executor.IsTrace() || warm;
-}
-
-// A table record for a spec that has passed its checks; 0 when there is no memory for it.
-uint32_t Arena::AddExecutor(const ExecutorSpec& spec) {
-  uint32_t index = table_.Add();
-  if (index == 0) return 0;
-  Executor& executor = table_[index];
-  executor.code_bytes = spec.sizes[0];
-  executor.data_bytes = spec.sizes[1];
-  executor.state_bytes = spec.sizes[2];
-  executor.movable = spec.movable;
-  executor.apart = apart_ && spec.sizes[1] != 0;
-  executor.align_log2 = static_cast<uint8_t>(std::countr_zero(spec.aligns[0])) & 15;
-  executor.state_align_log2 = static_cast<uint8_t>(std::countr_zero(spec.aligns[2])) & 15;
-  // Without data there is nothing to align: the code span ends with the code.
-  if (spec.sizes[1] != 0) executor.data_align_log2 = static_cast<uint8_t>(std::countr_zero(spec.aligns[1])) & 15;
-  executor.exit_count = static_cast<uint16_t>(spec.exit_count);
-  executor.makes_progress = spec.makes_progress;
-  TakeKind(executor, spec);
-  if (!spec.name.empty()) table_.NotesOf(index).name = spec.name;
-  if (spec.exit_tags != nullptr)
-    table_.NotesOf(index).exit_tags.assign(spec.exit_tags, spec.exit_tags + spec.exit_count);
-  if (spec.entry_count != 0) table_.NotesOf(index).entries.assign(spec.entries, spec.entries + spec.entry_count);
-  stats_.executors++;
-  return index;
-}
-
 Result<Executor*> Arena::FindExecutor(ExecutorId id) {
   Executor* executor = table_.Find(id);
   if (executor != nullptr) return executor;
@@ -207,108 +118,6 @@ Result<Executor*> Arena::FindExecutor(ExecutorId id) {
   return ExecutorError(ErrorCode::kStaleExecutor, id,
                        known ? Format("executor %llu is gone: it has been freed", Wide(id))
                              : Format("executor %llu never existed in this arena", Wide(id)));
-}
-
-Arena::Staged::Staged(const ExecutorSpec& spec)
-    : relocs(spec.relocs, spec.relocs + spec.reloc_count),
-      movable(spec.movable),
-      exit_count(spec.exit_count),
-      evictable(spec.evictable) {
-  for (int section = 0; section < kSections; section++) {
-    sizes[section] = spec.sizes[section];
-    aligns[section] = spec.aligns[section];
-    if (spec.bytes[section] != nullptr)
-      bytes[section].assign(spec.bytes[section], spec.bytes[section] + spec.sizes[section]);
-  }
-}
-
-ExecutorSpec Arena::Staged::Spec() const {
-  ExecutorSpec spec;
-  for (int section = 0; section < kSections; section++) {
-    spec.bytes[section] = bytes[section].empty() ? nullptr : bytes[section].data();
-    spec.sizes[section] = sizes[section];
-    spec.aligns[section] = aligns[section];
-  }
-  spec.relocs = relocs.data();
-  spec.reloc_count = static_cast<uint32_t>(relocs.size());
-  spec.movable = movable;
-  spec.exit_count = exit_count;
-  spec.evictable = evictable;
-  return spec;
-}
-
-Result<ExecutorId> Arena::Allocate(const ExecutorSpec& spec) {
-  // The copy takes most of the time, and no lock.
-  if (Status failed = CheckProcess()) return failed;
-  if (Status failed = CheckSizes(spec)) return failed;
-  uint64_t staged_bytes = uint64_t{spec.reloc_count} * sizeof(RelocSpec);
-  for (int section = 0; section < kSections; section++)
-    if (spec.bytes[section] != nullptr) staged_bytes += spec.sizes[section];
-  if (!HasMemory(staged_bytes)) return Error{ErrorCode::kNoMemory, "no memory to stage the executor in"};
-  Staged staged(spec);
-  std::lock_guard guard(lock_);
-  if (Status failed = CheckShape(spec)) return failed;
-  uint32_t index = AddExecutor(spec);
-  if (index == 0) return NoMemoryForTables();
-  staged_.emplace(index, std::move(staged));
-  AfterCall();
-  return table_.IdOf(index);
-}
-
-Status Arena::Write(ExecutorId id, Section section, uint32_t offset, const uint8_t* bytes, uint32_t count) {
-  std::lock_guard guard(lock_);
-  if (Status failed = CheckProcess()) return failed;
-  Result<Executor*> found = FindExecutor(id);
-  if (!found.ok()) return std::move(found.status());
-  Executor& executor = *found.value();
-  uint32_t sizes[kSections] = {executor.code_bytes, executor.data_bytes, executor.state_bytes};
-  uint32_t size = sizes[static_cast<int>(section)];
-  auto failed = [&](ErrorCode code, std::string message) {
-    Error error = ExecutorError(code, id, std::move(message));
-    error.section = section;
-    error.offset = offset;
-    return Status(std::move(error));
-  };
-  bool frozen = executor.State() == ExecutorState::kFrozen;
-  if (frozen && section != Section::kState)
-    return failed(ErrorCode::kNotWritable,
-                  Format("%s of executor %llu is frozen and cannot be written", SectionName(section), Wide(id)));
-  if (offset > size || count > size - offset)
-    return failed(ErrorCode::kBounds, Format("%u bytes at %s + %u do not lie within its %u bytes", count,
-                                             SectionName(section), offset, size));
-  if (count == 0) return Status::Ok();
-  if (frozen) {
-    std::memcpy(reinterpret_cast<uint8_t*>(space_.AddressOf(executor.state_span)) + offset, bytes, count);
-    return Status::Ok();
-  }
-  std::vector<uint8_t>& staged = StagedOf(id).bytes[static_cast<int>(section)];
-  if (staged.empty() && !HasMemory(size)) return failed(ErrorCode::kNoMemory, "no memory to stage the section in");
-  if (staged.empty()) staged.resize(size);
-  std::memcpy(staged.data() + offset, bytes, count);
-  return Status::Ok();
-}
-
-Status Arena::AddRelocs(ExecutorId id, const RelocSpec* relocs, uint32_t count) {
-  std::lock_guard guard(lock_);
-  if (Status failed = CheckProcess()) return failed;
-  Result<Executor*> found = FindExecutor(id);
-  if (!found.ok()) return std::move(found.status());
-  if (found.value()->State() != ExecutorState::kWritable)
-    return ExecutorError(ErrorCode::kNotWritable, id, Format("executor %llu is frozen: relocs come before", Wide(id)));
-  Staged& staged = StagedOf(id);
-  size_t before = staged.relocs.size();
-  if (!HasMemory((before + count) * 2 * sizeof(RelocSpec)))
-    return ExecutorError(ErrorCode::kNoMemory, id, "no memory for the relocs");
-  staged.relocs.insert(staged.relocs.end(), relocs, relocs + count);
-  if (Status failed = linker_.CheckShape(staged.Spec(), id)) {
-    staged.relocs.resize(before);
-    // The index counts in the caller's list.
-    std::optional<uint64_t>& index = failed.error().index;
-    if (index && *index >= before) *index -= before;
-    return failed;
-  }
-  TakeKind(*found.value(), staged.Spec());
-  return Status::Ok();
 }
 
 // ---- Freeze
@@ -469,10 +278,11 @@ Status Arena::Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids
       failed = WithIndex(std::move(failed), i, count);
       break;
     }
-    if (uint32_t index = AddExecutor(specs[i]))
-      batch_.push_back(index);
+    Result<uint32_t> index = AddExecutor(specs[i]);
+    if (index.ok())
+      batch_.push_back(index.value());
     else
-      failed = NoMemoryForTables();
+      failed = std::move(index.status());
   }
   if (failed.ok()) failed = Publish(specs, self);
   if (failed.ok()) {

@@ -257,7 +257,7 @@ class Arena {
   // What a spec says of itself; without the lock.
   Status CheckSizes(const ExecutorSpec& spec) const;
   Status CheckShape(const ExecutorSpec& spec) const;  // of its relocs
-  uint32_t AddExecutor(const ExecutorSpec& spec);
+  Result<uint32_t> AddExecutor(const ExecutorSpec& spec);
   Staged& StagedOf(ExecutorId id) { return staged_.find(IndexOf(id))->second; }  // of a writable executor
   Result<Executor*> FindExecutor(ExecutorId id);
   // Freezes the executors of batch_, whose records and specs (as many) have passed their checks; all or none.

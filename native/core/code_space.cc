@@ -363,7 +363,7 @@ std::string CodeSpace::FindBrokenRule() const {
   for (const HoleBins& bins : bins_) {
     SpanId last = 0;
     int last_bin = -1;
-    bins.ForEach([&](SpanId before, int bin) {
+    bins.ForEach([&](SpanId before, uint32_t bin) {
       binned++;
       if (bin == last_bin && spans_[before].hole_previous != last && broken.empty()) broken = "a bin's list is torn";
       last = before;

@@ -363,7 +363,12 @@ void Collector::EvacuateVictims(Progress& progress) {
     // Its state moves while nobody is inside, and somebody is.
     if (victim.zone == Zone::kState && (gate_refused_ || IsInside(progress.host.self))) continue;
     // One that a slice has begun with has even less to move now.
-    if (victim.first != begun_victim_ && !IsVictim(&victim)) continue;
+    if (victim.first != begun_victim_ && !IsVictim(&victim)) {
+      slab->given_up = round_;
+      progress.gave_up = true;
+      if (progress.IsUp(reclaimer_.retired_bytes())) break;
+      continue;
+    }
     slab->SetEvacuating(true);
     Evacuation evacuation{*slab, slab->first(), false};
     while (evacuation.next != slab->end() && !evacuation.stopped && !progress.IsUp(reclaimer_.retired_bytes())) {

@@ -17,7 +17,7 @@ SpanId HoleBins::FirstFrom(uint32_t bin) const {
 }
 
 SpanId HoleBins::Find(uint32_t granules) const {
-  uint32_t bin = static_cast<uint32_t>(BinOf(granules));
+  uint32_t bin = BinOf(granules);
   // Holes of the request's own bin may be a little too short; the first few are worth a look, since a hole that just
   // fits is the one that packs best.
   if (granules >= kExactBins) {

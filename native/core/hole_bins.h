@@ -23,7 +23,7 @@ class HoleBins {
   // no span's, is written instead where there is nothing to write, and bin 0 has no holes.
   void Insert(SpanId before) {
     SpanNode& node = spans_[before];
-    uint32_t bin = static_cast<uint32_t>(BinOf(node.hole_granules));
+    uint32_t bin = BinOf(node.hole_granules);
     SpanId head = heads_[bin];
     node.hole_next = head;
     spans_[head].hole_previous = before;
@@ -34,7 +34,7 @@ class HoleBins {
   // With the same hole_granules as at Insert.
   void Remove(SpanId before) {
     const SpanNode& node = spans_[before];
-    uint32_t bin = static_cast<uint32_t>(BinOf(node.hole_granules));
+    uint32_t bin = BinOf(node.hole_granules);
     uint32_t hole = bin != 0;
     uint32_t all_if_hole = 0u - hole;
     // The next in the list is not looked at, only written; but it may be the one that is found next.
@@ -56,14 +56,14 @@ class HoleBins {
   template <class Visit>
   void ForEach(Visit visit) const {
     for (uint32_t bin = 0; bin < kBins; bin++)
-      for (SpanId id = heads_[bin]; id != 0; id = spans_[id].hole_next) visit(id, static_cast<int>(bin));
+      for (SpanId id = heads_[bin]; id != 0; id = spans_[id].hole_next) visit(id, bin);
   }
   // The bin that a hole of this length is in.
-  static int BinOf(uint32_t granules) {
+  static uint32_t BinOf(uint32_t granules) {
     uint32_t log = static_cast<uint32_t>(std::bit_width(granules | kExactBins)) - 1;  // >= 6
     uint32_t split = (granules >> (log - kSplitBits)) & ((1u << kSplitBits) - 1);
     uint32_t large = kExactBins + ((log - 6) << kSplitBits) + split;
-    return static_cast<int>(granules < kExactBins ? granules : large);
+    return granules < kExactBins ? granules : large;
   }
 
  private:

@@ -274,6 +274,30 @@ TEST(collector_slices_give_up_on_what_cannot_move) {
   CHECK(!rig.arena->PlanCompaction().profitable);
 }
 
+// Nor does a slice look at all that turns out not to be worth moving: here each page has one tiny executor, whose
+// alignment needs it.
+TEST(collector_slices_look_at_few_victims_that_are_none) {
+  ArenaRig rig({.max_bytes = 64 * kSlabBytes});
+  constexpr int kSlabs = 12;
+  uint32_t page = static_cast<uint32_t>(os::PageBytes());
+  for (uint32_t i = 0; i < kSlabs * (kSlabBytes / page); i++) {
+    Program program = Program::Of(16, 0, 0, i);
+    program.aligns[0] = page;
+    rig.Install(program);
+  }
+  CHECK(!rig.arena->PlanCompaction().profitable);
+  int slices = 1;
+  uint64_t moved = 0;
+  for (bool done = false; !done && slices < 1000; slices++) {
+    CollectResult slice = rig.Collect({.max_pause_nanos = 1});
+    done = slice.done;
+    moved += slice.moved;
+  }
+  CHECK(slices >= kSlabs && slices < 1000);
+  CHECK_EQ(moved, 0);
+  CHECK_EQ(rig.Collect().moved, 0);
+}
+
 TEST(collector_leaves_old_copies_alone_until_the_pin_ends) {
   ArenaRig rig;
   Population population(rig, 1500, 80, 5);

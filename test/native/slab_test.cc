@@ -47,7 +47,7 @@ struct Rig {
   // The lengths of all holes in bins, sorted.
   std::vector<uint32_t> BinnedHoles() {
     std::vector<uint32_t> holes;
-    bins.ForEach([&](SpanId before, int bin) {
+    bins.ForEach([&](SpanId before, uint32_t bin) {
       CHECK_EQ(HoleBins::BinOf(spans[before].hole_granules), bin);
       holes.push_back(spans[before].hole_granules);
     });
@@ -158,7 +158,7 @@ TEST(slab_counts_retired_granules) {
 TEST(bins_are_exact_below_64_granules_and_a_sixteenth_wide_above) {
   uint32_t first_of_bin = 1;
   for (uint32_t granules = 2; granules < 1 << 18; granules++) {
-    int step = HoleBins::BinOf(granules) - HoleBins::BinOf(granules - 1);
+    uint32_t step = HoleBins::BinOf(granules) - HoleBins::BinOf(granules - 1);
     CHECK(step == 0 || step == 1);
     if (step == 0) continue;
     CHECK(granules - first_of_bin <= std::max(1u, first_of_bin / 16));
