@@ -362,7 +362,7 @@ std::string CodeSpace::FindBrokenRule() const {
   });
   for (const HoleBins& bins : bins_) {
     SpanId last = 0;
-    int last_bin = -1;
+    uint32_t last_bin = 0;  // which has no holes
     bins.ForEach([&](SpanId before, uint32_t bin) {
       binned++;
       if (bin == last_bin && spans_[before].hole_previous != last && broken.empty()) broken = "a bin's list is torn";
