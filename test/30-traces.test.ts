@@ -90,7 +90,9 @@ describe('a run', () => {
     assert.throws(() => run(foreign), { code: 'ERR_ARENA_FOREIGN_EXECUTOR', executor: foreign.id });
     const plain = arena.install({ code: constant(1) });
     assert.throws(() => run(plain), { code: 'ERR_ARENA_TRACE_ABI', executor: plain.id });
-    for (const wrong of [undefined, null]) assert.throws(() => run(wrong as never), TypeError);
+    for (const wrong of [undefined, null, 1, {}, { id: '1' }]) {
+      assert.throws(() => run(wrong as never), { name: 'TypeError', message: 'expected an Executor' });
+    }
     const disposed = new Arena();
     const gone = disposed.install(step(4));
     const runGone = disposed.runner(new BigInt64Array(2));

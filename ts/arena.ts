@@ -437,8 +437,11 @@ export class Arena {
   }
 
   #checkOwn(executor: Executor, index?: number): void {
-    if (isSameArena(executor.arena, this)) return;
     const where = index === undefined ? '' : `item ${index} of the list: `;
+    if (typeof executor !== 'object' || executor === null || typeof executor.id !== 'number') {
+      throw new TypeError(`${where}expected an Executor`);
+    }
+    if (isSameArena(executor.arena, this)) return;
     throw new ArenaError('ERR_ARENA_FOREIGN_EXECUTOR', `${where}executor ${executor.id} belongs to another arena`, {
       executor: executor.id,
       ...(index !== undefined && { index }),

@@ -86,8 +86,8 @@ export class Executor {
   }
 
   /**
-   * @internal For runners: puts an entry into the mailbox, for `addon.run`. `checkOwn` is asked about executors of other
-   * Arena objects. ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI, _BOUNDS; TypeError for what is no Executor.
+   * @internal For runners: puts an entry into the mailbox, for `addon.run`. `checkOwn` is asked about what is no executor
+   * of the same Arena object. ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI, _BOUNDS; TypeError for what is no Executor.
    */
   static prepareRun(
     native: NativeArena,
@@ -96,7 +96,9 @@ export class Executor {
     entry: number,
     checkOwn: (executor: Executor) => void,
   ): void {
-    if (executor.#native !== native) checkOwn(executor);
+    const isOwn =
+      typeof executor === 'object' && executor !== null && #native in executor && executor.#native === native;
+    if (!isOwn) checkOwn(executor);
     const known = entry === 0 ? executor.#firstEntry : executor.#otherEntries?.get(entry);
     enter(arena, executor.id, known ?? executor.#findEntry(entry));
   }
