@@ -225,6 +225,35 @@ withEachWriter('evictCold', (writer) => {
     assert.throws(() => arena.collect({ evictCold: 1 as never }), TypeError);
   });
 
+  it('makes one pass in all the slices of a round', () => {
+    const traces = scatter(
+      arena,
+      Array.from({ length: 120 }, (_, i) => step(1 + (i % 9))),
+    );
+    const cold = traces.filter((_, i) => i % 4 === 0);
+    pass(arena);
+    for (const trace of traces) if (!cold.includes(trace)) runs.from(trace, 0);
+    for (const trace of traces.filter((_, i) => i % 4 > 1)) trace.free();
+    const round = () => {
+      const slices = [];
+      do slices.push(arena.collect({ evictCold: true, maxPauseMicros: 1 }));
+      while (!slices.at(-1)!.done && slices.length < 1000);
+      return slices;
+    };
+    const slices = round();
+    assert.ok(slices.length > 2 && slices.length < 1000, `${slices.length} slices`);
+    assert.deepEqual(
+      slices.flatMap(({ evictedIds }) => evictedIds),
+      idsOf(...cold),
+    );
+    const left = traces.filter((_, i) => i % 4 === 1);
+    assert.deepEqual(
+      round().flatMap(({ evictedIds }) => evictedIds),
+      idsOf(...left),
+      'the next round makes the next pass',
+    );
+  });
+
   it('lets a host drop its own references by the ids in the report', () => {
     const traces = new Map(arena.install(Array.from({ length: 500 }, () => step(1))).map((trace) => [trace.id, trace]));
     pass(arena);

@@ -83,7 +83,8 @@ export interface ExitTaken {
 export interface CollectOptions {
   /**
    * First end executors that are cold: evictable ones that have not set their warm byte since the last pass. One that
-   * is new, or has run since, is looked at again in the next pass. False unless given.
+   * is new, or has run since, is looked at again in the next pass. Calls that go on until `done` make one pass together,
+   * in the first of them, and that takes some time for every executor, also as a slice. False unless given.
    */
   evictCold?: boolean;
   /** Move executors; true unless given. False only reclaims and gives empty pages back. */

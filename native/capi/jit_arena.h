@@ -489,7 +489,9 @@ typedef struct ja_collect_options {
   uint64_t max_pause_nanos; /* the call is one slice of about this length; 0: no limit */
   ja_choice compact;        /* move executors together and give pages back; default yes */
   ja_choice follow_links; /* lay each trace in front of the one it leads to, also where no page is freed; default no */
-  ja_choice evict_cold;   /* end those whose warm byte has stayed 0 since the last such call; default no */
+  /* End those whose warm byte has stayed 0 since the last pass; default no. Calls that go on until `done` make one pass
+   * together, in the first of them, which takes some time for every executor, also as a slice. */
+  ja_choice evict_cold;
   /* Called for each that was evicted, when all is done and no lock is held; its id is stale, and its memory may be
    * somebody else's. A host that keeps addresses asks ja_entry under a pin, or does not evict. May be null. */
   void (*evicted)(void* user, ja_executor id);

@@ -1,6 +1,7 @@
 #include "core/collector.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/bits.h"
 #include "os/memory.h"
@@ -449,7 +450,8 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   uint64_t half = begin + options.max_pause_nanos / 2;
   Progress progress{host, Deadline(end), slice ? kSliceBatchBytes : kBatchBytes};
   CollectResult& result = progress.result;
-  if (options.evict_cold) result.evicted = host.evict();
+  // One pass a round, which may take many calls: in the next one all would be cold that has not run since this one.
+  if (options.evict_cold && !std::exchange(evicted_, true)) result.evicted = host.evict();
   host.reclaim();
   gate_refused_ = false;
   if (!slice) round_++;
@@ -474,7 +476,10 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
     trimming_ = !result.done;
   }
   if (!slice) space_.BackByHugePages();
-  if (result.done) round_++;
+  if (result.done) {
+    round_++;
+    evicted_ = false;
+  }
   for (int zone = 0; zone < kZones; zone++) {
     if (result.done) begun_destination_[zone] = kNone;
     destinations_[zone] = nullptr;

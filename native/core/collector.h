@@ -144,6 +144,7 @@ class Collector {
   bool trimming_ = false;      // the last slice was done but for this: what gives pages back needs no move
   bool laying_out_ = false;    // chains: see ReserveCopy
   uint32_t round_ = 1;         // of slices: from one that found everything done to the next
+  bool evicted_ = false;       // in this round
   bool gate_refused_ = false;  // during Collect: a thread stayed, and nobody is made to wait again
   std::vector<Move> batch_;    // scratch
   uint64_t batch_bytes_ = 0;   // of its spans, or of those of state_batch_
