@@ -26,6 +26,7 @@ const reclaimerBody = 'native/core/reclaimer.cc';
 const collector = 'native/core/collector.cc';
 const moves = 'native/core/linker_moves.cc';
 const linker = 'native/core/linker.h';
+const references = 'native/core/linker_references.cc';
 const arena = 'native/core/arena.cc';
 const table = 'native/core/executor_table.cc';
 
@@ -82,6 +83,11 @@ const mutants = [
         '      } else {',
       ],
     ],
+    killedBy: torture(...sizes),
+  },
+  {
+    name: 'addresses-of-others-forgotten',
+    edits: [[references, '  if (added.has_field()) table_[added.source].holds_addresses = 1;\n', '']],
     killedBy: torture(...sizes),
   },
   {
