@@ -3,6 +3,7 @@
 #include "node/arena_handle.h"
 
 namespace jit_arena::node {
+
 napi_value Call(napi_env env, napi_callback_info) {
   return EnterMachineCode(env, [](Environment& environment, Arena& arena, const void* entry) {
     arena.call_gate()(entry, &environment.mailbox->call, environment.float_control);
