@@ -1,6 +1,7 @@
 // Machine code calls JavaScript: values both ways, exceptions, and the arena changing under code that is on the stack.
 import assert from 'node:assert/strict';
 import { Arena, type ArenaError, type Callback, type Executor, probe, symbolAddress, type ValueType } from 'jit-arena';
+import { runChild } from './support/child.js';
 import { callAndAdd, constant, i32ToI32, jump, rel32, scatter, toI32 } from './support/x64.js';
 
 describe('callbacks', () => {
@@ -99,6 +100,35 @@ describe('callbacks', () => {
     through(identity).func({ args: ['pointer'], returns: 'void' })(numbers);
     qsort.func({ args: ['pointer', 'u64', 'u64', 'pointer'], returns: 'void' })(numbers, 5n, 4n, compare);
     assert.deepEqual([...numbers], [-3, 0, 2, 5, 9]);
+  });
+
+  it('leave machine code its way of computing with floats, and have that of JavaScript', () => {
+    let inside: (() => void)[] = [];
+    const seen: number[] = [];
+    const callback = arena.callback({ args: [], returns: 'void' }, () => {
+      // Denormal: 0 where they are flushed, as the machine code does.
+      seen.push(5e-324 * seen.length);
+      inside.shift()?.();
+    });
+    // push rbx; mov rbx, rdi; sub rsp, 16; stmxcsr [rsp]; ldmxcsr [rbx]; call; stmxcsr [rbx + 4]; ldmxcsr [rsp]; …
+    const code = Uint8Array.of(
+      ...[0x53, 0x48, 0x89, 0xfb, 0x48, 0x83, 0xec, 0x10, 0x0f, 0xae, 0x1c, 0x24, 0x0f, 0xae, 0x13, 0xe8, 0, 0, 0, 0],
+      ...[0x0f, 0xae, 0x5b, 0x04, 0x0f, 0xae, 0x14, 0x24, 0x48, 0x83, 0xc4, 0x10, 0x5b, 0xc3],
+    );
+    const relocs = [{ offset: 16, kind: 'R_X86_64_PLT32', target: { address: callback.address }, addend: -4 }] as const;
+    const f = arena.install({ code, relocs }).func({ args: ['pointer'], returns: 'void' });
+    const nothing = arena.install({ code: Uint8Array.of(0xc3) }).func({ args: [], returns: 'void' });
+    const flushing = 0x1f80 | 0x8000 | 0x40;
+    const control = Uint32Array.of(flushing, 0);
+    for (inside of [[], [() => nothing()], [() => f(Uint32Array.of(0x1f80, 0))]]) {
+      control[1] = 0;
+      f(control);
+      assert.equal(control[1] & ~0x3f, flushing);
+    }
+    assert.deepEqual(
+      seen,
+      [0, 1, 2, 3].map((n) => 5e-324 * n),
+    );
   });
 
   it('nest: each level has its own arguments and result', () => {
@@ -308,6 +338,29 @@ describe('what a callback throws', () => {
       assert.equal(after.func(i32ToI32)(5), 77);
       assert.deepEqual(resultsOf(after), [6], `padding ${padding}`);
     }
+  });
+
+  it('is thrown by its own call or not at all, wherever the stack ends', () => {
+    const script = `
+      const assert = require('node:assert');
+      const { Arena } = require('jit-arena');
+      const arena = new Arena();
+      const signature = { args: ['i32'], returns: 'i32' };
+      const callback = arena.callback(signature, () => { throw new Error('from a callback') });
+      const relocs = [{ offset: 1, kind: 'R_X86_64_PLT32', target: { address: callback.address }, addend: -4 }];
+      const f = arena.install({ code: Uint8Array.of(0xe9, 0, 0, 0, 0), relocs }).func(signature);
+      const seven = arena.install({ code: Uint8Array.of(0xb8, 7, 0, 0, 0, 0xc3) }).func({ args: [], returns: 'i32' });
+      const deep = (n) => (n === 0 ? f(1) : deep(n - 1) + 0);
+      const ending = (n) => { try { deep(n) } catch (error) { return error.message } };
+      let least = 100;
+      while (ending(least) === 'from a callback') least += 100;
+      let full = 0;
+      for (let n = least - 300; n < least; n++) {
+        full += ending(n) !== 'from a callback';
+        assert.strictEqual(seven(), 7, 'at depth ' + n);
+      }
+      assert.ok(full > 0);`;
+    runChild(script, { nodeArgs: ['--no-opt'] });
   });
 
   it('leaves no pin: the arena can be disposed of', () => {

@@ -1,5 +1,6 @@
 // Many executors at once, in typed arrays.
 import assert from 'node:assert/strict';
+import { inspect } from 'node:util';
 import { Arena, type Executor, type ExecutorBatch, relocKindNumbers, TargetKind } from 'jit-arena';
 import { copiesInAllMemory } from './support/memory.js';
 import { callAndAdd, constant, i32ToI32, toI32 } from './support/x64.js';
@@ -213,6 +214,47 @@ describe('installBatch', () => {
     }
   });
 
+  it('is not deceived by what changes while it looks', () => {
+    const good = constants(2);
+    const before = [arena.stats(), arena.executors()];
+    // A buffer with a length, whose numbers change when the length of the data is read.
+    const buffer = new ArrayBuffer(24);
+    const numbers = new Float64Array(buffer);
+    numbers.set([0, 6, 12]);
+    const data = new Uint8Array(8);
+    const lie = () => {
+      numbers.set([-(2 ** 33), 6 - 2 ** 33, 12 - 2 ** 33]);
+      return 8;
+    };
+    Object.defineProperty(data, 'length', { get: lie });
+    const codeOffsets = Object.assign(buffer, { length: 3 }) as never;
+    const dataOffsets = [0, 4, 8];
+    assert.throws(() => arena.installBatch({ ...good, codeOffsets, data, dataOffsets }), { code: 'ERR_ARENA_SIZE' });
+    // Addresses that are taken away by the column that is read before them.
+    const address = BigUint64Array.of(1n, 2n);
+    const offset = [2, 2];
+    Object.defineProperty(offset, '0', { get: () => structuredClone(address, { transfer: [address.buffer] }) && 2 });
+    const load = Uint8Array.of(0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xc3);
+    const ids = arena.installBatch({
+      code: Uint8Array.of(...load, ...load),
+      codeOffsets: [0, 11, 22],
+      relocs: {
+        executor: [0, 1],
+        offset,
+        kind: [relocKindNumbers.R_X86_64_64, relocKindNumbers.R_X86_64_64],
+        targetKind: [TargetKind.address, TargetKind.address],
+        address,
+      },
+    });
+    assert.equal(address.length, 0);
+    assert.deepEqual(
+      Array.from(ids, (id) => arena.executor(id).func({ args: [], returns: 'u64' })()),
+      [1n, 2n],
+    );
+    arena.free(ids);
+    assert.deepEqual(arena.executors(), before[1]);
+  });
+
   it('takes nothing of a wrong type', () => {
     const good = constants(2);
     const bad: object[] = [
@@ -232,15 +274,19 @@ describe('installBatch', () => {
       { relocs: { executor: [0], offset: [0, 0], kind: [1], targetKind: [0] } },
       { relocs: { executor: [0], offset: ['0'], kind: [1], targetKind: [0] } },
       { relocs: { executor: [0], offset: [0], kind: [1], targetKind: [3], address: [5] } },
+      { relocs: { executor: [0], offset: [0], kind: [1], targetKind: [3] } },
+      { relocs: { executor: [0], offset: [0], kind: [1], targetKind: [3], address: Array(1) } },
+      { relocs: { executor: [0], offset: [0], kind: [1], targetKind: [3], address: new BigUint64Array(2) } },
+      { relocs: { executor: [0], offset: [0], kind: [1], targetKind: [0], target: Array(1) } },
+      { relocs: { executor: [0], offset: [0], kind: [1], targetKind: [0], section: Array(1) } },
+      { relocs: { executor: [0], offset: [0], kind: [1], targetKind: [0], addend: Array(1) } },
+      { relocs: { executor: { length: -1 }, offset: [], kind: [], targetKind: [] } },
+      { relocs: Object.create({ executor: [0], offset: [0, 0], kind: [1], targetKind: [0] }) },
       { relocs: { executor: [0], offset: [0], kind: [1], targetKind: [0], addend: [0.5] } },
       { relocs: { executor: [0], offset: [0], kind: [1], targetKind: [0], addend: [2 ** 53] } },
     ];
     for (const change of bad) {
-      assert.throws(
-        () => arena.installBatch({ ...good, ...change } as ExecutorBatch),
-        TypeError,
-        JSON.stringify(change),
-      );
+      assert.throws(() => arena.installBatch({ ...good, ...change } as ExecutorBatch), TypeError, inspect(change));
     }
     assert.throws(() => arena.installBatch(undefined as never), TypeError);
     assert.equal(arena.stats().executors, 0);

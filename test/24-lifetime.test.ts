@@ -125,7 +125,18 @@ describe('CommonJS and ES modules', () => {
       const callback = arenas[0].callback(signature, () => { throw error });
       const jump = { code: Uint8Array.of(0xe9, 0, 0, 0, 0), relocs: [{ offset: 1, kind: 'R_X86_64_PLT32', target: { address: callback.address }, addend: -4 }] };
       assert.throws(() => arenas[2].install(jump).func(signature)(1, 2), error);
-      assert.strictEqual(add[0](2, 3), 5);`;
+      assert.strictEqual(add[0](2, 3), 5);
+      // An exit belongs to the last run of all, and to its arena.
+      const trace = { // lea r11, [rip + record]; jmp [r11]
+        code: Uint8Array.of(0x4c, 0x8d, 0x1d, 0, 0, 0, 0, 0x41, 0xff, 0x23),
+        exits: 1,
+        relocs: [{ offset: 3, kind: 'R_X86_64_PC32', target: { exit: 0 }, addend: -4 }],
+      };
+      const traces = arenas.map((arena) => arena.install(trace));
+      const tokens = arenas.map((arena, i) => arena.runner(new Uint8Array(8))(traces[i]));
+      assert.deepStrictEqual(tokens, [1, 1, 1]);
+      assert.strictEqual(arenas[2].exitOf(1).executor, traces[2].id);
+      for (const i of [0, 1]) assert.throws(() => arenas[i].exitOf(1), { code: 'ERR_ARENA_EXIT' });`;
     runChild(script);
   });
 });

@@ -188,7 +188,7 @@ export class Arena {
     const encoding = beginRelocs();
     const relocsOfEach = new Float64Array(count);
     if (relocs !== undefined) encodeBatchRelocs(relocs, relocsOfEach);
-    // From here on nothing of the caller's runs that could take the bytes away.
+    // Last, since code of the caller's may run before. A `length` may be such code, too: native code asks the memory.
     checkOffsets(codeOffsets, checkBytes(code, 'code').length, 'codeOffsets');
     checkOffsets(dataOffsets, checkBytes(data, 'data').length, 'dataOffsets');
     endRelocs(

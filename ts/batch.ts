@@ -13,7 +13,9 @@ const optionalColumns = { section: true, target: true, address: true, addend: tr
 
 /** A copy of numbers that a caller gave, so that they stay what they were when they were checked. */
 export function copyNumbers(given: unknown, what: string): Float64Array {
-  return new Float64Array(checkArrayLike(given, what) as ArrayLike<number>);
+  const numbers = checkArrayLike(given, what) as ArrayLike<number>;
+  // `from` goes through them one by one; but the constructor makes no copy of an ArrayBuffer, which can have a length.
+  return types.isTypedArray(numbers) ? new Float64Array(numbers) : Float64Array.from(numbers);
 }
 
 /** That offsets ascend from 0 or more to at most `end`; one more than there are executors. */
@@ -35,12 +37,15 @@ export function encodeBatchRelocs(relocs: Relocs, ofEach: Float64Array): void {
   const { executor: executors, section: sections, offset: offsets, kind: kinds, targetKind: targetKinds } = relocs;
   const { target: targets, address: addresses, addend: addends } = relocs;
   const total = checkArrayLike(executors, 'relocs.executor').length;
-  for (const [name, column] of Object.entries({ ...relocs, offset: offsets, kind: kinds, targetKind: targetKinds })) {
+  const halves = halvesOf(addresses);
+  const columns = { section: sections, offset: offsets, kind: kinds, targetKind: targetKinds };
+  const optional = { target: targets, address: halves ?? addresses, addend: addends };
+  for (const [name, column] of Object.entries({ ...columns, ...optional })) {
     if (column === undefined && name in optionalColumns) continue;
     const { length } = checkArrayLike(column, `relocs.${name}`);
-    if (length !== total) throw new TypeError(`relocs.${name} has ${length} entries, and relocs.executor ${total}`);
+    const entries = column === halves ? length / 2 : length;
+    if (entries !== total) throw new TypeError(`relocs.${name} has ${entries} entries, and relocs.executor ${total}`);
   }
-  const halves = halvesOf(addresses);
   const count = ofEach.length;
   let executor = 0;
   const check = (value: unknown, max: number, i: number, column: string, code: string): number => {
@@ -57,14 +62,14 @@ export function encodeBatchRelocs(relocs: Relocs, ofEach: Float64Array): void {
     }
     executor = next;
     ofEach[executor] = (ofEach[executor] as number) + 1;
-    const section = sections === undefined ? 0 : check(sections[i] ?? 0, 2, i, 'section', 'ERR_ARENA_BOUNDS');
+    const section = sections === undefined ? 0 : check(sections[i], 2, i, 'section', 'ERR_ARENA_BOUNDS');
     const offset = check(offsets[i], maxOffset, i, 'offset', 'ERR_ARENA_RELOC_BOUNDS');
     const kind = check(kinds[i], 255, i, 'kind', 'ERR_ARENA_RELOC_KIND');
     const targetKind = check(targetKinds[i], TargetKind.batchMember, i, 'targetKind', 'ERR_ARENA_RELOC_TARGET');
-    const addend = addends === undefined ? 0 : (addends[i] ?? 0);
+    const addend = addends === undefined ? 0 : (addends[i] as number);
     if (!Number.isSafeInteger(addend)) throw new TypeError(`relocs.addend[${i}] is not a whole number up to 2^53`);
     if (targetKind !== TargetKind.address) {
-      const target = targets === undefined ? 0 : (targets[i] ?? 0);
+      const target = targets === undefined ? 0 : (targets[i] as number);
       check(target, Number.MAX_SAFE_INTEGER, i, 'target', 'ERR_ARENA_RELOC_TARGET');
       putReloc(i, section, offset, kind, targetKind, target, addend);
     } else if (halves !== undefined) {
@@ -77,15 +82,14 @@ export function encodeBatchRelocs(relocs: Relocs, ofEach: Float64Array): void {
 }
 
 function addressAt(addresses: Relocs['address'], i: number, executor: number): bigint {
-  const address = addresses?.[i] ?? 0n;
+  const address = addresses?.[i];
   if (typeof address !== 'bigint') throw new TypeError(`relocs.address[${i}] is not a bigint`);
   if (BigInt.asUintN(64, address) === address) return address;
   const message = `executor ${executor} of the batch: relocs.address[${i}] is ${address}n, and not one of 64 bits`;
   throw new ArenaError('ERR_ARENA_RELOC_TARGET', message, { index: executor });
 }
 
-/** The same memory in halves, since each bigint that is read from it is made anew. */
+/** A copy in halves, since each bigint that is read is made anew. */
 function halvesOf(addresses: unknown): Uint32Array | undefined {
-  if (!types.isBigUint64Array(addresses)) return undefined;
-  return new Uint32Array(addresses.buffer, addresses.byteOffset, 2 * addresses.length);
+  return types.isBigUint64Array(addresses) ? new Uint32Array(new BigUint64Array(addresses).buffer) : undefined;
 }

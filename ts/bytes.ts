@@ -45,8 +45,7 @@ export function checkSection(value: unknown): number {
 
 /** Something with elements, such as an array or a typed array. */
 export function checkArrayLike(value: unknown, what: string): ArrayLike<unknown> {
-  if (typeof value !== 'object' || value === null || typeof (value as ArrayLike<unknown>).length !== 'number') {
-    throw new TypeError(`${what} is not an array`);
-  }
+  const length = typeof value === 'object' && value !== null ? (value as ArrayLike<unknown>).length : undefined;
+  if (!Number.isSafeInteger(length) || (length as number) < 0) throw new TypeError(`${what} is not an array`);
   return value as ArrayLike<unknown>;
 }

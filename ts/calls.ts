@@ -36,7 +36,20 @@ export function makeFunction<S extends Signature>(
   const result = resultIn(signature.returns, layout.call);
   const finish = () => {
     enter(arena, executor, offset);
-    if (call() !== undefined || shared.thrown !== undefined) fail();
+    let failed: number | undefined;
+    try {
+      failed = call();
+    } catch (error) {
+      // The stack was full when machine code called a callback; an earlier one may have thrown.
+      shared.thrown = undefined;
+      throw error;
+    }
+    const { thrown } = shared;
+    if (failed !== undefined || thrown !== undefined) {
+      // Before a call that a full stack would refuse: else a later function threw it.
+      shared.thrown = undefined;
+      fail(thrown);
+    }
     return take(result);
   };
   const expect = (count: number): never => {
@@ -90,11 +103,9 @@ export function makeFunction<S extends Signature>(
 }
 
 /** Throws what a callback of the machine code that has just returned threw, or why it was not entered. */
-export function fail(): never {
-  if (shared.thrown === undefined) raise();
-  const { error } = shared.thrown;
-  shared.thrown = undefined;
-  throw error;
+export function fail(thrown: { error: unknown } | undefined): never {
+  if (thrown === undefined) raise();
+  throw thrown.error;
 }
 
 /** What native code calls, without arguments, when machine code calls the callback. Lets no exception through. */
@@ -102,7 +113,7 @@ export function makeCallback<S extends Signature>(given: S, fn: CallbackFunction
   const signature = checkSignature(given);
   if (typeof fn !== 'function') throw new TypeError('the callback is not a function');
   const places = argumentsIn(signature.args, layout.callback);
-  const result = { ...resultIn(signature.returns, layout.callback), what: "the callback's result" };
+  const result = resultIn(signature.returns, layout.callback, "the callback's result");
   return () => {
     // After one has thrown, later callbacks of the same machine code return 0 at once.
     if (shared.thrown !== undefined) return;

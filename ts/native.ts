@@ -114,6 +114,8 @@ interface Shared {
   readonly relocs: { u8: Uint8Array; u32: Uint32Array; i64: BigInt64Array; capacity: number; encodings: number };
   /** What a callback threw, until the call that entered the machine code has returned. */
   thrown: { error: unknown } | undefined;
+  /** Token of the arena whose exit the mailbox has; the exit itself stays there until the next run. */
+  lastArena: string | undefined;
 }
 
 type LayoutKey =
@@ -158,7 +160,7 @@ function makeShared(): Shared {
     capacity: 0,
     encodings: 0,
   };
-  return { mailbox, relocs, thrown: undefined };
+  return { mailbox, relocs, thrown: undefined, lastArena: undefined };
 }
 
 addon.shared ??= makeShared();

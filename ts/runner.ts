@@ -15,9 +15,6 @@ const tokenAt = layout.leftToken / 4;
 const executorAt = layout.leftExecutor / 8;
 const { run } = addon;
 
-/** Whose exit the mailbox has; the exit itself stays there until the next run. */
-let lastArena: string | undefined;
-
 export function makeRunner(
   native: NativeArena,
   context: ArrayBufferView,
@@ -40,20 +37,30 @@ export function makeRunner(
     }
     u32[contextAt] = low;
     u32[contextAt + 1] = high;
-    if (run() !== undefined || shared.thrown !== undefined) {
+    let failed: number | undefined;
+    try {
+      failed = run();
+    } catch (error) {
+      i32[tokenAt] = 0;
+      shared.thrown = undefined;
+      throw error;
+    }
+    const { thrown } = shared;
+    if (failed !== undefined || thrown !== undefined) {
       // Nobody gets the token of this run, and those of earlier ones were good until now.
       i32[tokenAt] = 0;
-      fail();
+      shared.thrown = undefined;
+      fail(thrown);
     }
     const left = i32[tokenAt] as number;
-    if (left !== 0) lastArena = token;
+    if (left !== 0) shared.lastArena = token;
     return left;
   };
 }
 
 export function exitOf(native: NativeArena, token: number): ExitTaken {
   if (typeof token !== 'number') throw new TypeError('the exit token is not a number');
-  if (token === 0 || token !== i32[tokenAt] || native.token !== lastArena) {
+  if (token === 0 || token !== i32[tokenAt] || native.token !== shared.lastArena) {
     throw new ArenaError('ERR_ARENA_EXIT', `${token} is not the exit of the last run, and of this arena`);
   }
   return { executor: f64[executorAt] as number, exit: Math.abs(token) - 1, hot: token < 0 };

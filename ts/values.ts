@@ -110,8 +110,8 @@ export function argumentsIn(args: Signature['args'], frame: number): Place[] {
   });
 }
 
-export const resultIn = (type: ValueType, frame: number): Place =>
-  new Place(type, frame + (isFloat(type) ? layout.frameFloatResult : layout.frameIntegerResult), 'the result');
+export const resultIn = (type: ValueType, frame: number, what = 'the result'): Place =>
+  new Place(type, frame + (isFloat(type) ? layout.frameFloatResult : layout.frameIntegerResult), what);
 
 function describe(value: unknown): string {
   if (typeof value === 'bigint') return `${value}n`;

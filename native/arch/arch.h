@@ -102,8 +102,11 @@ struct CallFrame {
 
 // How a thread computes with floating-point numbers: mxcsr in the lower half, the x87 control word above it.
 using FloatControl = uint64_t;
+// Of it what has happened so far, and not how to go on.
+inline constexpr FloatControl kFloatStatus = 0x3F;
 // The calling thread's. To read it takes longer than a call through the gate (6 ns on AMD Zen 4): so the gate is told.
 FloatControl ReadFloatControl();
+void WriteFloatControl(FloatControl control);
 
 // The call gate, a function of the platform's C convention. Loads every argument register from the frame, calls `entry`
 // with an aligned stack, saves all callee-saved registers itself (a trace may change them), stores both result

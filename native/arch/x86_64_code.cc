@@ -192,6 +192,12 @@ FloatControl ReadFloatControl() {
   return uint64_t{x87} << 32 | sse;
 }
 
+void WriteFloatControl(FloatControl control) {
+  uint32_t sse = static_cast<uint32_t>(control);
+  uint16_t x87 = static_cast<uint16_t>(control >> 32);
+  asm volatile("ldmxcsr %0\n\tfldcw %1" : : "m"(sse), "m"(x87));
+}
+
 size_t CallbackCommonBytes() { return sizeof x86_64::kCallbackCommon; }
 
 void WriteCallbackCommon(uint8_t* out, CallbackHandler handler) {

@@ -198,6 +198,7 @@ void CodeSpace::Free(SpanId span) {
     // system does not let us write now waits for Trim as well, since a free cannot fail.
     if (slab.evacuating() || !Poison(node)) slab.needs_poison = true;
   }
+  slab.given_up = 0;  // it has less to move now
   Release(slab, span);
 }
 

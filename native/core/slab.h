@@ -113,7 +113,7 @@ class Slab {
   bool needs_poison = false;
   // Set when spans left, so that there may be empty pages; whoever has looked clears it.
   bool shrunk = false;
-  // The collector's round in which it could not empty the slab.
+  // The collector's round in which it could not empty the slab, as it was then; 0: none.
   uint32_t given_up = 0;
   // Scratch of one look for slabs to evacuate.
   bool chosen = false;

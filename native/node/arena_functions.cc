@@ -329,8 +329,9 @@ Napi::Object MakeHandle(Environment* environment, std::shared_ptr<SharedArena> s
       [](Napi::Env, ArenaHandle* collected) {
         // Nothing in JavaScript can reach the handle any more. One that was not disposed of stays: see ArenaHandle.
         if (collected->arena != nullptr) return;
-        for (auto& held : collected->environment->arenas)
-          if (held.get() == collected) held.reset();
+        auto& arenas = collected->environment->arenas;
+        auto held = std::find_if(arenas.begin(), arenas.end(), [&](const auto& at) { return at.get() == collected; });
+        if (held != arenas.end()) held->reset();
       },
       handle);
   return functions;

@@ -7,6 +7,18 @@
 namespace jit_arena::node {
 namespace {
 
+// JavaScript computes in its own way, and machine code goes on in its own.
+class JavaScriptFloats {
+ public:
+  explicit JavaScriptFloats(arch::FloatControl control) { arch::WriteFloatControl(control); }
+  ~JavaScriptFloats() { arch::WriteFloatControl(machine_code_); }
+  JavaScriptFloats(const JavaScriptFloats&) = delete;
+  JavaScriptFloats& operator=(const JavaScriptFloats&) = delete;
+
+ private:
+  const arch::FloatControl machine_code_ = arch::ReadFloatControl();
+};
+
 // Never unwinds: on return the machine code goes on, whatever happened in JavaScript. On any thread.
 void HandleCallback(void* context, arch::CallFrame* frame) {
   Callback& callback = *static_cast<Callback*>(context);
@@ -24,6 +36,7 @@ void HandleCallback(void* context, arch::CallFrame* frame) {
   // As after an exception, callbacks return at once until the call has thrown: so it is this call that throws, and not
   // one that a later callback makes.
   if (here->wrong_thread.load(std::memory_order_relaxed)) return;
+  JavaScriptFloats floats(environment->float_control);
   napi_env env = environment->env;
   Napi::HandleScope scope(env);
   environment->mailbox->callback = *frame;

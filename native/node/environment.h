@@ -63,8 +63,9 @@ struct Environment {
 
   napi_env env;
   std::shared_ptr<ScriptThread> thread;
-  // How JavaScript computes on this thread, and goes on to after machine code: read once, since V8 does not change it.
-  arch::FloatControl float_control = arch::ReadFloatControl();
+  // How JavaScript computes on this thread, in callbacks and after machine code: read once, since V8 does not change
+  // it.
+  const arch::FloatControl float_control = arch::ReadFloatControl() & ~arch::kFloatStatus;
   Mailbox* mailbox = nullptr;  // in an ArrayBuffer that mailbox_reference keeps
   Napi::Reference<Napi::ArrayBuffer> mailbox_reference;
   // Relocs that TypeScript has encoded, in an ArrayBuffer of its own that grows.
