@@ -12,6 +12,10 @@ namespace {
 constexpr uint64_t kBatchBytes = 4 * kMiB;
 constexpr uint64_t kSliceBatchBytes = 16 * kKiB;
 
+// What it takes to give back a slab's memory, about. A slice that has less time left leaves it to the next one, which
+// begins with it.
+constexpr uint64_t kGiveBackNanos = 75'000;
+
 // How long what has to wait for other threads to leave makes those wait that want to enter.
 constexpr uint64_t kMoveGateBoundNanos = 1'000'000;
 
@@ -447,7 +451,6 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   bool slice = options.max_pause_nanos != 0;
   // What follows the last batch takes its time, too, and so does the system.
   uint64_t end = slice ? begin + options.max_pause_nanos - options.max_pause_nanos / 8 : 0;
-  uint64_t half = begin + options.max_pause_nanos / 2;
   Progress progress{host, Deadline(end), slice ? kSliceBatchBytes : kBatchBytes};
   CollectResult& result = progress.result;
   // One pass a round, which may take many calls: in the next one all would be cold that has not run since this one.
@@ -459,7 +462,7 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   if (trimmed)
     space_.Trim(end, &result.done);
   else if (slice)
-    space_.DecommitEmptied(half);
+    space_.DecommitEmptied(begin + options.max_pause_nanos / 2);
   trimming_ = trimmed && !result.done;
   if (options.compact && options.follow_links && result.done) LayOutChains(progress);
   if (options.compact && result.done) EvacuateVictims(progress);
@@ -468,8 +471,7 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   // A slice that had to stop leaves the rest to the next. One that has come to every slab and moved nothing since has
   // finished: what the system does not take back would have it begin again, for ever.
   if (!slice || (result.done && !(trimmed && result.moved == 0))) {
-    // To give back one slab takes longer than a short slice has left when it has moved for a while.
-    if (slice && os::NowNanos() >= half)
+    if (slice && os::NowNanos() + kGiveBackNanos >= end)
       result.done = false;
     else
       space_.Trim(end, &result.done);
