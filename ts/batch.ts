@@ -3,12 +3,11 @@
 import { types } from 'node:util';
 import { checkArrayLike, checkCount } from './bytes';
 import { ArenaError } from './errors';
-import { putReloc, putTarget, TargetKind } from './relocs';
+import { maxOffset, putReloc, putTarget, TargetKind } from './relocs';
 import type { ExecutorBatch } from './types';
 
 type Relocs = NonNullable<ExecutorBatch['relocs']>;
 
-const maxOffset = 2 ** 32 - 1;
 const optionalColumns = { section: true, target: true, address: true, addend: true };
 
 /** A copy of numbers that a caller gave, so that they stay what they were when they were checked. */
@@ -38,9 +37,16 @@ export function encodeBatchRelocs(relocs: Relocs, ofEach: Float64Array): void {
   const { target: targets, address: addresses, addend: addends } = relocs;
   const total = checkArrayLike(executors, 'relocs.executor').length;
   const halves = halvesOf(addresses);
-  const columns = { section: sections, offset: offsets, kind: kinds, targetKind: targetKinds };
-  const optional = { target: targets, address: halves ?? addresses, addend: addends };
-  for (const [name, column] of Object.entries({ ...columns, ...optional })) {
+  const columns = {
+    section: sections,
+    offset: offsets,
+    kind: kinds,
+    targetKind: targetKinds,
+    target: targets,
+    address: halves ?? addresses,
+    addend: addends,
+  };
+  for (const [name, column] of Object.entries(columns)) {
     if (column === undefined && name in optionalColumns) continue;
     const { length } = checkArrayLike(column, `relocs.${name}`);
     const entries = column === halves ? length / 2 : length;

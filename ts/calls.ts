@@ -37,19 +37,16 @@ export function makeFunction<S extends Signature>(
   const finish = () => {
     enter(arena, executor, offset);
     let failed: number | undefined;
+    let thrown: typeof shared.thrown;
     try {
       failed = call();
-    } catch (error) {
-      // The stack was full when machine code called a callback; an earlier one may have thrown.
+    } finally {
+      // Also when the stack was full for a callback, and in no function that it would be full for: else a later call
+      // threw it.
+      ({ thrown } = shared);
       shared.thrown = undefined;
-      throw error;
     }
-    const { thrown } = shared;
-    if (failed !== undefined || thrown !== undefined) {
-      // Before a call that a full stack would refuse: else a later function threw it.
-      shared.thrown = undefined;
-      fail(thrown);
-    }
+    if (failed !== undefined || thrown !== undefined) fail(thrown);
     return take(result);
   };
   const expect = (count: number): never => {

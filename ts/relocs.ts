@@ -69,7 +69,8 @@ export const relocKindNumbers = addon.relocKinds as Readonly<Record<RelocKind, n
 // Not the object: that has properties such as 'constructor', too.
 const kindNumbers: ReadonlyMap<string, number> = new Map(Object.entries(addon.relocKinds));
 
-const maxOffset = 2 ** 32 - 1;
+/** Bytes from the start of a section. */
+export const maxOffset = 2 ** 32 - 1;
 const isOffset = (value: unknown) => typeof value === 'number' && value >>> 0 === value;
 
 const { relocs: buffers } = shared;

@@ -38,22 +38,22 @@ export function makeRunner(
     u32[contextAt] = low;
     u32[contextAt + 1] = high;
     let failed: number | undefined;
+    let thrown: typeof shared.thrown;
+    let left = 0;
     try {
       failed = run();
-    } catch (error) {
-      i32[tokenAt] = 0;
+      left = i32[tokenAt] as number;
+    } finally {
+      // As in makeFunction. And the token is none until somebody gets it; those of earlier runs were good until now.
+      ({ thrown } = shared);
       shared.thrown = undefined;
-      throw error;
-    }
-    const { thrown } = shared;
-    if (failed !== undefined || thrown !== undefined) {
-      // Nobody gets the token of this run, and those of earlier ones were good until now.
       i32[tokenAt] = 0;
-      shared.thrown = undefined;
-      fail(thrown);
     }
-    const left = i32[tokenAt] as number;
-    if (left !== 0) shared.lastArena = token;
+    if (failed !== undefined || thrown !== undefined) fail(thrown);
+    if (left !== 0) {
+      i32[tokenAt] = left;
+      shared.lastArena = token;
+    }
     return left;
   };
 }

@@ -31,10 +31,7 @@ Status Bind(ArenaHandle& handle, const Napi::CallbackInfo& info) {
     return ExecutorError(
         ErrorCode::kTraceAbi, id,
         Format("executor %llu has exits or a done target and follows the trace ABI: run it with a runner", Wide(id)));
-  Result<uint32_t> offset = handle.arena->EntryOffset(id, Uint32Of(info[1]));
-  if (!offset.ok()) return std::move(offset.status());
-  handle.environment->mailbox->numbers[0] = offset.value();
-  return Status::Ok();
+  return EntryOffset(handle, info);
 }
 
 // Native, and not a pair of functions around a `finally`, which does not run when a worker is terminated.
