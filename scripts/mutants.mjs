@@ -30,6 +30,8 @@ const collector = 'native/core/collector.cc';
 const moves = 'native/core/linker_moves.cc';
 const linker = 'native/core/linker.h';
 const references = 'native/core/linker_references.cc';
+const checks = 'native/core/linker.cc';
+const verify = 'native/core/linker_verify.cc';
 const arena = 'native/core/arena.cc';
 const table = 'native/core/executor_table.h';
 
@@ -98,8 +100,8 @@ const mutants = [
     edits: [
       [
         linker,
-        'if (field == nullptr) return;',
-        'if (field == nullptr || (field_bytes == 8 && from.code != 0 && to.code != 0)) return;',
+        'if (section == nullptr) return;',
+        'if (section == nullptr || (field_bytes == 8 && from.code != 0 && to.code != 0)) return;',
       ],
     ],
     killedBy: torture(...sizes),
@@ -166,6 +168,30 @@ const mutants = [
       ],
     ],
     killedBy: torture(...sizes),
+  },
+  {
+    name: 'range-of-a-target-where-it-is',
+    edits: [
+      [
+        checks,
+        'if (symbol_moves && !symbol_with_site) {\n    const Executor& owner',
+        'if (false) {\n    const Executor& owner',
+      ],
+    ],
+    killedBy: ['reloc_range_test of_every_place'],
+  },
+  {
+    name: 'range-of-a-site-where-it-is',
+    edits: [[checks, 'if (executor.movable && !symbol_with_site) places =', 'if (false) places =']],
+    killedBy: ['reloc_range_test of_every_place'],
+  },
+  {
+    name: 'checksum-without-the-upper-half',
+    edits: [
+      [checks, 'static_cast<uint32_t>(sum + beyond)', 'static_cast<uint32_t>(sum)'],
+      [verify, '+ beyond;', ';'],
+    ],
+    killedBy: ['reloc_range_test verify_sees'],
   },
 ];
 

@@ -50,7 +50,8 @@ describe('an arena and its model', function () {
         if (!found?.available) skip(this, `writer ${writer}: ${found?.reason}`);
         const total: Record<string, number> = {};
         const property = fc.property(histories, (history) => {
-          const arena = new Arena({ writer, layout, fullRecords: history.length % 2 === 0 });
+          const maxBytes = [undefined, undefined, 2 ** 30, 2 ** 31][history.length % 4];
+          const arena = new Arena({ writer, layout, maxBytes, fullRecords: history.length % 3 === 0 });
           const model = new Model(arena);
           live(history, model);
           const { moves, relocsRewritten } = arena.stats();

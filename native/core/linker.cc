@@ -18,6 +18,11 @@ Error RelocError(ErrorCode code, ExecutorId id, const RelocSpec& reloc, std::str
   return error;
 }
 
+std::string PlacesInWords(uint64_t lowest, uint64_t highest) {
+  if (lowest == highest) return Format("%#llx", Wide(lowest));
+  return Format("every place from %#llx to %#llx", Wide(lowest), Wide(highest));
+}
+
 Section SectionOf(TargetKind kind) {
   return kind == TargetKind::kOwnCode   ? Section::kCode
          : kind == TargetKind::kOwnData ? Section::kData
@@ -120,6 +125,27 @@ Result<size_t> Linker::Check(uint32_t index, const ExecutorSpec& spec, const std
   return first;
 }
 
+Linker::Bounds Linker::PlacesOf(const Executor& executor, Section section, uint64_t offset) const {
+  uint64_t address = AddressIn(PlacementOf(executor), section) + offset;
+  bool moves = section == Section::kState ? executor.StateMoves() : executor.movable;
+  if (!moves) return {address, address};
+  SpanId span = section == Section::kState                    ? executor.state_span
+                : section == Section::kData && executor.apart ? executor.data_span
+                                                              : executor.code_span;
+  uint64_t in_span = address - space_.AddressOf(span);
+  uint64_t span_bytes = uint64_t{space_[span].granules} * kGranuleBytes;
+  return {space_.base() + in_span, space_.end() - span_bytes + in_span};
+}
+
+std::string Linker::OutOfReach(const arch::KindInfo& info, int64_t addend, const Bounds& symbols,
+                               const Bounds& sites) const {
+  return Format(
+      "%s with addend %lld cannot reach its target at %s from its site at %s, and a move may lead to any of "
+      "them: use R_X86_64_GOTPCREL for data, R_X86_64_PLT32 for a branch, or R_X86_64_64",
+      info.name, static_cast<long long>(addend), PlacesInWords(symbols.lowest, symbols.highest).c_str(),
+      PlacesInWords(sites.lowest, sites.highest).c_str());
+}
+
 Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& reloc, const Placement& at,
                                            const std::vector<uint32_t>& batch) {
   const Executor& executor = table_[index];
@@ -217,22 +243,33 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
                   "state may hold no address of something that can move, since the code may have copied or changed it: "
                   "use an absolute reloc to a fixed target, or make the target movable: false");
 
-  // Out of reach, a branch goes through the veneer of an external link; a GOT kind always uses its slot.
+  // Everywhere that the two ends of a relative field can ever be: a move must not change whether the value fits. Two
+  // parts of one span keep their distance.
   bool relative = info.shape != arch::Shape::kAbsolute;
+  bool same_span = !executor.apart || (anchor == Anchor::kCode) == (reloc.section == Section::kCode);
+  bool symbol_with_site = (anchor == Anchor::kCode || anchor == Anchor::kData) && same_span;
+  Bounds places{site, site};
+  if (executor.movable && !symbol_with_site) places = PlacesOf(executor, reloc.section, reloc.offset);
+  auto reaches = [&](const Bounds& symbols, int64_t from_symbol) {
+    uint64_t shift = static_cast<uint64_t>(from_symbol);
+    return arch::Check(info, symbols.lowest + shift - places.highest) &&
+           arch::Check(info, symbols.highest + shift - places.lowest);
+  };
+  Bounds symbols{symbol, symbol};
+  if (symbol_moves && !symbol_with_site) {
+    const Executor& owner = other != 0 ? table_[other] : executor;
+    Section section = other != 0 ? reloc.target_section : static_cast<Section>(anchor);
+    symbols = PlacesOf(owner, section, symbol - (other != 0 ? SectionAddress(other, section) : AddressIn(at, section)));
+  }
+
+  // Out of reach, a branch goes through the veneer of an external link; a GOT kind always uses its slot.
   bool use_slot = info.shape == arch::Shape::kGot;
   bool use_veneer = false;
-  if (info.shape == arch::Shape::kRelative && anchor == Anchor::kFixed && other == 0) {
-    // The target stays and the site moves: it must be reached from wherever the executor can be.
-    uint64_t lowest = executor.movable ? space_.base() : site;
-    uint64_t highest = executor.movable ? space_.end() : site;
-    bool reached =
-        arch::Check(info, symbol + reloc.addend - lowest) && arch::Check(info, symbol + reloc.addend - highest);
-    if (!reached && !info.is_branch)
-      return failed(ErrorCode::kRelocRange,
-                    Format("%s cannot reach %#llx from every place in the arena (%#llx to %#llx): use "
-                           "R_X86_64_GOTPCREL for data, R_X86_64_PLT32 for a branch, or R_X86_64_64",
-                           info.name, Wide(symbol), Wide(space_.base()), Wide(space_.end())));
-    use_veneer = !reached;
+  if (info.shape == arch::Shape::kRelative && !reaches(symbols, addend)) {
+    bool to_code =
+        other != 0 ? reloc.target_section == Section::kCode : anchor == Anchor::kFixed || anchor == Anchor::kCode;
+    use_veneer = info.is_branch && to_code;
+    if (!use_veneer) return failed(ErrorCode::kRelocRange, OutOfReach(info, addend, symbols, places));
   }
   if (use_slot || use_veneer) {
     bool own = anchor != Anchor::kFixed;
@@ -253,16 +290,20 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
     other = 0;
     anchor = Anchor::kFixed;
     symbol_moves = false;
+    symbol_with_site = false;
+    // The link stays and the site may move, also where the symbol went along with it.
+    symbols = {symbol, symbol};
+    if (executor.movable) places = PlacesOf(executor, reloc.section, reloc.offset);
+    if (!reaches(symbols, addend)) return failed(ErrorCode::kRelocRange, OutOfReach(info, addend, symbols, places));
   }
 
   uint64_t value = symbol + static_cast<uint64_t>(addend) - (relative ? site : 0);
-  bool value_fits = arch::Check(info, value);
   // An absolute field narrower than an address holds nothing that moves, even where it happens to fit now.
-  if (!value_fits || (!relative && symbol_moves && info.field_bytes < 8))
+  if (!relative && (!arch::Check(info, value) || (symbol_moves && info.field_bytes < 8)))
     return failed(ErrorCode::kRelocRange, Format("the value %#llx for %s at %s + %u does not fit the field",
                                                  Wide(value), info.name, SectionName(reloc.section), reloc.offset));
 
-  Checked checked{&info, value, reloc.offset, reloc.section, anchor, false};
+  Checked checked{&info, value, reloc.offset, reloc.section, anchor, false, false};
   uint32_t sites_before = reloc.section == Section::kData ? executor.code_bytes : 0;
   if (other != 0) {
     Reference reference;
@@ -274,18 +315,18 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
     reference.field_bytes = info.field_bytes;
     reference.target_section = reloc.target_section;
     if (Status status = AddReference(reference)) return failed(status.error().code, status.error().message);
-    if (reference.has_field())
+    if (reference.has_field()) {
+      checked.normal = true;
       checked.value =
           value - SectionAddress(other, reloc.target_section) + (relative ? AddressIn(at, reloc.section) : 0);
+    }
     return checked;
   }
   if (reloc.section == Section::kState) return checked;
-  // Two parts of one span keep their distance, and nothing of an executor that stays changes, except towards state.
-  bool same_span = !executor.apart || (anchor == Anchor::kCode) == (reloc.section == Section::kCode);
-  bool symbol_with_site = (anchor == Anchor::kCode || anchor == Anchor::kData) && same_span;
+  // Nothing of an executor that stays changes, except towards state.
   bool changes = relative ? (symbol_moves || executor.movable) && !symbol_with_site : symbol_moves;
   if (changes) {
-    checked.keep = true;
+    checked.keep = checked.normal = true;
     checked.value = value - AddressOfAnchor(at, anchor) + (relative ? AddressIn(at, reloc.section) : 0);
   }
   return checked;
@@ -302,6 +343,7 @@ Status Linker::OpenSpans(WriteScope& scope, uint32_t index) const {
 void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, size_t check) {
   Executor& executor = table_[index];
   kept_writer_.Clear();
+  uint64_t beyond = 0;  // the fields: of every field's normal form, what lies beyond the field
   const Checked* next = checked_.data() + check;
   const Checked* end = next + spec.reloc_count;
   // Copies one section's bytes and inserts its fields, in normal form where a move may change them.
@@ -318,6 +360,8 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
     }
     for (; next < end && next->section == section; next++) {
       arch::Apply(*next->info, to + next->offset, next->value);
+      if (next->normal && next->info->field_bytes == 4)
+        beyond += ChecksumBeyond(sites_before + next->offset, next->value);
       if (next->keep)
         kept_writer_.Add({sites_before + next->offset, next->info->field_bytes,
                           next->info->shape != arch::Shape::kAbsolute, next->anchor});
@@ -359,7 +403,7 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
     sum = Checksum(sum, data, bytes);
     rebase(nullptr, data);
   }
-  executor.checksum = static_cast<uint32_t>(sum);
+  executor.checksum = static_cast<uint32_t>(sum + beyond);
   kept_count_ += kept_writer_.count();
 
   if (executor.state_span != 0) {

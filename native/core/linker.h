@@ -258,10 +258,18 @@ class Linker {
     Section section;
     Anchor anchor;  // what the target moves with
     bool keep;      // belongs into the kept records
+    bool normal;    // `value` is in normal form
+  };
+  // The lowest and the highest address that something can ever have.
+  struct Bounds {
+    uint64_t lowest, highest;
   };
 
   Result<Checked> CheckReloc(uint32_t index, const RelocSpec& reloc, const Placement& at,
                              const std::vector<uint32_t>& batch);
+  // Where the byte at `offset` of a section can be: anywhere in the reservation where its span fits, if it moves.
+  Bounds PlacesOf(const Executor& executor, Section section, uint64_t offset) const;
+  std::string OutOfReach(const arch::KindInfo& info, int64_t addend, const Bounds& symbols, const Bounds& sites) const;
   // The external link for an address or an executor's code, made when there is none yet; `user` refers to it.
   Result<uint32_t> AcquireLink(uint32_t user, uint32_t owner, uint64_t target);
   Status AddReference(const Reference& reference);
@@ -270,9 +278,14 @@ class Linker {
   void ReleaseLink(uint32_t link, std::vector<SpanId>* spans);
   void RemoveInbound(uint32_t reference);
 
+  // Calls visit(site, field_bytes, delta) for each field that depends on addresses: `delta` is what its value grows by
+  // from the addresses `from` to the addresses `to`. `target_delta(index, section)` says how far a section of another
+  // executor moves.
+  template <class TargetDelta, class Visit>
+  void ForEachField(const Executor& executor, const Placement& from, const Placement& to, TargetDelta target_delta,
+                    Visit visit) const;
   // Shifts the fields that lie in code (at `code`) and in data (at `data`), where not null, from the addresses `from`
-  // to the addresses `to`. `target_delta(index, section)` says how far a section of another executor moves. Returns
-  // the number of fields.
+  // to the addresses `to`. Returns the number of fields.
   template <class TargetDelta>
   uint64_t Rebase(const Executor& executor, uint8_t* code, uint8_t* data, const Placement& from, const Placement& to,
                   TargetDelta target_delta) const;
@@ -330,31 +343,38 @@ class Linker {
   BatchPositions positions_;
 };
 
+template <class TargetDelta, class Visit>
+void Linker::ForEachField(const Executor& executor, const Placement& from, const Placement& to,
+                          TargetDelta target_delta, Visit visit) const {
+  auto found = [&](uint32_t site, uint8_t field_bytes, bool relative, uint64_t target_moved) {
+    uint64_t site_moved = site < executor.code_bytes ? to.code - from.code : to.data - from.data;
+    visit(site, field_bytes, target_moved - (relative ? site_moved : 0));
+  };
+  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc& kept) {
+    found(kept.site, kept.field_bytes, kept.relative,
+          AddressOfAnchor(to, kept.anchor) - AddressOfAnchor(from, kept.anchor));
+  });
+  // Most have links and external links only, and a move has better things to wait for than their references.
+  if (!executor.holds_addresses) return;
+  for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound) {
+    const Reference& reference = references_[id];
+    if (reference.has_field())
+      found(reference.site, reference.field_bytes, reference.relative,
+            target_delta(reference.target, reference.target_section));
+  }
+}
+
 template <class TargetDelta>
 uint64_t Linker::Rebase(const Executor& executor, uint8_t* code, uint8_t* data, const Placement& from,
                         const Placement& to, TargetDelta target_delta) const {
   uint64_t fields = 0;
-  auto shift = [&](uint32_t site, uint8_t field_bytes, bool relative, uint64_t target_moved) {
+  ForEachField(executor, from, to, target_delta, [&](uint32_t site, uint8_t field_bytes, uint64_t delta) {
     bool in_code = site < executor.code_bytes;
-    uint8_t* field = in_code ? code : data;
-    if (field == nullptr) return;
-    field += in_code ? site : site - executor.code_bytes;
-    uint64_t site_moved = in_code ? to.code - from.code : to.data - from.data;
-    arch::Shift(field_bytes, field, target_moved - (relative ? site_moved : 0));
+    uint8_t* section = in_code ? code : data;
+    if (section == nullptr) return;
+    arch::Shift(field_bytes, section + (in_code ? site : site - executor.code_bytes), delta);
     fields++;
-  };
-  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc& kept) {
-    shift(kept.site, kept.field_bytes, kept.relative,
-          AddressOfAnchor(to, kept.anchor) - AddressOfAnchor(from, kept.anchor));
   });
-  // Most have links and external links only, and a move has better things to wait for than their references.
-  if (!executor.holds_addresses) return fields;
-  for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound) {
-    const Reference& reference = references_[id];
-    if (reference.has_field())
-      shift(reference.site, reference.field_bytes, reference.relative,
-            target_delta(reference.target, reference.target_section));
-  }
   return fields;
 }
 

@@ -22,9 +22,17 @@ void Linker::Verify(uint32_t index, std::vector<Problem>* problems) const {
   uint8_t* data = code + (executor.apart ? code_span_bytes : executor.DataOffset());
   std::memcpy(code, reinterpret_cast<const uint8_t*>(at.code), code_span_bytes);
   if (executor.apart) std::memcpy(data, reinterpret_cast<const uint8_t*>(at.data), data_span_bytes);
-  Rebase(executor, code, data, at, Placement{},
-         [&](uint32_t other, Section section) { return -SectionAddress(other, section); });
-  uint64_t sum = Checksum(Checksum(0, code, code_span_bytes), data, data_span_bytes);
+  uint64_t beyond = 0;
+  ForEachField(
+      executor, at, Placement{}, [&](uint32_t other, Section section) { return -SectionAddress(other, section); },
+      [&](uint32_t site, uint8_t field_bytes, uint64_t delta) {
+        uint8_t* field = site < executor.code_bytes ? code + site : data + (site - executor.code_bytes);
+        // Every field of 4 bytes that a move rewrites is signed.
+        if (field_bytes == 4)
+          beyond += ChecksumBeyond(site, static_cast<uint64_t>(int64_t{LoadAs<int32_t>(field)}) + delta);
+        arch::Shift(field_bytes, field, delta);
+      });
+  uint64_t sum = Checksum(Checksum(0, code, code_span_bytes), data, data_span_bytes) + beyond;
   if (static_cast<uint32_t>(sum) == executor.checksum) return;
 
   // Something differs. With full records the field can be named.

@@ -127,6 +127,12 @@ export const misuses: readonly ((model: Model, random: Random) => void)[] = [
       model.refuses('ERR_ARENA_RELOC_RANGE', () => arena.install(spec));
       model.refuses('ERR_ARENA_RELOC_RANGE', () => arena.install([...fine, spec]));
     }
+    // It fits where it is, and would not where the two ends can be moved to.
+    const addend = (random.chance(0.5) ? 1 : -1) * (2 ** 31 - 1 - random.below(arena.stats().reservedBytes / 4));
+    const far = { offset: 0, kind: 'R_X86_64_PC32', target: { own: 'state' }, addend } as const;
+    const tooFar = { code: 8, state: 8, relocs: [far] } as const;
+    model.refuses('ERR_ARENA_RELOC_RANGE', () => arena.install(tooFar));
+    model.refuses('ERR_ARENA_RELOC_RANGE', () => arena.install([...fine, tooFar]));
     const state = { code: 8, state: 8, relocs: [{ section: 'state', offset: 0, kind: 'R_X86_64_64' }] } as const;
     const movingTarget = { ...state, relocs: [{ ...state.relocs[0], target: { own: 'code' } }] } as const;
     model.refuses('ERR_ARENA_RELOC_SITE', () => arena.install(movingTarget));

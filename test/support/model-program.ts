@@ -46,6 +46,8 @@ export interface Surroundings<E> {
   callback: bigint;
   /** Batches have none. */
   withState: boolean;
+  /** An addend up to this, either way, leaves a 32-bit distance in range wherever its two ends are in the arena. */
+  farthestAddend: number;
 }
 
 export interface Program<E> {
@@ -298,6 +300,20 @@ const partMakers = {
     // Not through a GOT slot: that follows a move at once, while an old copy that is still running goes on with the old
     // address in its own fields. Both are right, but they are not the same.
     draft.emit(loadAddress, 'R_X86_64_PC32', { executor });
+    draft.emit(subtractAddress);
+    draft.emit(addHash);
+    draft.parts.push((_, hash) => hash + BigInt(addend));
+  },
+  /** A place up to 2 GiB off something: the distance must not wrap, wherever the two are moved to. */
+  farPlace<E extends Other>(draft: Draft<E>): void {
+    const { others, random, withState, farthestAddend } = draft.around;
+    const addend = (random.chance(0.5) ? 1 : -1) * (farthestAddend - random.below(Math.min(farthestAddend, 1000) + 1));
+    const targets: Target<E>[] = [own('code', 0), own('data', draft.word('data'))];
+    if (withState) targets.push(own('state', draft.word('state')));
+    if (others.length > 0) targets.push({ executor: random.pick(others) });
+    const target = random.pick(targets);
+    draft.emit([0x48, 0x8d, 0x0d], 'R_X86_64_PC32', target, [], addend); // lea rcx, [rip + field]
+    draft.emit(loadAddress, 'R_X86_64_PC32', target);
     draft.emit(subtractAddress);
     draft.emit(addHash);
     draft.parts.push((_, hash) => hash + BigInt(addend));

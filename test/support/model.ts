@@ -111,8 +111,11 @@ export class Model {
   pins = 0;
   private readonly callsUnderWay: CallUnderWay[] = [];
   private made = 0;
+  private readonly farthestAddend: number;
 
   constructor(readonly arena: Arena) {
+    // Off the end of the instruction, which lies up to 8 bytes behind the field.
+    this.farthestAddend = Math.max(0, 2 ** 31 - arena.stats().reservedBytes - 8);
     this.callback = arena.callback(signature, (argument) => this.calledBack(argument));
   }
 
@@ -148,6 +151,7 @@ export class Model {
         others,
         callback: this.callback.address,
         withState,
+        farthestAddend: this.farthestAddend,
       });
     }
     return planned;
