@@ -160,6 +160,34 @@ describe('objects', () => {
       assert.equal(x.func('f', i32(1))(1), 1007);
     });
 
+    it('of a weak definition there can be one instance', () => {
+      const text = (name: string) => `struct S { static S &get() { static S s; return s; } int v = 5; };
+        inline int shared = 1; extern "C" int ${name}() { S::get().v++; return S::get().v * 100 + ++shared; }`;
+      for (const compiler of compilers) {
+        for (const flags of [['-O0'], ['-O2'], ['-O2', '-fPIE'], ['-O1', '-fvisibility=hidden']]) {
+          const compiled = (name: string) =>
+            compileText(text(name), ['-std=c++17', '-fPIC', ...flags], compiler, '.cc');
+          const a = loadObject(compiled('a')).install(arena);
+          const asked = new Map<string, object>();
+          const b = loadObject(compiled('b'), {
+            resolve: (name, symbol) => {
+              asked.set(name, symbol);
+              return symbol.defined ? a.target(name) : undefined;
+            },
+          });
+          const x = b.install(arena);
+          assert.deepEqual(asked.get('shared'), { weak: true, defined: true });
+          assert.deepEqual([a.func('a', i32(0))(), x.func('b', i32(0))(), a.func('a', i32(0))()], [602, 703, 804]);
+          // Without an answer it has its own, and it still says that it defines the symbol.
+          const y = loadObject(compiled('b')).install(arena);
+          assert.equal(y.func('b', i32(0))(), 602);
+          assert.ok(b.symbols.some(({ name, kind, weak }) => name === 'shared' && kind === 'state' && weak));
+          assert.equal(b.symbols.filter(({ name }) => name === 'shared').length, 1);
+          for (const installed of [y, x, a]) installed.free();
+        }
+      }
+    });
+
     it('any other is an error that names it', () => {
       assert.throws(() => loadObject(object()), arenaError('ERR_ARENA_SYMBOL', /'hidden'/));
       assert.throws(() => loadObject(object(), { resolve: () => 5 as never }), {
@@ -246,6 +274,25 @@ describe('objects', () => {
       all(movabilityOf('int v; int f(void) { return v++; }', pic), /takes the address of 'v'/);
     });
 
+    it('a stack that is suspended', () => {
+      const text = `#include <ucontext.h>
+        static ucontext_t here, there; static char stack[16384]; static int n;
+        static void body(void) { for (;;) { n++; swapcontext(&there, &here); } }
+        int step(void) {
+          if (n == 0) { getcontext(&there); there.uc_stack.ss_sp = stack; there.uc_stack.ss_size = sizeof stack;
+                        makecontext(&there, body, 0); }
+          swapcontext(&here, &there); return n; }`;
+      const o = loadObject(compileText(text, ['-O2', '-fPIE']));
+      assert.match(o.reasons.at(-1) as string, /'\w+context' can suspend a stack/);
+      const others = arena.install(Array.from({ length: 400 }, () => ({ code: new Uint8Array(1500).fill(0xcc) })));
+      const x = o.install(arena);
+      const step = x.func('step', i32(0));
+      assert.equal(step(), 1);
+      arena.free(others);
+      arena.collect();
+      for (let n = 2; n < 10; n++) assert.equal(step(), n);
+    });
+
     it('belongs to the executor whose address is taken', () => {
       const text =
         'int one(int a) { return a + 1; } void* two(void) { return one; } int three(int a) { return one(a); }';
@@ -282,6 +329,27 @@ describe('objects', () => {
     it('constructors and destructors', () => {
       unsupported('static int v; __attribute__((constructor)) void f(void) { v = 1; }', /constructors/);
       unsupported('static int v; __attribute__((destructor)) void f(void) { v = 1; }', /destructors/);
+    });
+
+    it('handlers of exceptions', () => {
+      const text = 'extern "C" int f(int x) { try { if (x > 1) throw x; return 0; } catch (int y) { return y; } }';
+      for (const compiler of compilers)
+        assert.throws(
+          () => loadObject(compileText(text, pic, compiler, '.cc')),
+          arenaError('ERR_ARENA_OBJECT_UNSUPPORTED', /\.gcc_except_table/),
+        );
+    });
+
+    it('intermediate code', () => {
+      const text = 'int f(int i) { return i + 1; }';
+      unsupported(text, /__gnu_lto_slim/, ['-O2', '-flto', '-fno-fat-lto-objects']);
+      const fat = loadObject(compileText(text, ['-O2', '-flto', '-ffat-lto-objects'])).install(arena);
+      assert.equal(fat.func('f', i32(1))(2), 3);
+      if (!compilers.includes('clang')) return;
+      assert.throws(
+        () => loadObject(compileText(text, ['-O2', '-flto'], 'clang')),
+        arenaError('ERR_ARENA_OBJECT', /bitcode/),
+      );
     });
 
     it('IFUNC', () => {

@@ -10,6 +10,7 @@ export {
   type LoadOptions,
   loadObject,
   type ObjectSymbol,
+  type SymbolQuestion,
 } from './objects';
 export { type Reloc, type RelocKind, type RelocTarget, relocKindNumbers, TargetKind } from './relocs';
 export type { Runner } from './runner';

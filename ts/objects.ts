@@ -34,12 +34,21 @@ export interface ObjectSymbol {
   readonly executor?: number;
 }
 
+/** What `resolve` is asked for. */
+export interface SymbolQuestion {
+  readonly weak: boolean;
+  /** Whether the object has a definition of its own, which serves where nothing is answered. */
+  readonly defined: boolean;
+}
+
 export interface LoadOptions {
   /**
-   * What an undefined symbol refers to: an executor, a place in one (`x.target(name)`), a callback or an address. For
-   * `undefined` the process is asked (`symbolAddress`); a weak symbol that nobody has is 0.
+   * What a symbol refers to: an executor, a place in one (`x.target(name)`), a callback or an address. For an undefined
+   * symbol without an answer the process is asked (`symbolAddress`); a weak one that nobody has is 0. It is also asked
+   * for weak definitions (C++ inline functions and variables, their static variables), of which a program has one
+   * instance: without an answer the object has its own.
    */
-  resolve?: (name: string) => RelocTarget | undefined;
+  resolve?: (name: string, symbol: SymbolQuestion) => RelocTarget | undefined;
   /** For the executors; the names of their first functions unless given. */
   name?: string;
 }
@@ -75,7 +84,8 @@ interface NativeUnits {
     entry: number;
     weak: boolean;
   }[];
-  undefined: { name: string; weak: boolean }[];
+  /** What relocs refer to and somebody else may have to provide. */
+  asked: { name: string; weak: boolean; defined: boolean }[];
   reasons: string[];
 }
 
@@ -87,8 +97,9 @@ const relocFields = 8;
  * Reads a relocatable object (ELF64, made by gcc or clang with `-c`) and resolves what it needs. docs/objects.md tells
  * how to compile one, which executors it becomes and what makes it immovable.
  *
- * ERR_ARENA_OBJECT for bytes that are none, ERR_ARENA_OBJECT_UNSUPPORTED for thread-local variables, constructors and
- * IFUNC, ERR_ARENA_RELOC_KIND, and ERR_ARENA_SYMBOL for a symbol that nobody has.
+ * ERR_ARENA_OBJECT for bytes that are none, ERR_ARENA_OBJECT_UNSUPPORTED for what would not work (thread-local variables,
+ * constructors, IFUNC, handlers of exceptions, sections of unknown types, LTO without machine code),
+ * ERR_ARENA_RELOC_KIND, and ERR_ARENA_SYMBOL for a symbol that nobody has.
  */
 export function loadObject(bytes: Uint8Array, options: LoadOptions = {}): LoadedObject {
   const { resolve, name } = options;
@@ -97,7 +108,7 @@ export function loadObject(bytes: Uint8Array, options: LoadOptions = {}): Loaded
   const read = orRaise(addon.readUnits(privateCopy(bytes))) as NativeUnits;
   return new LoadedObject(
     read,
-    read.undefined.map((symbol) => resolveSymbol(symbol, resolve)),
+    read.asked.map((symbol) => resolveSymbol(symbol, resolve)),
     name,
   );
 }
@@ -108,9 +119,14 @@ export function privateCopy(bytes: Uint8Array): Uint8Array {
   return bytes.buffer instanceof ArrayBuffer ? bytes : new Uint8Array(bytes);
 }
 
-function resolveSymbol({ name, weak }: NativeUnits['undefined'][number], resolve: LoadOptions['resolve']): RelocTarget {
-  const target: RelocTarget | undefined = resolve?.(name);
+/** Undefined where the object's own definition serves. */
+function resolveSymbol(
+  { name, weak, defined }: NativeUnits['asked'][number],
+  resolve: LoadOptions['resolve'],
+): RelocTarget | undefined {
+  const target: RelocTarget | undefined = resolve?.(name, Object.freeze({ weak, defined }));
   if (target === undefined) {
+    if (defined) return undefined;
     const address = addon.symbolAddress(name) ?? (weak ? 0n : undefined);
     if (address !== undefined) return { address };
     const message = `the object needs the symbol '${name}', which neither resolve() nor the process has`;
@@ -135,11 +151,11 @@ export class LoadedObject {
   /** What takes an address that it could keep, in words. An executor whose address is taken does not move. */
   readonly reasons: readonly string[];
   readonly #read: NativeUnits;
-  readonly #targets: readonly RelocTarget[];
+  readonly #targets: readonly (RelocTarget | undefined)[];
   readonly #name: string | undefined;
 
   /** @internal Use `loadObject`. */
-  constructor(read: object, targets: readonly RelocTarget[], name: string | undefined) {
+  constructor(read: object, targets: readonly (RelocTarget | undefined)[], name: string | undefined) {
     this.#read = read as NativeUnits;
     this.#targets = targets;
     this.#name = name;
@@ -150,7 +166,9 @@ export class LoadedObject {
         const kind = section === 'code' ? ('function' as const) : section;
         return { name, kind, bytes, weak, executor: unit };
       }),
-      ...this.#read.undefined.map(({ name, weak }) => ({ name, kind: 'undefined' as const, bytes: 0, weak })),
+      ...this.#read.asked
+        .filter(({ defined }) => !defined)
+        .map(({ name, weak }) => ({ name, kind: 'undefined' as const, bytes: 0, weak })),
     ]);
   }
 
@@ -201,11 +219,11 @@ export class LoadedObject {
       const at = i * relocFields;
       const field = (n: number) => fields[at + n] as number;
       const symbol = field(6);
+      const given = symbol >= 0 ? this.#targets[symbol] : undefined;
       let target: RelocTarget;
-      if (symbol >= 0) {
-        target = this.#targets[symbol] as RelocTarget;
-        if (field(7) === 1 && !promised)
-          checkStays(target, arena, (this.#read.undefined[symbol] as { name: string }).name);
+      if (given !== undefined) {
+        target = given;
+        if (field(7) === 1 && !promised) checkStays(target, arena, (this.#read.asked[symbol] as { name: string }).name);
       } else if (field(2) === TargetKind.address) target = { address: own };
       else if (field(2) === TargetKind.batchMember) {
         const executor = executors[Number(own)] as Executor;

@@ -18,7 +18,7 @@ enum RelocField : size_t {
   kFieldOffset,
   kFieldTargetSection,
   kFieldTargetOffset,
-  kFieldUndefined,
+  kFieldAsked,
   kFieldTakesAddress,
   kRelocFields
 };
@@ -52,7 +52,7 @@ Napi::Object RelocsOf(Napi::Env env, const std::vector<UnitReloc>& relocs) {
     field[kFieldOffset] = static_cast<int32_t>(spec.offset);
     field[kFieldTargetSection] = static_cast<int32_t>(spec.target_section);
     field[kFieldTargetOffset] = static_cast<int32_t>(spec.target_offset);
-    field[kFieldUndefined] = static_cast<int32_t>(relocs[i].undefined);
+    field[kFieldAsked] = static_cast<int32_t>(relocs[i].asked);
     field[kFieldTakesAddress] = relocs[i].takes_address;
     targets[i] = spec.target;
     addends[i] = spec.addend;
@@ -120,14 +120,15 @@ Napi::Value ReadUnits(const Napi::CallbackInfo& info) {
     array.Set(i, item);
   }
   object.Set("exports", array);
-  array = Napi::Array::New(env, units.undefined.size());
-  for (uint32_t i = 0; i < units.undefined.size(); i++) {
+  array = Napi::Array::New(env, units.asked.size());
+  for (uint32_t i = 0; i < units.asked.size(); i++) {
     Napi::Object item = Napi::Object::New(env);
-    item.Set("name", units.undefined[i].name);
-    item.Set("weak", units.undefined[i].weak);
+    item.Set("name", units.asked[i].name);
+    item.Set("weak", units.asked[i].weak);
+    item.Set("defined", units.asked[i].defined);
     array.Set(i, item);
   }
-  object.Set("undefined", array);
+  object.Set("asked", array);
   array = Napi::Array::New(env, units.reasons.size());
   for (uint32_t i = 0; i < units.reasons.size(); i++) array.Set(i, units.reasons[i].text);
   object.Set("reasons", array);

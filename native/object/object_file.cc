@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <initializer_list>
 
 #include "base/bits.h"
 
@@ -14,6 +15,7 @@ enum : uint32_t {
   kElfNull = 0,
   kElfProgBits = 1,
   kElfSymTab = 2,
+  kElfStrTab = 3,
   kElfRela = 4,
   kElfNote = 7,
   kElfNoBits = 8,
@@ -21,6 +23,11 @@ enum : uint32_t {
   kElfInitArray = 14,
   kElfFiniArray = 15,
   kElfPreinitArray = 16,
+  kElfGroup = 17,
+  kElfSymTabIndexes = 18,
+  kElfGnuAttributes = 0x6FFFFFF5,
+  kElfLlvmFirst = 0x6FFF4C00,  // metadata, none of it loaded: SHT_LLVM_ODRTAB …
+  kElfLlvmLast = 0x6FFF4C0F,
   kElfUnwind = 0x70000001,  // SHT_X86_64_UNWIND, clang's .eh_frame
 };
 enum : uint64_t {
@@ -85,6 +92,13 @@ class ObjectReader {
   // True when `count` bytes from `offset` on are there.
   bool Has(uint64_t offset, uint64_t count) const { return offset <= size_ && count <= size_ - offset; }
 
+  bool StartsWithOneOf(std::initializer_list<std::string_view> starts) const {
+    std::string_view all(reinterpret_cast<const char*>(bytes_), size_);
+    for (std::string_view start : starts)
+      if (StartsWith(all, start)) return true;
+    return false;
+  }
+
   // For messages: `section 5 '.text'`. Names in hostile objects are long and not always text.
   std::string Named(uint32_t index) const {
     std::string_view name = index < names_.size() ? names_[index].substr(0, 80) : std::string_view();
@@ -93,8 +107,13 @@ class ObjectReader {
 
   Status ReadHeader() {
     static constexpr uint8_t kMagic[] = {0x7F, 'E', 'L', 'F'};
-    if (!Has(0, sizeof kMagic) || std::memcmp(bytes_, kMagic, sizeof kMagic) != 0)
+    if (!Has(0, sizeof kMagic) || std::memcmp(bytes_, kMagic, sizeof kMagic) != 0) {
+      if (StartsWithOneOf({"BC\xC0\xDE", "\xDE\xC0\x17\x0B"}))
+        return Malformed("the bytes are LLVM bitcode and no machine code: compile without -flto");
+      if (StartsWithOneOf({"!<arch>\n", "!<thin>\n"}))
+        return Malformed("the bytes are an archive: load its members, one object each");
       return Malformed("the bytes are not an ELF object: they do not begin with 7F 'ELF'");
+    }
     if (!Has(0, kElfHeaderBytes))
       return Malformed(Format("the object ends within its header: it has %zu bytes of %zu", size_, kElfHeaderBytes));
     if (bytes_[4] != 2 || bytes_[5] != 1)
@@ -157,32 +176,69 @@ class ObjectReader {
   }
 
   static bool IsIgnoredName(std::string_view name) {
-    // Unwind tables: machine code is never unwound by exceptions here, and debuggers get theirs elsewhere.
     return IsOrIsUnder(name, ".eh_frame") || IsOrIsUnder(name, ".gcc_except_table") || IsOrIsUnder(name, ".note") ||
            IsOrIsUnder(name, ".comment") || IsOrIsUnder(name, ".stack_sizes") || StartsWith(name, ".debug_") ||
            StartsWith(name, ".llvm");
+  }
+
+  // What a linker gathers for the process to run, before main and after it.
+  static bool IsConstructors(const SectionHeader& header, std::string_view name) {
+    return header.type == kElfInitArray || header.type == kElfFiniArray || header.type == kElfPreinitArray ||
+           IsOrIsUnder(name, ".init_array") || IsOrIsUnder(name, ".fini_array") ||
+           IsOrIsUnder(name, ".preinit_array") || IsOrIsUnder(name, ".ctors") || IsOrIsUnder(name, ".dtors") ||
+           name == ".init" || name == ".fini";
+  }
+
+  // The types whose meaning is known here. Any other may hold relocs of a section that is loaded, as SHT_CREL does, and
+  // code without its relocs is wrong without a word.
+  static bool IsKnownType(uint32_t type) {
+    switch (type) {
+      case kElfNull:
+      case kElfProgBits:
+      case kElfSymTab:
+      case kElfStrTab:
+      case kElfRela:
+      case kElfNote:
+      case kElfNoBits:
+      case kElfRel:
+      case kElfInitArray:
+      case kElfFiniArray:
+      case kElfPreinitArray:
+      case kElfGroup:
+      case kElfSymTabIndexes:
+      case kElfGnuAttributes:
+      case kElfUnwind:
+        return true;
+      default:
+        return kElfLlvmFirst <= type && type <= kElfLlvmLast;
+    }
   }
 
   Status RoleOf(uint32_t index, ObjectRole* role) const {
     const SectionHeader& header = headers_[index];
     std::string_view name = names_[index];
     *role = ObjectRole::kIgnored;
-    if ((header.flags & kElfAlloc) == 0 || header.type == kElfNull || header.type == kElfNote ||
-        header.type == kElfUnwind || IsIgnoredName(name))
-      return Status::Ok();
-    if (header.size != 0 &&
-        (header.type == kElfInitArray || header.type == kElfFiniArray || header.type == kElfPreinitArray ||
-         IsOrIsUnder(name, ".init_array") || IsOrIsUnder(name, ".fini_array") || IsOrIsUnder(name, ".ctors") ||
-         IsOrIsUnder(name, ".dtors") || name == ".init" || name == ".fini"))
+    if (header.size != 0 && !IsKnownType(header.type))
+      return Unsupported(Format("%s has the unknown type %#x, and may hold relocs or something else that is needed",
+                                Named(index).c_str(), header.type));
+    if (header.size != 0 && header.type != kElfNull && IsConstructors(header, name))
       return Unsupported(Named(index) +
                          " has constructors or destructors, which nobody would run: export a function "
                          "and call it");
+    if (header.size != 0 && header.type == kElfProgBits && IsOrIsUnder(name, ".gcc_except_table"))
+      return Unsupported(Named(index) +
+                         " says where exceptions are handled, and the unwinder would not find it: compile with "
+                         "-fno-exceptions, or catch outside of the object");
+    if ((header.flags & kElfAlloc) == 0 || header.type == kElfNull || header.type == kElfNote ||
+        header.type == kElfUnwind || IsIgnoredName(name))
+      return Status::Ok();
     if ((header.flags & kElfThreadLocal) != 0 && header.size != 0)
       return Unsupported(Named(index) + " has thread-local variables: pass a pointer to the thread's data instead");
     if (header.type != kElfProgBits && header.type != kElfNoBits)
-      return header.size == 0 ? Status::Ok()
-                              : Unsupported(Format("%s is to be loaded and has the unknown type %#x",
-                                                   Named(index).c_str(), header.type));
+      return header.size == 0
+                 ? Status::Ok()
+                 : Unsupported(Format("%s is to be loaded and has the type %#x, which is for something else",
+                                      Named(index).c_str(), header.type));
     if ((header.flags & kElfCompressed) != 0) return Unsupported(Named(index) + " is to be loaded and compressed");
     bool executable = (header.flags & kElfExecute) != 0;
     bool writable = (header.flags & kElfWrite) != 0;
@@ -262,7 +318,9 @@ class ObjectReader {
       uint16_t index = LoadAs<uint16_t>(at + 6);
       symbol.value = LoadAs<uint64_t>(at + 8);
       symbol.size = LoadAs<uint64_t>(at + 16);
-      symbol.weak = binding == kElfWeak;
+      // A unique definition, as gcc makes of inline variables, is a weak one that has one instance in the whole
+      // process.
+      symbol.weak = binding == kElfWeak || binding == kElfUnique;
       symbol.global = binding == kElfGlobal || binding == kElfWeak || binding == kElfUnique;
       symbol.is_section = type == kElfSectionSymbol;
       auto named = [&] {
@@ -313,21 +371,41 @@ class ObjectReader {
                                 Named(index).c_str(), section.size));
     }
     if (common.align != 1 || common.size != 0) file->sections.push_back(common);
+    return RefuseSlimLto(*file);
+  }
+
+  // An object that has gcc's intermediate code only says so with a symbol, and in byte 4 of a section (struct
+  // lto_section of gcc's lto-streamer.h).
+  Status RefuseSlimLto(const ObjectFile& file) const {
+    auto refused = [](std::string where) {
+      return Unsupported(where +
+                         " says that the object has intermediate code of link-time optimisation and no machine code: "
+                         "compile without -flto, or with -ffat-lto-objects");
+    };
+    for (const ObjectSymbol& symbol : file.symbols)
+      if (symbol.name == "__gnu_lto_slim") return refused("the symbol '__gnu_lto_slim'");
+    for (uint32_t i = 1; i < headers_.size(); i++)
+      if (StartsWith(names_[i], ".gnu.lto_.lto.") && headers_[i].type == kElfProgBits && headers_[i].size > 4 &&
+          Has(headers_[i].offset, headers_[i].size) && bytes_[headers_[i].offset + 4] != 0)
+        return refused(Named(i));
     return Status::Ok();
   }
 
   Status ReadRelocs(ObjectFile* file) {
-    // Tables of one section come together, so that its relocs stand in one run.
-    std::vector<uint32_t> tables;
+    std::vector<uint32_t> tables, table_of(headers_.size());
     uint64_t total = 0;
     for (uint32_t i = 1; i < headers_.size(); i++) {
       const SectionHeader& header = headers_[i];
-      if (header.type != kElfRela && header.type != kElfRel) continue;
-      if (header.info >= headers_.size())
+      if ((header.type != kElfRela && header.type != kElfRel) || header.size == 0) continue;
+      if (header.info == 0 || header.info >= headers_.size())
         return Malformed(
             Format("%s has the relocs of section %u of %zu", Named(i).c_str(), header.info, headers_.size()));
-      if (file->sections[header.info].role == ObjectRole::kIgnored || header.size == 0) continue;
+      if (file->sections[header.info].role == ObjectRole::kIgnored) continue;
       if (header.type == kElfRel) return Malformed(Named(i) + " has relocs without addends (SHT_REL)");
+      if (table_of[header.info] != 0)
+        return Malformed(Format("%s has relocs of %s, and so has %s", Named(i).c_str(), Named(header.info).c_str(),
+                                Named(table_of[header.info]).c_str()));
+      table_of[header.info] = i;
       if (!Has(header.offset, header.size) || header.size % kElfRelaBytes != 0 || header.entry_size != kElfRelaBytes)
         return Malformed(Named(i) + " does not lie within the object, or ends within a reloc");
       if (header.link != symbol_table_ || symbol_table_ == 0)
@@ -337,14 +415,11 @@ class ObjectReader {
       if (total > size_ / kElfRelaBytes) return Malformed("the relocs are more than the object has room for");
       tables.push_back(i);
     }
-    std::stable_sort(tables.begin(), tables.end(),
-                     [&](uint32_t a, uint32_t b) { return headers_[a].info < headers_[b].info; });
     file->relocs.reserve(total);
-    for (size_t i = 0; i < tables.size(); i++) {
-      const SectionHeader& table = headers_[tables[i]];
+    for (uint32_t index : tables) {
+      const SectionHeader& table = headers_[index];
       ObjectSection& section = file->sections[table.info];
-      if (i == 0 || headers_[tables[i - 1]].info != table.info)
-        section.first_reloc = static_cast<uint32_t>(file->relocs.size());
+      section.first_reloc = static_cast<uint32_t>(file->relocs.size());
       for (uint64_t n = 0; n < table.size / kElfRelaBytes; n++)
         if (Status failed = ReadReloc(file, table.info, bytes_ + table.offset + n * kElfRelaBytes)) return failed;
       section.reloc_count = static_cast<uint32_t>(file->relocs.size()) - section.first_reloc;

@@ -3,7 +3,8 @@
 // The bytes may come from anywhere: nothing outside them is read, no header is believed, and no sum wraps. What passes
 // has sections within the bytes, relocs within their sections, symbols within their sections and kinds that the CPU
 // has. Whatever does not is ERR_ARENA_OBJECT with what is wrong and where; relocs of other kinds are
-// ERR_ARENA_RELOC_KIND; thread-local storage, constructors and IFUNC are ERR_ARENA_OBJECT_UNSUPPORTED.
+// ERR_ARENA_RELOC_KIND; thread-local storage, constructors, IFUNC, handlers of exceptions, sections of unknown types
+// and objects without machine code (LTO) are ERR_ARENA_OBJECT_UNSUPPORTED.
 #pragma once
 
 #include <cstddef>

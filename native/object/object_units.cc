@@ -30,6 +30,16 @@ std::string_view FunctionOfSection(std::string_view name) {
   return name;
 }
 
+// Whether a function of this name goes on on another stack, or prepares one: those of <ucontext.h>, and what the common
+// fiber libraries have in their names (boost.context, libco, minicoro, libaco, libcoro). One too many costs moves, one
+// too few a crash.
+bool SwitchesStacks(std::string_view name) {
+  for (std::string_view part : {"swapcontext", "makecontext", "setcontext", "getcontext", "_fcontext", "fiber", "Fiber",
+                                "coro", "Coro", "co_switch", "mco_", "aco_"})
+    if (name.find(part) != std::string_view::npos) return true;
+  return false;
+}
+
 class UnitMaker {
  public:
   explicit UnitMaker(const ObjectFile& file)
@@ -42,6 +52,7 @@ class UnitMaker {
     if (Status failed = AddSymbols()) return failed;
     if (Status failed = AddRelocs()) return failed;
     AddReasons();
+    StayWithSuspendedStacks();
     return Status::Ok();
   }
 
@@ -224,12 +235,13 @@ class UnitMaker {
     return Status::Ok();
   }
 
-  uint32_t UndefinedOf(const ObjectSymbol& symbol) {
-    auto [found, is_new] = undefined_of_.emplace(symbol.name, static_cast<uint32_t>(units_->undefined.size()));
-    if (is_new) units_->undefined.push_back({std::string(symbol.name), symbol.weak});
+  uint32_t AskedOf(const ObjectSymbol& symbol) {
+    auto [found, is_new] = asked_of_.emplace(symbol.name, static_cast<uint32_t>(units_->asked.size()));
+    bool defined = symbol.place == ObjectSymbol::Place::kSection;
+    if (is_new) units_->asked.push_back({std::string(symbol.name), symbol.weak, defined});
     // A strong use is enough.
     else if (!symbol.weak)
-      units_->undefined[found->second].weak = false;
+      units_->asked[found->second].weak = false;
     return found->second;
   }
 
@@ -263,11 +275,12 @@ class UnitMaker {
     made.takes_address = use == SiteUse::kAddress || use == SiteUse::kUnknown;
     if (symbol.place == ObjectSymbol::Place::kSection) {
       NameTarget(placed.unit, symbol.section, static_cast<uint32_t>(symbol.value), &made.spec);
+      if (symbol.weak && !symbol.name.empty()) made.asked = AskedOf(symbol);
       bool to_code = file_.sections[symbol.section].role == ObjectRole::kCode;
       // A branch into data is none that a compiler makes.
       if (made.takes_address || (use == SiteUse::kBranch && !to_code)) AddEscape(section_index, reloc, use);
     } else if (symbol.place == ObjectSymbol::Place::kUndefined && reloc.symbol != 0) {
-      made.undefined = UndefinedOf(symbol);
+      made.asked = AskedOf(symbol);
     } else {
       made.spec.target = symbol.value;
     }
@@ -392,6 +405,18 @@ class UnitMaker {
     return text;
   }
 
+  // A stack that is left in the middle of a call and gone on with in a later one has return addresses into the object,
+  // and no pin keeps what they lead to. Any function of the object may be on it.
+  void StayWithSuspendedStacks() {
+    for (const ObjectSymbol& symbol : file_.symbols) {
+      if (units_->units.empty() || symbol.is_section || !SwitchesStacks(symbol.name)) continue;
+      for (ObjectUnit& unit : units_->units) unit.movable = false;
+      units_->reasons.push_back({0, Format("'%s' can suspend a stack that has return addresses into the object",
+                                           Shown(symbol.name).c_str())});
+      return;
+    }
+  }
+
   static std::string Shown(std::string_view name) { return std::string(name.substr(0, 80)); }
 
   const ObjectFile& file_;
@@ -399,7 +424,7 @@ class UnitMaker {
   std::vector<uint32_t> group_;
   std::vector<Placed> place_;  // by section
   std::unordered_map<uint32_t, uint32_t> unit_of_root_;
-  std::unordered_map<std::string_view, uint32_t> undefined_of_;
+  std::unordered_map<std::string_view, uint32_t> asked_of_;
   std::unordered_map<uint64_t, size_t> slots_;  // by unit and symbol: position in the unit's relocs
   std::map<Escape, Places> escapes_;
   std::vector<uint32_t> by_place_;  // named symbols in the order of their places, and symbol 0

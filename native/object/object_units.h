@@ -25,12 +25,13 @@ namespace jit_arena {
 
 inline constexpr uint32_t kNoIndex = ~uint32_t{0};
 
-// A reloc in the words of core/spec.h, complete when `undefined` is kNoIndex. Its own and other units' sections are
-// named by kOwnCode … kOwnState, and by kBatchMember for the order in which the units stand. Otherwise its target is
-// what the host gives for undefined[undefined]: it sets target_kind, target and the target's section and offset.
+// A reloc in the words of core/spec.h. Its own and other units' sections are named by kOwnCode … kOwnState, and by
+// kBatchMember for the order in which the units stand. Unless `asked` is kNoIndex, the host is asked for asked[asked],
+// and what it gives sets target_kind, target and the target's section and offset; where it gives nothing, a reloc to a
+// weak definition keeps what it has.
 struct UnitReloc {
   RelocSpec spec;
-  uint32_t undefined = kNoIndex;
+  uint32_t asked = kNoIndex;
   bool takes_address = false;  // more than a branch, a load or a store at the target
 };
 
@@ -55,9 +56,12 @@ struct ObjectExport {
   bool weak = false;
 };
 
-struct UndefinedSymbol {
+// A symbol that somebody else may have to provide: one that is undefined, or a weak definition, of which another object
+// may have the one instance.
+struct AskedSymbol {
   std::string name;
-  bool weak = false;  // 0 when nobody has it
+  bool weak = false;     // undefined and weak: 0 when nobody has it
+  bool defined = false;  // a weak definition: the object's own when nobody else has it
 };
 
 struct ImmovableReason {
@@ -67,8 +71,8 @@ struct ImmovableReason {
 
 struct ObjectUnits {
   std::vector<ObjectUnit> units;
-  std::vector<ObjectExport> exports;       // in the order of the object's symbols; names are distinct
-  std::vector<UndefinedSymbol> undefined;  // that relocs of the units refer to; names are distinct
+  std::vector<ObjectExport> exports;  // in the order of the object's symbols; names are distinct
+  std::vector<AskedSymbol> asked;     // that relocs of the units refer to; names are distinct
   std::vector<ImmovableReason> reasons;
 };
 

@@ -49,9 +49,9 @@ inline const char* FindBrokenObjectRule(const uint8_t* given, size_t size) {
       if (info->shape == arch::Shape::kGot) return "a slot of the arena's";
       if (uint64_t{spec.offset} + info->field_bytes > unit.sizes[static_cast<int>(spec.section)])
         return "a site outside its section";
-      if (reloc.undefined != kNoIndex) {
-        if (reloc.undefined >= units.undefined.size()) return "an undefined symbol that does not exist";
-      } else if (spec.target_kind == TargetKind::kBatchMember) {
+      if (reloc.asked != kNoIndex && reloc.asked >= units.asked.size()) return "a symbol that does not exist";
+      if (reloc.asked != kNoIndex && !units.asked[reloc.asked].defined) continue;
+      if (spec.target_kind == TargetKind::kBatchMember) {
         if (spec.target >= units.units.size()) return "a unit that does not exist";
         if (spec.target_offset > units.units[spec.target].sizes[static_cast<int>(spec.target_section)])
           return "a target outside the other unit";

@@ -187,8 +187,8 @@ TEST(a_section_of_code_each_makes_a_unit) {
   CHECK_EQ(units.units[0].sizes[2], 16);  // the counter is used by f, the pointer by nobody
   CHECK_EQ(units.units[1].sizes[1], 0);
   CHECK_EQ(units.exports.size(), 3);
-  CHECK_EQ(units.undefined.size(), 1);
-  CHECK_EQ(units.undefined[0].name, "away");
+  CHECK_EQ(units.asked.size(), 1);
+  CHECK_EQ(units.asked[0].name, "away");
 }
 
 TEST(bytes_come_first_and_zeros_last) {
@@ -207,11 +207,11 @@ TEST(a_slot_is_a_constant_of_the_unit) {
   bool use = false, slot = false;
   for (const UnitReloc& reloc : units.units[0].relocs) {
     if (reloc.spec.section == Section::kCode && reloc.spec.offset == 26) {
-      use = reloc.undefined == kNoIndex && reloc.spec.target_kind == TargetKind::kOwnData && reloc.spec.target == 8 &&
+      use = reloc.asked == kNoIndex && reloc.spec.target_kind == TargetKind::kOwnData && reloc.spec.target == 8 &&
             reloc.spec.kind == 2 && reloc.spec.addend == -4;
     }
     if (reloc.spec.section == Section::kData && reloc.spec.offset == 8)
-      slot = reloc.undefined == 0 && reloc.spec.kind == 1 && reloc.spec.addend == 0 && !reloc.takes_address;
+      slot = reloc.asked == 0 && reloc.spec.kind == 1 && reloc.spec.addend == 0 && !reloc.takes_address;
   }
   CHECK(use);
   CHECK(slot);
@@ -306,7 +306,7 @@ TEST(common_weak_and_absolute_symbols) {
   CHECK_EQ(units.units[0].relocs[1].spec.target, 100);
   CHECK(units.units[0].relocs[2].spec.target_kind == TargetKind::kAddress);
   CHECK_EQ(units.units[0].relocs[2].spec.target, 0x1234);
-  CHECK(units.undefined[0].weak);
+  CHECK(units.asked[0].weak);
 }
 
 TEST(data_alone_gets_code_that_traps) {
@@ -330,10 +330,116 @@ TEST(what_an_arena_does_not_have_is_named) {
   CHECK(Refuses(with(".ctors", 1, kWA), "constructors", ErrorCode::kObjectUnsupported));
   CHECK(Refuses(with(".tdata", 1, kWA | 0x400), "thread-local", ErrorCode::kObjectUnsupported));
   CHECK(Refuses(with(".text", 1, kAX | 1), "writable and executable", ErrorCode::kObjectUnsupported));
+  // Whatever its type, a linker would gather it by its name.
+  for (const char* name : {".init_array", ".init_array.100", ".fini_array.7", ".preinit_array", ".ctors.65535",
+                           ".dtors", ".dtors.1", ".init", ".fini"})
+    for (uint64_t flags : {kWA, kA, kAX})
+      CHECK(Refuses(with(name, 1, flags), (std::string("'") + name + "' has constructors").c_str(),
+                    ErrorCode::kObjectUnsupported));
+  CHECK(Refuses(with(".text", 16, kWA), "'.text' has constructors", ErrorCode::kObjectUnsupported));
+  CHECK(ReadStatus(with(".initial", 1, kWA)).ok());
+  CHECK(ReadStatus(with(".init.text", 1, kAX)).ok());
+  for (const char* name : {".gcc_except_table", ".gcc_except_table.f"})
+    CHECK(Refuses(with(name, 1, kA), "exceptions are handled", ErrorCode::kObjectUnsupported));
   ElfMaker ifunc;
   uint32_t text = ifunc.Add(".text", kAX, {0xC3}, 1);
   ifunc.Symbol("chosen", 0x1A, static_cast<uint16_t>(text), 0);
   CHECK(Refuses(ifunc.Make(), "'chosen' is an IFUNC", ErrorCode::kObjectUnsupported));
+}
+
+// Every type that has no meaning here could be one of relocs: none is passed over.
+TEST(a_section_of_an_unknown_type_is_refused_by_name) {
+  auto with = [](uint32_t type, size_t bytes, const char* name = ".relx") {
+    ElfMaker maker;
+    uint32_t text = maker.Add(".text", kAX, std::vector<uint8_t>(16, 0x90), 1);
+    maker.Add(name, 0, std::vector<uint8_t>(bytes), 8);
+    maker.sections.back().type = type;
+    maker.sections.back().info = text;
+    return maker.Make();
+  };
+  std::vector<uint32_t> types = {10,         12,         13,         19,         20,
+                                 0x40000014, 0x60000001, 0x60000002, 0x6FFFFF00, 0x6FFFFFFF,
+                                 0x70000000, 0x70001234, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF};
+  for (uint32_t bit = 5; bit < 32; bit++) types.push_back(uint32_t{1} << bit);
+  for (uint32_t type : types) {
+    CHECK(Refuses(with(type, 24), Format("'.relx' has the unknown type %#x", type).c_str(),
+                  ErrorCode::kObjectUnsupported));
+    CHECK(ReadStatus(with(type, 0)).ok());
+  }
+  for (uint32_t type : {1u, 3u, 7u, 17u, 18u, 0x6FFF4C03u, 0x6FFF4C0Cu, 0x6FFFFFF5u})
+    CHECK(ReadStatus(with(type, 24)).ok());
+  CHECK(Refuses(with(9, 24), "SHT_REL"));
+}
+
+TEST(each_section_has_one_table_of_relocs) {
+  Sample sample;
+  sample.maker.Relocs(sample.text_f, {{1, 4, 3, -4}});
+  CHECK(Refuses(sample.maker.Make(), "has relocs of section 1 '.text.f', and so has"));
+  Sample nowhere;
+  nowhere.maker.Relocs(0, {{1, 4, 3, -4}});
+  CHECK(Refuses(nowhere.maker.Make(), "has the relocs of section 0"));
+  Sample outside;
+  outside.maker.Relocs(1000, {{1, 4, 3, -4}});
+  CHECK(Refuses(outside.maker.Make(), "has the relocs of section 1000"));
+}
+
+TEST(what_is_no_machine_code_is_named) {
+  auto bytes = [](std::string_view text) { return std::vector<uint8_t>(text.begin(), text.end()); };
+  CHECK(Refuses(bytes("BC\xC0\xDE and so on"), "LLVM bitcode"));
+  CHECK(Refuses(bytes("\xDE\xC0\x17\x0B and so on"), "LLVM bitcode"));
+  CHECK(Refuses(bytes("!<arch>\nf.o/"), "an archive"));
+  CHECK(Refuses(bytes("!<thin>\nf.o/"), "an archive"));
+  Sample symbol;
+  symbol.maker.Symbol("__gnu_lto_slim", kGlobalObject, 0xFFF2, 1, 1);
+  CHECK(Refuses(symbol.maker.Make(), "'__gnu_lto_slim' says", ErrorCode::kObjectUnsupported));
+  for (uint8_t slim : {0, 1}) {
+    Sample section;
+    section.maker.Add(".gnu.lto_.lto.1234", 0x80000000, {12, 0, 0, 0, slim, 0, 0, 0});
+    if (slim == 0)
+      CHECK(ReadStatus(section.maker.Make()).ok());
+    else
+      CHECK(Refuses(section.maker.Make(), "'.gnu.lto_.lto.1234' says", ErrorCode::kObjectUnsupported));
+  }
+}
+
+TEST(the_host_is_asked_for_weak_definitions) {
+  ElfMaker maker;
+  uint32_t text = maker.Add(".text", kAX, std::vector<uint8_t>(40, 0x90), 1);
+  uint32_t data = maker.Add(".data", kWA, std::vector<uint8_t>(8), 8);
+  uint32_t weak = maker.Symbol("weak", 0x21, static_cast<uint16_t>(data), 0, 4);
+  uint32_t strong = maker.Symbol("strong", kGlobalObject, static_cast<uint16_t>(data), 4, 4);
+  maker.Relocs(text, {{0, 2, weak, -4}, {8, 9, weak, -4}, {16, 2, strong, -4}});
+  ObjectUnits units = UnitsOf(maker.Make());
+  CHECK_EQ(units.asked.size(), 1);
+  CHECK_EQ(units.asked[0].name, "weak");
+  CHECK(units.asked[0].defined && units.asked[0].weak);
+  // Direct, and through a slot; and what serves where nothing is answered is there.
+  int asked = 0;
+  for (const UnitReloc& reloc : units.units[0].relocs) {
+    asked += reloc.asked == 0;
+    if (reloc.asked == 0) CHECK(reloc.spec.target_kind == TargetKind::kOwnState);
+  }
+  CHECK_EQ(asked, 2);
+}
+
+TEST(an_object_that_switches_stacks_stays) {
+  auto with = [](const char* name) {
+    Sample sample;
+    sample.maker.Relocs(sample.text_g, {});
+    sample.maker.Symbol(name, kGlobalNone, 0, 0);
+    return UnitsOf(sample.maker.Make());
+  };
+  for (const char* name :
+       {"swapcontext", "makecontext", "jump_fcontext", "co_switch", "my_fiber_yield", "coro_transfer"}) {
+    ObjectUnits units = with(name);
+    for (const ObjectUnit& unit : units.units) CHECK(!unit.movable);
+    CHECK(units.reasons.back().text.find(Format("'%s' can suspend a stack", name)) == 0);
+  }
+  for (const char* name : {"longjmp", "context", "decorate", "memcpy"}) {
+    bool movable = false;
+    for (const ObjectUnit& unit : with(name).units) movable = movable || unit.movable;
+    CHECK(movable);
+  }
 }
 
 TEST(reloc_kinds_are_named) {

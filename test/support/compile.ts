@@ -22,9 +22,14 @@ export function compile(fixture: string, flags: readonly string[], compiler = co
   return compileFile(join(fixtures, fixture), flags, compiler);
 }
 
-/** The same for C text. */
-export function compileText(text: string, flags: readonly string[], compiler = compilers[0] as string): Uint8Array {
-  const file = join(folder, `text${made.size}.c`);
+/** The same for C text, or that of another language of the compiler's: `.cc` for C++. */
+export function compileText(
+  text: string,
+  flags: readonly string[],
+  compiler = compilers[0] as string,
+  suffix: '.c' | '.cc' = '.c',
+): Uint8Array {
+  const file = join(folder, `text${made.size}${suffix}`);
   writeFileSync(file, text);
   return compileFile(file, flags, compiler);
 }
