@@ -14,6 +14,9 @@
 // pages of zeroes executable, and zeroes do not trap. MDWE forbids the way back, NONE to executable, so there nothing
 // is punched.
 //
+// A writable view lies at an address of its own randomness, far from the executable one: who can write somewhere in the
+// process, and knows where code is, still does not know where to write.
+//
 // A forked child (ForkMode::kCopy) inherits the executable view of memory that it shares with its parent, and never the
 // writable one. Commit over that view makes memory of the child's own.
 #include <errno.h>
@@ -23,6 +26,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/bits.h"
 #include "os/linux_memory.h"
 
 namespace jit_arena::os {
@@ -52,6 +56,37 @@ int OpenMemfd(size_t bytes) {
     return -1;
   }
   return -1;
+}
+
+// Where views are: 2^46 bytes, so 34 random bits with pages of 4 KiB. Below are programs without PIE and the shadow
+// memory of sanitizers, above are PIE programs, their heap, and what the kernel places by itself.
+constexpr uint64_t kViewsBegin = 0x1001'0000'0000, kViewsBytes = uint64_t{1} << 46;
+// No view is nearer to its executable memory.
+constexpr uint64_t kViewDistance = uint64_t{1} << 33;
+
+// A multiple of a page in the range of views, or 0 where the system gives no random numbers.
+uint64_t RandomViewAddress() {
+  uint64_t random;
+  if (syscall(SYS_getrandom, &random, sizeof random, 0) != sizeof random) return 0;
+  return AlignDown(kViewsBegin + random % kViewsBytes, PageBytes());
+}
+
+// Reserves a place for the view of executable memory at `at`, or null with errno. It is a hint and not MAP_FIXED, so
+// that nothing is ever replaced; where the kernel does not take it (under an emulator, ThreadSanitizer), or there is no
+// random number, the place is one of the kernel's choice.
+uint8_t* ReserveView(const uint8_t* at, size_t bytes) {
+  constexpr int kTries = 8;
+  for (int tries = 0;; tries++) {
+    uint64_t hint = RandomViewAddress();
+    uint64_t distance = hint - reinterpret_cast<uint64_t>(at);
+    bool near = hint != 0 && (distance + kViewDistance < 2 * kViewDistance);
+    if (near && tries < kTries) continue;
+    void* place =
+        mmap(reinterpret_cast<void*>(hint), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (place == MAP_FAILED) return nullptr;
+    if (reinterpret_cast<uint64_t>(place) == hint || hint == 0 || tries >= kTries) return static_cast<uint8_t*>(place);
+    munmap(place, bytes);
+  }
 }
 
 class LinuxAlias final : public LinuxMemory {
@@ -129,8 +164,9 @@ class LinuxAlias final : public LinuxMemory {
     if (Status failed = linux_pages::MapOver(access, at, bytes, MAP_SHARED | MAP_ANONYMOUS, -1, fork_mode())) {
       return failed;
     }
-    void* view = mremap(at, 0, bytes, MREMAP_MAYMOVE);
-    if (view == MAP_FAILED) return Undo(at, nullptr, bytes, "a second view of the slab (mremap)");
+    uint8_t* view = ReserveView(at, bytes);
+    if (view == nullptr || mremap(at, 0, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, view) == MAP_FAILED)
+      return Undo(at, view, bytes, "a second view of the slab (mremap)");
     if (mprotect(view, bytes, PROT_READ | PROT_WRITE) != 0) {
       return Undo(at, view, bytes, "making the second view of the slab writable (mprotect)");
     }
@@ -144,22 +180,25 @@ class LinuxAlias final : public LinuxMemory {
       close(fd);
       return failed;
     }
-    void* view = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    uint8_t* view = ReserveView(at, bytes);
+    bool mapped =
+        view != nullptr && mmap(view, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) != MAP_FAILED;
     int error = errno;
     close(fd);
     errno = error;
-    if (view == MAP_FAILED) return Undo(at, nullptr, bytes, "a second view of the slab (memfd)");
+    if (!mapped) return Undo(at, view, bytes, "a second view of the slab (memfd)");
     return FinishView(at, view, bytes);
   }
 
-  Result<uint8_t*> FinishView(uint8_t* at, void* view, size_t bytes) {
-    if (!linux_pages::Adopt(static_cast<uint8_t*>(view), bytes, "jit-arena view", ForkMode::kDrop)) {
+  Result<uint8_t*> FinishView(uint8_t* at, uint8_t* view, size_t bytes) {
+    if (!linux_pages::Adopt(view, bytes, "jit-arena view", ForkMode::kDrop)) {
       return Undo(at, view, bytes, "keeping a view out of forked children");
     }
-    return static_cast<uint8_t*>(view);
+    return view;
   }
 
-  // With errno as the failed call left it.
+  // With errno as the failed call left it. A call that fails late may have unmapped the view's place, and what is
+  // unmapped here could be somebody else's by now, if the same random address was drawn twice within microseconds.
   Status Undo(uint8_t* at, void* view, size_t bytes, const char* what) {
     Status failed = linux_pages::Refused(what, bytes, false, errno);
     if (view != nullptr) munmap(view, bytes);
