@@ -10,6 +10,7 @@
 #include "os/linux_pages.cc"
 #include "os/linux_process.cc"
 #include "os/linux_procmem.cc"
+#include "os/linux_thread_end.cc"
 #endif
 #include "os/memory.cc"
 

@@ -14,20 +14,22 @@ static_assert(static_cast<int>(Zone::kState) == JA_ZONE_STATE);
 static_assert(static_cast<int>(Zone::kFixedState) == JA_ZONE_FIXED_STATE && kZones == JA_ZONE_FIXED_STATE + 1);
 
 ja_status ja_set_move_callback(ja_arena* arena, ja_move_callback callback, void* user) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (callback == nullptr) {
-    arena->arena->SetMoveObserver({});
+    call->SetMoveObserver({});
     return JA_OK;
   }
-  arena->arena->SetMoveObserver([arena, callback, user](ExecutorId id, uint64_t from, uint64_t to) {
-    Notification inside(arena);
+  call->SetMoveObserver([&held = call.arena(), callback, user](ExecutorId id, uint64_t from, uint64_t to) {
+    Notification inside(held);
     callback(user, id, from, to);
   });
   return JA_OK;
 }
 
 ja_status ja_collect(ja_arena* arena, const ja_collect_options* given, ja_collect_result* result) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   ja_collect_options options = ja_collect_options_init();
   if (given != nullptr)
     if (ja_status failed = TakeStruct(given, "ja_collect_options", &options)) return failed;
@@ -41,7 +43,7 @@ ja_status ja_collect(ja_arena* arena, const ja_collect_options* given, ja_collec
   of_arena.follow_links = options.follow_links == JA_YES;
   of_arena.evict_cold = options.evict_cold == JA_YES;
   of_arena.max_pause_nanos = options.max_pause_nanos;
-  CollectResult collected = arena->arena->Collect(of_arena, SelfIn(arena));
+  CollectResult collected = call->Collect(of_arena, call.self());
   if (result != nullptr) {
     ja_collect_result value = ja_collect_result_init();
     value.moved = collected.moved;
@@ -61,9 +63,10 @@ ja_status ja_collect(ja_arena* arena, const ja_collect_options* given, ja_collec
 }
 
 ja_status ja_plan(ja_arena* arena, ja_plan_result* result) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (ja_status failed = CheckStruct(result, "ja_plan_result")) return failed;
-  CompactionPlan plan = arena->arena->PlanCompaction();
+  CompactionPlan plan = call->PlanCompaction();
   ja_plan_result value = ja_plan_result_init();
   value.slabs_freed = plan.slabs_freed;
   value.pages_freed = plan.pages_freed;
@@ -77,9 +80,10 @@ ja_status ja_plan(ja_arena* arena, ja_plan_result* result) {
 }
 
 ja_status ja_stats(ja_arena* arena, ja_stats_result* result) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (ja_status failed = CheckStruct(result, "ja_stats_result")) return failed;
-  ArenaStats stats = arena->arena->Stats();
+  ArenaStats stats = call->Stats();
   ja_stats_result value = ja_stats_result_init();
   value.executors = stats.executors;
   value.live_bytes = stats.live_bytes;
@@ -99,16 +103,17 @@ ja_status ja_stats(ja_arena* arena, ja_stats_result* result) {
   value.max_pause_nanos = stats.pauses.max_nanos;
   value.kept_relocs = stats.kept_relocs;
   value.external_links = stats.external_links;
-  value.writer = static_cast<ja_writer>(arena->arena->writer()) + JA_WRITER_ALIAS;
+  value.writer = static_cast<ja_writer>(call->writer()) + JA_WRITER_ALIAS;
   value.huge_page_bytes = stats.huge_page_bytes;
   GiveStruct(value, result);
   return JA_OK;
 }
 
 ja_status ja_describe(ja_arena* arena, ja_executor id, ja_info* result) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (ja_status failed = CheckStruct(result, "ja_info")) return failed;
-  Result<ExecutorInfo> described = arena->arena->Describe(id);
+  Result<ExecutorInfo> described = call->Describe(id);
   if (!described.ok()) return Finish(described.status());
   const ExecutorInfo& info = described.value();
   ja_info value = ja_info_init();
@@ -129,20 +134,22 @@ ja_status ja_describe(ja_arena* arena, ja_executor id, ja_info* result) {
 }
 
 ja_status ja_executors(ja_arena* arena, ja_executor* ids, size_t capacity, size_t* count) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (ids == nullptr && capacity != 0) return FailArgument("ids is null and its capacity is not 0");
   if (count == nullptr) return FailArgument("the place for the count is null");
-  std::vector<ExecutorId> all = arena->arena->Executors();
+  std::vector<ExecutorId> all = call->Executors();
   std::copy_n(all.begin(), std::min(all.size(), capacity), ids);
   *count = all.size();
   return JA_OK;
 }
 
 ja_status ja_find(ja_arena* arena, uint64_t address, ja_found* result) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (ja_status failed = CheckStruct(result, "ja_found")) return failed;
   ja_found value = ja_found_init();
-  if (std::optional<FoundAddress> found = arena->arena->Find(address)) {
+  if (std::optional<FoundAddress> found = call->Find(address)) {
     value.executor = found->executor;
     value.section = static_cast<ja_section>(found->section);
     value.offset = found->offset;
@@ -153,9 +160,10 @@ ja_status ja_find(ja_arena* arena, uint64_t address, ja_found* result) {
 }
 
 ja_status ja_slabs(ja_arena* arena, void (*visit)(void* user, const ja_slab* slab), void* user) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (visit == nullptr) return FailArgument("visit is null");
-  for (const SlabMap& map : arena->arena->Slabs()) {
+  for (const SlabMap& map : call->Slabs()) {
     ja_slab slab{};
     slab.zone = static_cast<ja_zone>(map.zone);
     slab.pages = static_cast<uint32_t>(map.live_bytes_per_page.size());
@@ -172,10 +180,11 @@ ja_status ja_slabs(ja_arena* arena, void (*visit)(void* user, const ja_slab* sla
 
 ja_status ja_verify(ja_arena* arena, void (*visit)(void* user, const ja_problem* problem), void* user,
                     size_t* problems) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (problems == nullptr) return FailArgument("the place for the number of problems is null");
-  std::vector<Problem> found = arena->arena->Verify();
-  if (std::string broken = arena->arena->FindBrokenRule(); !broken.empty())
+  std::vector<Problem> found = call->Verify();
+  if (std::string broken = call->FindBrokenRule(); !broken.empty())
     found.push_back({0, Section::kCode, -1, 0, 0, std::move(broken)});
   *problems = found.size();
   if (visit == nullptr) return JA_OK;

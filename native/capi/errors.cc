@@ -68,6 +68,7 @@ static_assert(std::size(kMeanings) == JA_ERR_WRITER_UNSHAREABLE + 1, "an error i
 constexpr Meaning kOwnMeanings[] = {
     {"ERR_ARENA_ARGUMENT", "a null pointer, a size, a count or an enumerator that cannot be meant"},
     {"ERR_ARENA_NOT_PINNED", "the thread is not between ja_enter and ja_leave"},
+    {"ERR_ARENA_ENDED", "what the handle named has ended: the thread has detached, or it ends"},
 };
 
 const Meaning* FindMeaning(int status) {
@@ -109,6 +110,12 @@ ja_status Fail(const Error& error) {
 }
 
 ja_status FailArgument(std::string_view what) { return Fail(JA_ERR_ARGUMENT, what); }
+
+ja_status FailDisposed() { return Fail(JA_ERR_DISPOSED, "the arena has been disposed of"); }
+
+ja_status FailNotifying() {
+  return Fail(JA_ERR_BUSY, "the arena's move callback is running on this thread, and may not call the arena");
+}
 
 ja_status FailAt(ja_status status, int64_t index) {
   last.error.index = index;

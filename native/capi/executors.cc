@@ -139,20 +139,22 @@ ja_status WithSpecs(const ja_spec* given, size_t count, Use use) {
 }  // namespace
 
 ja_status ja_install(ja_arena* arena, const ja_spec* specs, size_t count, ja_executor* ids) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (ja_status failed = CheckList(specs, count, "specs")) return failed;
   if (ja_status failed = CheckList(ids, count, "ids")) return failed;
   return WithSpecs(specs, count, [&](const ExecutorSpec* taken) {
-    return Finish(arena->arena->Install(taken, static_cast<uint32_t>(count), ids, SelfIn(arena)));
+    return Finish(call->Install(taken, static_cast<uint32_t>(count), ids, call.self()));
   });
 }
 
 ja_status ja_allocate(ja_arena* arena, const ja_spec* spec, ja_executor* id) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (id == nullptr) return FailArgument("the place for the id is null");
   if (spec == nullptr) return FailArgument("ja_spec is null");
   return WithSpecs(spec, 1, [&](const ExecutorSpec* taken) {
-    Result<ExecutorId> made = arena->arena->Allocate(*taken);
+    Result<ExecutorId> made = call->Allocate(*taken);
     if (made.ok()) *id = made.value();
     return Finish(made.status());
   });
@@ -160,74 +162,85 @@ ja_status ja_allocate(ja_arena* arena, const ja_spec* spec, ja_executor* id) {
 
 ja_status ja_write(ja_arena* arena, ja_executor id, ja_section section, uint32_t offset, const void* bytes,
                    size_t count) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (ja_status failed = CheckSection(section)) return failed;
   if (ja_status failed = CheckList(bytes, count, "bytes")) return failed;
-  return Finish(arena->arena->Write(id, static_cast<Section>(section), offset, static_cast<const uint8_t*>(bytes),
-                                    static_cast<uint32_t>(count)));
+  return Finish(call->Write(id, static_cast<Section>(section), offset, static_cast<const uint8_t*>(bytes),
+                            static_cast<uint32_t>(count)));
 }
 
 ja_status ja_read(ja_arena* arena, ja_executor id, ja_section section, uint32_t offset, void* bytes, size_t count) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (ja_status failed = CheckSection(section)) return failed;
   if (ja_status failed = CheckList(bytes, count, "bytes")) return failed;
-  return Finish(arena->arena->Read(id, static_cast<Section>(section), offset, static_cast<uint8_t*>(bytes),
-                                   static_cast<uint32_t>(count)));
+  return Finish(call->Read(id, static_cast<Section>(section), offset, static_cast<uint8_t*>(bytes),
+                           static_cast<uint32_t>(count)));
 }
 
 ja_status ja_add_relocs(ja_arena* arena, ja_executor id, const ja_reloc* relocs, size_t count) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (ja_status failed = CheckList(relocs, count, "relocs")) return failed;
   Relocs taken(count);
   if (!taken.ok()) return FailMemory("the relocs");
   if (ja_status failed = TakeRelocs(relocs, count, taken.data())) return failed;
-  return Finish(arena->arena->AddRelocs(id, taken.data(), static_cast<uint32_t>(count)));
+  return Finish(call->AddRelocs(id, taken.data(), static_cast<uint32_t>(count)));
 }
 
 ja_status ja_freeze(ja_arena* arena, const ja_executor* ids, size_t count) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (ja_status failed = CheckList(ids, count, "ids")) return failed;
-  return Finish(arena->arena->Freeze(ids, static_cast<uint32_t>(count), SelfIn(arena)));
+  return Finish(call->Freeze(ids, static_cast<uint32_t>(count), call.self()));
 }
 
 ja_status ja_free(ja_arena* arena, const ja_executor* ids, size_t count) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (ja_status failed = CheckList(ids, count, "ids")) return failed;
-  return Finish(arena->arena->Free(ids, static_cast<uint32_t>(count), SelfIn(arena)));
+  return Finish(call->Free(ids, static_cast<uint32_t>(count), call.self()));
 }
 
 ja_status ja_invalidate(ja_arena* arena, ja_executor id) {
-  if (ja_status refused = Admit(arena)) return refused;
-  return Finish(arena->arena->Invalidate(id, SelfIn(arena)));
+  Call call(arena);
+  if (call.refused()) return call.refused();
+  return Finish(call->Invalidate(id, call.self()));
 }
 
 ja_status ja_entry_offset(ja_arena* arena, ja_executor id, uint32_t entry, uint32_t* offset) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (offset == nullptr) return FailArgument("the place for the offset is null");
-  Result<uint32_t> found = arena->arena->EntryOffset(id, entry);
+  Result<uint32_t> found = call->EntryOffset(id, entry);
   if (found.ok()) *offset = found.value();
   return Finish(found.status());
 }
 
 ja_status ja_link(ja_arena* arena, ja_executor source, uint32_t exit, ja_executor target, uint32_t entry) {
-  if (ja_status refused = Admit(arena)) return refused;
-  return Finish(arena->arena->Link(source, exit, target, entry));
+  Call call(arena);
+  if (call.refused()) return call.refused();
+  return Finish(call->Link(source, exit, target, entry));
 }
 
 ja_status ja_unlink(ja_arena* arena, ja_executor source, uint32_t exit) {
-  if (ja_status refused = Admit(arena)) return refused;
-  return Finish(arena->arena->Unlink(source, exit));
+  Call call(arena);
+  if (call.refused()) return call.refused();
+  return Finish(call->Unlink(source, exit));
 }
 
 ja_status ja_unlink_all(ja_arena* arena) {
-  if (ja_status refused = Admit(arena)) return refused;
-  return Finish(arena->arena->UnlinkAll());
+  Call call(arena);
+  if (call.refused()) return call.refused();
+  return Finish(call->UnlinkAll());
 }
 
 ja_status ja_link_of(ja_arena* arena, ja_executor source, uint32_t exit, ja_executor* target, uint32_t* entry) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (target == nullptr) return FailArgument("the place for the target is null");
-  Result<Arena::LinkedTo> linked = arena->arena->LinkOf(source, exit);
+  Result<Arena::LinkedTo> linked = call->LinkOf(source, exit);
   if (!linked.ok()) return Finish(linked.status());
   *target = linked.value().target;
   if (entry != nullptr) *entry = linked.value().entry;
@@ -235,27 +248,31 @@ ja_status ja_link_of(ja_arena* arena, ja_executor source, uint32_t exit, ja_exec
 }
 
 ja_status ja_chain_depth(ja_arena* arena, ja_executor id, uint32_t* depth) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (depth == nullptr) return FailArgument("the place for the depth is null");
-  Result<uint32_t> found = arena->arena->ChainDepth(id);
+  Result<uint32_t> found = call->ChainDepth(id);
   if (found.ok()) *depth = found.value();
   return Finish(found.status());
 }
 
 ja_status ja_replace(ja_arena* arena, ja_executor old_id, ja_executor new_id) {
-  if (ja_status refused = Admit(arena)) return refused;
-  return Finish(arena->arena->Replace(old_id, new_id));
+  Call call(arena);
+  if (call.refused()) return call.refused();
+  return Finish(call->Replace(old_id, new_id));
 }
 
 ja_status ja_exit_tag(ja_arena* arena, ja_executor id, uint32_t exit, uint32_t* tag) {
-  if (ja_status refused = Admit(arena)) return refused;
+  Call call(arena);
+  if (call.refused()) return call.refused();
   if (tag == nullptr) return FailArgument("the place for the tag is null");
-  Result<uint32_t> found = arena->arena->ExitTag(id, exit);
+  Result<uint32_t> found = call->ExitTag(id, exit);
   if (found.ok()) *tag = found.value();
   return Finish(found.status());
 }
 
 ja_status ja_set_hot_stub(ja_arena* arena, ja_executor id) {
-  if (ja_status refused = Admit(arena)) return refused;
-  return Finish(arena->arena->SetHotStub(id, SelfIn(arena)));
+  Call call(arena);
+  if (call.refused()) return call.refused();
+  return Finish(call->SetHotStub(id, call.self()));
 }

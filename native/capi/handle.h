@@ -1,46 +1,20 @@
-// What the handles of jit_arena.h are, and what every function of it begins and ends with.
+// What the handles of jit_arena.h stand for, and what every function of it begins and ends with.
+//
+// ja_arena and ja_thread are never defined: a pointer to one is a handle (capi/handles.h), and what it names is an
+// AttachableArena or a Place.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <type_traits>
 
+#include "capi/handles.h"
 #include "capi/jit_arena.h"
 #include "core/arena.h"
-
-// Outlives its dispose for as long as a thread is attached, so that such a thread may find out at its own pace.
-struct ja_arena {
-  explicit ja_arena(std::unique_ptr<jit_arena::Arena> arena) : arena(std::move(arena)) {}
-
-  enum Life : uint32_t {
-    kAlive,
-    kDeciding,  // dispose is looking for pins: who enters now waits for what comes of it
-    kDisposed,
-  };
-  const std::unique_ptr<jit_arena::Arena> arena;
-  std::atomic<uint32_t> life{kAlive};
-  // Fork generation of the process that has put this in order: see Inherit in threads.cc.
-  static constexpr uint64_t kInheriting = ~uint64_t{0};
-  std::atomic<uint64_t> generation{jit_arena::os::ForkGeneration()};
-  std::mutex lock;        // of `attached`, and of changes of `life`
-  uint32_t attached = 0;  // threads
-};
-
-// One thread's place in one arena; made, used and dropped by that thread alone.
-struct ja_thread {
-  ja_arena* handle;
-  jit_arena::Arena* arena;
-  jit_arena::PinSlot* pin;
-  std::thread::id owner;
-  uint32_t attachments;  // ja_attach less ja_detach
-  bool notifying;        // inside the arena's move callback
-  ja_thread* next;       // of the same thread
-};
 
 namespace jit_arena::capi {
 
@@ -49,35 +23,93 @@ ja_status Fail(ja_status status, std::string_view message, ja_executor executor 
 ja_status Fail(const Error& error);
 inline ja_status Finish(const Status& status) { return status.ok() ? JA_OK : Fail(status.error()); }
 ja_status FailArgument(std::string_view what);
+ja_status FailDisposed();
+ja_status FailNotifying();
 // The error that has just been remembered, with another index.
 ja_status FailAt(ja_status status, int64_t index);
 
-// The calling thread's place in the arena, or null.
-ja_thread* ThreadIn(const ja_arena* arena);
-// The same as its pin, which never stands in the thread's own way.
-inline const PinSlot* SelfIn(const ja_arena* arena) {
-  ja_thread* thread = ThreadIn(arena);
-  return thread != nullptr ? thread->pin : nullptr;
-}
+// An arena as handles name it. It ends when nobody holds it any more: not the host, which holds it until it disposes,
+// nor a thread that is attached, nor a call that is under way.
+struct AttachableArena : HandleSlot {
+  enum Life : uint32_t {
+    kAlive,
+    kDeciding,  // dispose is looking for pins: who enters now waits for what comes of it
+    kDisposed,
+  };
+  std::unique_ptr<Arena> arena;
+  std::atomic<uint32_t> life{kAlive};
+};
 
-// JA_OK when the calling thread may use the arena now; the error otherwise. Touches no lock.
-ja_status Admit(const ja_arena* arena);
+// One thread's place in one arena; made, used and ended by that thread alone. Lines of their own, since threads look at
+// theirs all the time.
+struct alignas(64) Place : HandleSlot {
+  std::atomic<std::thread::id> owner{};  // others look at it to be told that they are not
+  ja_thread* handle = nullptr;
+  AttachableArena* attached_to = nullptr;
+  Arena* arena = nullptr;
+  PinSlot* pin = nullptr;
+  uint32_t attachments = 0;  // ja_attach less ja_detach
+  bool notifying = false;    // inside the arena's move callback
+  Place* next = nullptr;     // of the same thread
+};
+
+extern constinit HandleTable<AttachableArena> arenas;
+extern constinit HandleTable<Place> places;
+
+inline uint64_t NumberOf(const void* handle) { return reinterpret_cast<uint64_t>(handle); }
+
+// The first handle of an arena; null when memory for it is refused.
+ja_arena* NameArena(std::unique_ptr<Arena> arena);
+// One holder less; the arena goes with its last.
+void LetGo(AttachableArena& arena);
+
+// The calling thread's place in the arena, or null.
+Place* PlaceIn(const AttachableArena& arena);
+
+// One call of a function with an arena: holds the arena for as long, when the calling thread may use it now.
+class Call {
+ public:
+  explicit Call(ja_arena* handle);
+  ~Call();
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  // JA_OK, or the error that the function returns.
+  ja_status refused() const { return refused_; }
+  Arena* operator->() const { return arena_->arena.get(); }
+  AttachableArena& arena() const { return *arena_; }
+  // The calling thread's pin, which never stands in its own way; null when it is not attached.
+  const PinSlot* self() const {
+    Place* place = PlaceIn(*arena_);
+    return place != nullptr ? place->pin : nullptr;
+  }
+
+  // Calls of the calling thread that are under way in an arena.
+  static uint32_t CountHere(const AttachableArena& arena);
+
+ private:
+  ja_status Admit() const;
+
+  AttachableArena* arena_ = nullptr;
+  const Call* outer_ = nullptr;  // of the same thread
+  ja_status refused_;
+};
 
 // Lives while the calling thread is inside a move callback of the arena: whoever calls the arena from there would wait
 // for itself, and is told so instead. Callbacks of several arenas may be inside each other.
 class Notification {
  public:
-  explicit Notification(const ja_arena* arena);
+  explicit Notification(const AttachableArena& arena);
   ~Notification();
   Notification(const Notification&) = delete;
   Notification& operator=(const Notification&) = delete;
 
-  static bool IsInside(const ja_arena* arena);
+  static bool IsInside(const AttachableArena& arena);
 
  private:
-  const ja_arena* arena_;
+  const AttachableArena& arena_;
   const Notification* outer_;
-  ja_thread* thread_;
+  Place* place_;
 };
 
 // Structures that grow. When one has grown, its first size takes the place of sizeof here.

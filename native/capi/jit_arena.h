@@ -26,10 +26,15 @@
  *
  *   JA_ERR_ARGUMENT   a null pointer where none may be, a struct_size or an enumerator that does not exist, a count
  *                     that no memory could hold; nothing is done
- *   JA_ERR_DISPOSED   the arena has been disposed of (attached threads only: others may not use the handle any more)
+ *   JA_ERR_DISPOSED   the arena has been disposed of
+ *   JA_ERR_ENDED      the ja_thread has been detached, or its thread ends
  *   JA_ERR_FORKED     the arena was made by a parent process and was not inherited
  *   JA_ERR_BUSY       the call was made from inside the arena's move callback
  *   JA_ERR_NO_MEMORY  the process has no memory for the arena's tables
+ *
+ * Handles. A ja_arena* and a ja_thread* are names and no addresses: nothing can be read through them. A name is never
+ * given twice; so a function that gets one too late, after ja_dispose, ja_detach or in a destructor at a thread's end,
+ * says so and touches nothing.
  *
  * An executor is named by its id, in its own arena: another arena may have given the same id to another executor. An id
  * that the arena never gave, or that is gone, is JA_ERR_STALE_EXECUTOR, never a corruption. What an address points at
@@ -117,6 +122,7 @@ typedef enum ja_status {
   /* Of this API alone. */
   JA_ERR_ARGUMENT = -1,   /* a null pointer, a size, a count or an enumerator that cannot be meant */
   JA_ERR_NOT_PINNED = -2, /* the thread is not between ja_enter and ja_leave */
+  JA_ERR_ENDED = -3,      /* what the handle named has ended: the thread has detached, or it ends */
 } ja_status;
 
 /* Enumerators travel as plain integers, so that a value that does not exist is an error and nothing worse. */
@@ -215,10 +221,9 @@ static inline ja_options ja_options_init(void) {
 JA_API ja_status ja_create(const ja_options* options, ja_arena** arena);
 
 /* Ends the arena and everything in it. JA_ERR_BUSY while any thread is pinned, the calling one included; nothing has
- * changed then. Afterwards every call by a thread that is still attached is JA_ERR_DISPOSED, and the memory goes back
- * when the last of them has detached or ended; without attached threads it goes back at once. The handle is invalid for
- * all threads that are not attached: no call of theirs may be under way. In a forked child it frees the child's
- * bookkeeping and never touches the parent.
+ * changed then. Afterwards every call with it is JA_ERR_DISPOSED, on every thread. The memory goes back when the calls
+ * that are under way have returned and the last attached thread has detached or ended. In a forked child it frees the
+ * child's bookkeeping and never touches the parent.
  * Invalidates: every id, every address, the handle. Null is JA_ERR_ARGUMENT. */
 JA_API ja_status ja_dispose(ja_arena* arena);
 
@@ -436,11 +441,16 @@ JA_API ja_status ja_set_hot_stub(ja_arena* arena, ja_executor id);
 
 /* ---- Threads, pins and executing -------------------------------------------------------------------------------- */
 
-/* The calling thread's place in the arena; the same one when it is attached already, and then it detaches as often. A
- * thread that ends is detached, and its pin ends with it. */
+/* The calling thread's place in the arena; the same one when it is attached already, and then it detaches as often.
+ *
+ * A thread that ends is detached, and its pin ends with it: behind the destructors of its C++ thread_local objects, and
+ * in the last round but one of those of POSIX keys. So these may use and detach it, in whichever order they run; the
+ * few that run later get JA_ERR_ENDED, from here as well. A thread that first attaches in a destructor of a key
+ * detaches itself. A process that exits detaches nobody. JA_ERR_ENDED. */
 JA_API ja_status ja_attach(ja_arena* arena, ja_thread** thread);
 
-/* Invalidates `thread`. JA_ERR_BUSY while pinned, JA_ERR_WRONG_THREAD. After ja_dispose it is still owed. */
+/* Invalidates `thread`. JA_ERR_BUSY while pinned, JA_ERR_WRONG_THREAD. After ja_dispose it is still owed. JA_OK where
+ * the place has ended already: nothing is left to do. */
 JA_API ja_status ja_detach(ja_thread* thread);
 
 /* Pins the arena: from now on everything that this thread can reach stays where it is, mapped and unchanged, until the

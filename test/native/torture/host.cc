@@ -61,7 +61,7 @@ Host::Host(const HostOptions& options) {
     of_arena.max_bytes = options.max_bytes;
     of_arena.without_barrier = true;
     of_arena.exit_threshold = kExitThreshold;
-    arena_ = new ja_arena(std::move(jit_arena::Arena::Create(of_arena).value()));
+    arena_ = jit_arena::capi::NameArena(std::move(jit_arena::Arena::Create(of_arena).value()));
     return;
   }
   ja_options made = ja_options_init();
@@ -156,7 +156,7 @@ uint64_t Host::RetiredBytes() {
   return stats.retired_bytes;
 }
 
-bool Host::Contains(uint64_t address) const { return arena_->arena->Contains(address); }
+bool Host::Contains(uint64_t address) const { return jit_arena::capi::Call(arena_)->Contains(address); }
 
 std::string Host::FindBroken() {
   std::string broken;
