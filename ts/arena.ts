@@ -1,13 +1,25 @@
-import { types } from 'node:util';
 import { checkOffsets, copyNumbers, encodeBatchRelocs } from './batch';
 import { checkArrayLike, checkBytes, checkCount, checkMemory } from './bytes';
 import { makeCallback } from './calls';
 import { ArenaError, type ErrorDetails } from './errors';
-import { Executor } from './executor';
+import { type Executor, makeExecutor } from './executor';
+import { idOf, isExecutor, isOf } from './identity';
 import { addon, N, type NativeArena, numbers, orRaise, raise, type WriterName } from './native';
+import {
+  Bytes,
+  Doubles,
+  defineProperty,
+  elementsOf,
+  freeze,
+  isArray,
+  isFloat64Array,
+  isSafeInteger,
+  isUint8Array,
+  Words,
+} from './primordials';
 import { beginRelocs, encodeRelocs, endRelocs } from './relocs';
 import { exitOf, makeRunner, type Runner } from './runner';
-import { checkToken, isSameArena, makeToken, type ShareToken, setToken } from './sharing';
+import { checkToken, makeToken, type ShareToken, setToken } from './sharing';
 import type {
   CollectOptions,
   CollectResult,
@@ -71,7 +83,6 @@ export interface Callback {
   [Symbol.dispose](): void;
 }
 
-const writers = ['alias', 'procmem', 'flip'] as const;
 const maxSize = 2 ** 32 - 1;
 
 /** The functions of an arena that is there already, on their way from `Arena.from` to the constructor. */
@@ -93,16 +104,17 @@ class OpenedArena {
  */
 export class Arena {
   /** The writer in use. */
-  readonly writer: WriterName;
-  readonly name: string;
+  declare readonly writer: WriterName;
+  declare readonly name: string;
   readonly #native: NativeArena;
 
   /** ERR_ARENA_NO_EXEC, _NO_MEMORY, _WRITER_UNAVAILABLE, _SIZE. */
   constructor(options: ArenaOptions = {}) {
     this.#native = options instanceof OpenedArena ? options.native : createArena(options);
-    this.writer = this.#native.writer;
-    this.name = this.#native.name;
-    setToken(this, this.#native.token);
+    const { writer, name, token } = this.#native;
+    defineProperty(this, 'writer', { value: writer, enumerable: true });
+    defineProperty(this, 'name', { value: name, enumerable: true });
+    setToken(this, token);
   }
 
   /**
@@ -128,9 +140,9 @@ export class Arena {
    * ERR_ARENA_SIZE, _ALIGNMENT, _BOUNDS, _RELOC_….
    */
   allocate(spec: ExecutorSpec): Executor {
-    const [code, data, state, name, entries, exitTags] = this.#encodeSpec(spec);
+    const { code, data, state, name, entries, exitTags } = this.#encodeSpec(spec);
     if (this.#native.allocate(code, data, state, name, entries, exitTags) !== 0) raise();
-    return new Executor(this, this.#native, numbers[N.id] as number);
+    return makeExecutor(this, this.#native, numbers[N.id] as number);
   }
 
   /**
@@ -146,21 +158,21 @@ export class Arena {
   install(spec: ExecutorSpec): Executor;
   install(specs: readonly ExecutorSpec[]): Executor[];
   install(spec: ExecutorSpec | readonly ExecutorSpec[]): Executor | Executor[] {
-    if (Array.isArray(spec)) return this.#installList(spec);
-    const [code, data, state, name, entries, exitTags] = this.#encodeSpec(spec as ExecutorSpec);
+    if (isArray(spec)) return this.#installList(spec);
+    const { code, data, state, name, entries, exitTags } = this.#encodeSpec(spec as ExecutorSpec);
     if (this.#native.install(code, data, state, name, entries, exitTags) !== 0) raise();
-    return new Executor(this, this.#native, numbers[N.id] as number);
+    return makeExecutor(this, this.#native, numbers[N.id] as number);
   }
 
   #installList(specs: readonly ExecutorSpec[]): Executor[] {
     const allocated: Executor[] = [];
     try {
-      for (const spec of specs) allocated.push(this.allocate(spec));
+      for (let i = 0; i < specs.length; i++) allocated[i] = this.allocate(specs[i] as ExecutorSpec);
       this.freeze(allocated);
     } catch (error) {
-      for (const executor of allocated) {
+      for (let i = 0; i < allocated.length; i++) {
         try {
-          this.free(executor);
+          this.free(allocated[i] as Executor);
         } catch {
           // Another thread, or a getter of a spec, has freed it. What is thrown is the reason.
         }
@@ -176,26 +188,24 @@ export class Arena {
   /** `install` for many executors over typed arrays; returns their ids. All or none. */
   installBatch(batch: ExecutorBatch): Float64Array {
     if (typeof batch !== 'object' || batch === null) throw new TypeError('the batch is not an object');
-    const { code, data = new Uint8Array(0), relocs } = batch;
+    const { code, data = new Bytes(0), dataOffsets: givenDataOffsets, relocs } = batch;
     const codeOffsets = copyNumbers(batch.codeOffsets, 'codeOffsets');
-    if (codeOffsets.length === 0) throw new TypeError('codeOffsets is empty: it has one entry more than executors');
-    const count = codeOffsets.length - 1;
+    const count = elementsOf(codeOffsets) - 1;
+    if (count < 0) throw new TypeError('codeOffsets is empty: it has one entry more than executors');
     const dataOffsets =
-      batch.dataOffsets === undefined ? new Float64Array(count + 1) : copyNumbers(batch.dataOffsets, 'dataOffsets');
-    if (dataOffsets.length !== count + 1) {
-      throw new TypeError(`dataOffsets has ${dataOffsets.length} entries, and codeOffsets ${count + 1}`);
+      givenDataOffsets === undefined ? new Doubles(count + 1) : copyNumbers(givenDataOffsets, 'dataOffsets');
+    const dataEntries = elementsOf(dataOffsets);
+    if (dataEntries !== count + 1) {
+      throw new TypeError(`dataOffsets has ${dataEntries} entries, and codeOffsets ${count + 1}`);
     }
     const encoding = beginRelocs();
-    const relocsOfEach = new Float64Array(count);
-    if (relocs !== undefined) encodeBatchRelocs(relocs, relocsOfEach);
-    // Last, since code of the caller's may run before. A `length` may be such code, too: native code asks the memory.
-    checkOffsets(codeOffsets, checkBytes(code, 'code').length, 'codeOffsets');
-    checkOffsets(dataOffsets, checkBytes(data, 'data').length, 'dataOffsets');
-    endRelocs(
-      encoding,
-      relocsOfEach.reduce((sum, count) => sum + count, 0),
-    );
-    const ids = new Float64Array(count);
+    const relocsOfEach = new Doubles(count);
+    const relocCount = relocs === undefined ? 0 : encodeBatchRelocs(relocs, relocsOfEach);
+    // Last, since code of the caller's may run before.
+    checkOffsets(codeOffsets, elementsOf(checkBytes(code, 'code')), 'codeOffsets');
+    checkOffsets(dataOffsets, elementsOf(checkBytes(data, 'data')), 'dataOffsets');
+    endRelocs(encoding, relocCount);
+    const ids = new Doubles(count);
     if (this.#native.installBatch(code, codeOffsets, data, dataOffsets, relocsOfEach, ids) !== 0) raise();
     return ids;
   }
@@ -206,9 +216,8 @@ export class Arena {
    * ERR_ARENA_STALE_EXECUTOR (also for a second free), _FOREIGN_EXECUTOR, _DUPLICATE_EXECUTOR.
    */
   free(executors: Executor | readonly (Executor | number)[] | Float64Array): void {
-    if (executors instanceof Executor) {
-      this.#checkOwn(executors);
-      numbers[N.id] = executors.id;
+    if (isExecutor(executors)) {
+      numbers[N.id] = this.#idOf(executors);
       if (this.#native.freeOne() !== 0) raise();
     } else if (this.#native.free(this.#idsOf(executors)) !== 0) raise();
   }
@@ -225,7 +234,7 @@ export class Arena {
     const dispose = () => {
       native.disposeCallback(address);
     };
-    return { address, dispose, [Symbol.dispose]: dispose };
+    return freeze({ address, dispose, [Symbol.dispose]: dispose });
   }
 
   /**
@@ -235,7 +244,7 @@ export class Arena {
    * ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI; ERR_ARENA_DETACHED when the context's buffer is gone.
    */
   runner(context: ArrayBufferView): Runner {
-    return makeRunner(this.#native, context, (executor) => this.#checkOwn(executor));
+    return makeRunner(this.#native, context, (executor) => this.#idOf(executor));
   }
 
   /** The exit that a token of the last run stands for. ERR_ARENA_EXIT for any other number. */
@@ -256,16 +265,16 @@ export class Arena {
    * _TRACE_ABI, _CHAIN_DEPTH.
    */
   link(source: Executor, exit: number, target: Executor, options: { entry?: number } = {}): void {
-    this.#checkOwn(source);
-    this.#checkOwn(target);
-    const entry = checkCount(options.entry ?? 0, maxSize, 'ERR_ARENA_BOUNDS', 'entry', { executor: target.id });
-    if (this.#native.link(source.id, checkExit(source, exit), target.id, entry) !== 0) raise();
+    const from = this.#idOf(source);
+    const to = this.#idOf(target);
+    const entry = checkCount(options.entry ?? 0, maxSize, 'ERR_ARENA_BOUNDS', 'entry', { executor: to });
+    if (this.#native.link(from, checkExit(from, exit), to, entry) !== 0) raise();
   }
 
   /** The exit goes to the exit stub again, as cold as a new one; nothing when it is not linked. */
   unlink(source: Executor, exit: number): void {
-    this.#checkOwn(source);
-    if (this.#native.unlink(source.id, checkExit(source, exit)) !== 0) raise();
+    const from = this.#idOf(source);
+    if (this.#native.unlink(from, checkExit(from, exit)) !== 0) raise();
   }
 
   /** Unlinks every exit of the arena; loops of links that never leave do so at their next exit. */
@@ -275,11 +284,11 @@ export class Arena {
 
   /** Where an exit is linked to. */
   linkOf(source: Executor, exit: number): { executor: Executor; entry: number } | undefined {
-    this.#checkOwn(source);
-    const linked = orRaise(this.#native.linkOf(source.id, checkExit(source, exit)));
+    const from = this.#idOf(source);
+    const linked = orRaise(this.#native.linkOf(from, checkExit(from, exit)));
     if (linked === undefined) return undefined;
     const { executor, entry } = linked as { executor: number; entry: number };
-    return { executor: new Executor(this, this.#native, executor), entry };
+    return { executor: makeExecutor(this, this.#native, executor), entry };
   }
 
   /**
@@ -287,8 +296,7 @@ export class Arena {
    * Infinity for a cycle in which none makes progress.
    */
   chainDepth(executor: Executor): number {
-    this.#checkOwn(executor);
-    if (this.#native.chainDepth(executor.id) !== 0) raise();
+    if (this.#native.chainDepth(this.#idOf(executor)) !== 0) raise();
     return numbers[N.id] as number;
   }
 
@@ -297,9 +305,7 @@ export class Arena {
    * alive. ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI, _BOUNDS, _CHAIN_DEPTH.
    */
   replace(old: Executor, replacement: Executor): void {
-    this.#checkOwn(old);
-    this.#checkOwn(replacement);
-    if (this.#native.replace(old.id, replacement.id) !== 0) raise();
+    if (this.#native.replace(this.#idOf(old), this.#idOf(replacement)) !== 0) raise();
   }
 
   /**
@@ -308,8 +314,7 @@ export class Arena {
    * ERR_ARENA_STALE_EXECUTOR (also for a second time), _REFERENCED, _IMMORTAL.
    */
   invalidate(executor: Executor): void {
-    this.#checkOwn(executor);
-    if (this.#native.invalidate(executor.id) !== 0) raise();
+    if (this.#native.invalidate(this.#idOf(executor)) !== 0) raise();
   }
 
   /**
@@ -318,11 +323,7 @@ export class Arena {
    * ERR_ARENA_MOVABLE, _NOT_FROZEN, _TRACE_ABI.
    */
   setHotStub(executor: Executor | undefined): void {
-    if (executor !== undefined) {
-      this.#checkOwn(executor);
-      checkId(executor.id, 'the id');
-    }
-    if (this.#native.setHotStub(executor?.id ?? 0) !== 0) raise();
+    if (this.#native.setHotStub(executor === undefined ? 0 : this.#idOf(executor)) !== 0) raise();
   }
 
   /** Runs `fn` with this thread pinned: addresses taken inside stay valid until it returns. `fn` is synchronous. */
@@ -344,13 +345,15 @@ export class Arena {
   executor(id: number): Executor {
     checkId(id, 'the id');
     orRaise(this.#native.describe(id));
-    return new Executor(this, this.#native, id);
+    return makeExecutor(this, this.#native, id);
   }
 
   /** Every executor, writable and frozen. */
   executors(): Executor[] {
     const ids = orRaise(this.#native.executors());
-    return Array.from(ids, (id) => new Executor(this, this.#native, id));
+    const executors: Executor[] = [];
+    for (let i = 0; i < elementsOf(ids); i++) executors[i] = makeExecutor(this, this.#native, ids[i] as number);
+    return executors;
   }
 
   /** Whose byte an address is; also of retired executors, while their memory waits. For crash handlers and debuggers. */
@@ -416,12 +419,13 @@ export class Arena {
     const { code, data = 0, state = 0, relocs = noRelocs, name, movable = true } = spec;
     const { align = 16, dataAlign = 8, stateAlign = 16, exits = 0, evictable, makesProgress = false } = spec;
     checkCount(exits, 0xffff, 'ERR_ARENA_SIZE', 'exits');
-    const exitTags = spec.exitTags === undefined ? undefined : encodeExitTags(spec.exitTags, exits);
+    const { entries: givenEntries, exitTags: givenTags } = spec;
+    const exitTags = givenTags === undefined ? undefined : encodeExitTags(givenTags, exits);
     if (name !== undefined && typeof name !== 'string') throw new TypeError('name is not a string');
     if (typeof movable !== 'boolean') throw new TypeError(`movable is ${String(movable)}, and not true or false`);
     if (code === undefined) throw new TypeError('code is missing: a Uint8Array, or a size in bytes');
-    const entries = spec.entries === undefined ? undefined : encodeEntries(spec.entries);
-    const encoding = encodeRelocs(relocs, this);
+    const entries = givenEntries === undefined ? undefined : encodeEntries(givenEntries);
+    const encoding = encodeRelocs(relocs, this.#native);
     encodeSection(0, code);
     encodeSection(1, data);
     encodeSection(2, state);
@@ -433,54 +437,55 @@ export class Arena {
     numbers[N.aligns] = checkCount(align, maxSize, 'ERR_ARENA_ALIGNMENT', 'align', inCode);
     numbers[N.aligns + 1] = checkCount(dataAlign, maxSize, 'ERR_ARENA_ALIGNMENT', 'dataAlign', inData);
     numbers[N.aligns + 2] = checkCount(stateAlign, maxSize, 'ERR_ARENA_ALIGNMENT', 'stateAlign', inState);
-    return [bytesOf(code), bytesOf(data), bytesOf(state), name, entries, exitTags];
+    return { code: bytesOf(code), data: bytesOf(data), state: bytesOf(state), name, entries, exitTags };
   }
 
-  #checkOwn(executor: Executor, index?: number): void {
+  /** The id of an executor of this arena: TypeError for what is no Executor, ERR_ARENA_FOREIGN_EXECUTOR. */
+  #idOf(executor: unknown, index?: number): number {
     const where = index === undefined ? '' : `item ${index} of the list: `;
-    if (typeof executor !== 'object' || executor === null || typeof executor.id !== 'number') {
-      throw new TypeError(`${where}expected an Executor`);
-    }
-    if (isSameArena(executor.arena, this)) return;
-    throw new ArenaError('ERR_ARENA_FOREIGN_EXECUTOR', `${where}executor ${executor.id} belongs to another arena`, {
-      executor: executor.id,
+    if (!isExecutor(executor)) throw new TypeError(`${where}expected an Executor`);
+    const id = idOf(executor);
+    if (isOf(executor, this.#native)) return id;
+    throw new ArenaError('ERR_ARENA_FOREIGN_EXECUTOR', `${where}executor ${id} belongs to another arena`, {
+      executor: id,
       ...(index !== undefined && { index }),
     });
   }
 
   #idsOf(executors: Executor | readonly (Executor | number)[] | Float64Array): Float64Array {
-    if (executors instanceof Executor) {
-      this.#checkOwn(executors);
-      return Float64Array.of(executors.id);
+    if (isExecutor(executors)) {
+      const id = new Doubles(1);
+      id[0] = this.#idOf(executors);
+      return id;
     }
-    if (types.isFloat64Array(executors)) {
+    if (isFloat64Array(executors)) {
       checkMemory(executors, 'the list of ids');
-      for (let i = 0; i < executors.length; i++) checkItem(executors[i], i);
+      const count = elementsOf(executors);
+      for (let i = 0; i < count; i++) checkItem(executors[i], i);
       return executors;
     }
-    if (!Array.isArray(executors))
-      throw new TypeError('expected an Executor, an array of them, or a Float64Array of ids');
-    const ids = new Float64Array(executors.length);
-    for (let i = 0; i < ids.length; i++) {
-      const executor: unknown = executors[i];
-      if (executor instanceof Executor) {
-        this.#checkOwn(executor, i);
-        ids[i] = executor.id;
-      } else {
-        if (typeof executor !== 'number') throw new TypeError(`item ${i} of the list is neither an Executor nor an id`);
-        checkItem(executor, i);
-        ids[i] = executor;
-      }
+    if (!isArray(executors)) throw new TypeError('expected an Executor, an array of them, or a Float64Array of ids');
+    // Once: a Proxy may say something else the next time.
+    const count: number = executors.length;
+    const ids = new Doubles(count);
+    for (let i = 0; i < count; i++) {
+      const item: unknown = executors[i];
+      if (typeof item === 'number') checkItem(item, i);
+      else if (!isExecutor(item)) throw new TypeError(`item ${i} of the list is neither an Executor nor an id`);
+      ids[i] = typeof item === 'number' ? item : this.#idOf(item, i);
     }
     return ids;
   }
 }
 
-type SpecArguments = Parameters<NativeArena['allocate']>;
+type SpecArguments = Pick<ExecutorSpec, 'name'> &
+  Record<'code' | 'data' | 'state', Uint8Array | undefined> &
+  Record<'entries' | 'exitTags', Uint32Array | undefined>;
 
 function createArena(options: ArenaOptions): NativeArena {
   const { maxBytes = 64 * 2 ** 20, writer = 'auto', layout = 'together', maxRetiredBytes = 0, name = '' } = options;
-  if (writer !== 'auto' && !writers.includes(writer)) {
+  const writerNumber = writer === 'alias' ? 0 : writer === 'procmem' ? 1 : writer === 'flip' ? 2 : -1;
+  if (writer !== 'auto' && writerNumber < 0) {
     throw new TypeError(`the writer is ${String(writer)}, and not 'auto', 'alias', 'procmem' or 'flip'`);
   }
   if (layout !== 'together' && layout !== 'apart') {
@@ -496,7 +501,7 @@ function createArena(options: ArenaOptions): NativeArena {
   return orRaise(
     addon.createArena({
       maxBytes,
-      writer: writer === 'auto' ? -1 : writers.indexOf(writer),
+      writer: writerNumber,
       apart: layout === 'apart',
       maxRetiredBytes,
       exitThreshold: checkCount(exitThreshold, 4096, 'ERR_ARENA_SIZE', 'exitThreshold'),
@@ -511,8 +516,8 @@ function createArena(options: ArenaOptions): NativeArena {
   );
 }
 
-const checkExit = (source: Executor, exit: number) =>
-  checkCount(exit, 0xffff, 'ERR_ARENA_EXIT', `the exit of executor ${source.id}`, { executor: source.id, index: exit });
+const checkExit = (source: number, exit: number) =>
+  checkCount(exit, 0xffff, 'ERR_ARENA_EXIT', `the exit of executor ${source}`, { executor: source, index: exit });
 
 const noRelocs: readonly never[] = [];
 const inCode = { section: 'code' } as const;
@@ -527,28 +532,35 @@ function encodeSection(section: 0 | 1 | 2, given: Uint8Array | number): void {
   if (typeof given === 'number') {
     numbers[N.sizes + section] = checkCount(given, maxSize, 'ERR_ARENA_SIZE', `the size of ${name}`, details);
   } else {
-    if (!types.isUint8Array(given)) throw new TypeError(`${name} is neither a Uint8Array nor a size in bytes`);
+    if (!isUint8Array(given)) throw new TypeError(`${name} is neither a Uint8Array nor a size in bytes`);
     checkMemory(given, name, details);
-    checkCount(given.length, maxSize, 'ERR_ARENA_SIZE', `the size of ${name}`, details);
+    checkCount(elementsOf(given), maxSize, 'ERR_ARENA_SIZE', `the size of ${name}`, details);
   }
 }
 
 const bytesOf = (given: Uint8Array | number): Uint8Array | undefined => (typeof given === 'number' ? undefined : given);
 
-const encodeEntries = (entries: ArrayLike<number>): Uint32Array =>
-  Uint32Array.from(checkArrayLike(entries, 'entries') as ArrayLike<number>, (offset, index) =>
-    checkCount(offset, maxSize, 'ERR_ARENA_BOUNDS', `entry ${index}, an offset in code,`, { section: 'code', index }),
-  );
-
-function encodeExitTags(tags: ArrayLike<number>, exits: number): Uint32Array {
-  const encoded = Uint32Array.from(checkArrayLike(tags, 'exitTags') as ArrayLike<number>, (tag, index) =>
-    checkCount(tag, maxSize, 'ERR_ARENA_EXIT', `exit tag ${index}`, { index }),
-  );
-  if (encoded.length === exits) return encoded;
-  throw new TypeError(`exitTags has ${encoded.length} entries for ${exits} exits`);
+function encodeEntries(entries: ArrayLike<number>): Uint32Array {
+  const count = checkArrayLike(entries, 'entries');
+  const encoded = new Words(count);
+  for (let i = 0; i < count; i++) {
+    const details = { section: 'code', index: i } as const;
+    encoded[i] = checkCount(entries[i], maxSize, 'ERR_ARENA_BOUNDS', `entry ${i}, an offset in code,`, details);
+  }
+  return encoded;
 }
 
-const isId = (id: number) => Number.isSafeInteger(id) && id >= 0;
+function encodeExitTags(tags: ArrayLike<number>, exits: number): Uint32Array {
+  const count = checkArrayLike(tags, 'exitTags');
+  if (count !== exits) throw new TypeError(`exitTags has ${count} entries for ${exits} exits`);
+  const encoded = new Words(count);
+  for (let i = 0; i < count; i++) {
+    encoded[i] = checkCount(tags[i], maxSize, 'ERR_ARENA_EXIT', `exit tag ${i}`, { index: i });
+  }
+  return encoded;
+}
+
+const isId = (id: number) => isSafeInteger(id) && id >= 0;
 
 /** The same for an id in a list, without a message where none is needed. */
 function checkItem(id: number | undefined, index: number): void {

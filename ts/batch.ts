@@ -1,28 +1,42 @@
 // Batches: many executors as a few arrays, for `installBatch`. Here a value that is checked costs a few instructions,
 // and only one that is wrong the making of a message.
-import { types } from 'node:util';
 import { checkArrayLike, checkCount } from './bytes';
 import { ArenaError } from './errors';
+import {
+  asUintN,
+  bufferOf,
+  Doubles,
+  elementsOf,
+  floor,
+  isBigUint64Array,
+  isInteger,
+  isSafeInteger,
+  isTypedArray,
+  Quads,
+  Words,
+} from './primordials';
 import { maxOffset, putReloc, putTarget, TargetKind } from './relocs';
 import type { ExecutorBatch } from './types';
 
 type Relocs = NonNullable<ExecutorBatch['relocs']>;
 
-const optionalColumns = { section: true, target: true, address: true, addend: true };
-
 /** A copy of numbers that a caller gave, so that they stay what they were when they were checked. */
 export function copyNumbers(given: unknown, what: string): Float64Array {
-  const numbers = checkArrayLike(given, what) as ArrayLike<number>;
-  // `from` goes through them one by one; but the constructor makes no copy of an ArrayBuffer, which can have a length.
-  return types.isTypedArray(numbers) ? new Float64Array(numbers) : Float64Array.from(numbers);
+  const count = checkArrayLike(given, what);
+  // Not of an ArrayBuffer, which can have a length: the constructor makes no copy of it.
+  if (isTypedArray(given)) return new Doubles(given as Float64Array);
+  const copy = new Doubles(count);
+  for (let i = 0; i < count; i++) copy[i] = (given as ArrayLike<number>)[i] as number;
+  return copy;
 }
 
 /** That offsets ascend from 0 or more to at most `end`; one more than there are executors. */
 export function checkOffsets(offsets: Float64Array, end: number, what: string): void {
   let before = 0;
-  for (let i = 0; i < offsets.length; i++) {
+  const count = elementsOf(offsets);
+  for (let i = 0; i < count; i++) {
     const offset = offsets[i] as number;
-    if (!Number.isInteger(offset) || offset < before || offset > end) {
+    if (!isInteger(offset) || offset < before || offset > end) {
       const message = `${what}[${i}] is ${offset}, and not a whole number from ${before} to ${end}`;
       throw new ArenaError('ERR_ARENA_SIZE', message, { index: i });
     }
@@ -30,39 +44,38 @@ export function checkOffsets(offsets: Float64Array, end: number, what: string): 
   }
 }
 
-/** Encodes a batch's relocs, which are sorted by executor; `ofEach` receives how many each executor has. */
-export function encodeBatchRelocs(relocs: Relocs, ofEach: Float64Array): void {
+/**
+ * Encodes a batch's relocs, which are sorted by executor, and returns how many there are; `ofEach` receives how many each
+ * executor has.
+ */
+export function encodeBatchRelocs(relocs: Relocs, ofEach: Float64Array): number {
   if (typeof relocs !== 'object' || relocs === null) throw new TypeError('relocs is not an object of columns');
   const { executor: executors, section: sections, offset: offsets, kind: kinds, targetKind: targetKinds } = relocs;
   const { target: targets, address: addresses, addend: addends } = relocs;
-  const total = checkArrayLike(executors, 'relocs.executor').length;
-  const halves = halvesOf(addresses);
-  const columns = {
-    section: sections,
-    offset: offsets,
-    kind: kinds,
-    targetKind: targetKinds,
-    target: targets,
-    address: halves ?? addresses,
-    addend: addends,
-  };
-  for (const [name, column] of Object.entries(columns)) {
-    if (column === undefined && name in optionalColumns) continue;
-    const { length } = checkArrayLike(column, `relocs.${name}`);
-    const entries = column === halves ? length / 2 : length;
+  const total = checkArrayLike(executors, 'relocs.executor');
+  const checkColumn = (column: unknown, name: string) => {
+    const entries = checkArrayLike(column, `relocs.${name}`);
     if (entries !== total) throw new TypeError(`relocs.${name} has ${entries} entries, and relocs.executor ${total}`);
-  }
-  const count = ofEach.length;
+  };
+  if (sections !== undefined) checkColumn(sections, 'section');
+  checkColumn(offsets, 'offset');
+  checkColumn(kinds, 'kind');
+  checkColumn(targetKinds, 'targetKind');
+  if (targets !== undefined) checkColumn(targets, 'target');
+  if (addresses !== undefined) checkColumn(addresses, 'address');
+  if (addends !== undefined) checkColumn(addends, 'addend');
+  const halves = halvesOf(addresses);
+  const count = elementsOf(ofEach);
   let executor = 0;
   const check = (value: unknown, max: number, i: number, column: string, code: string): number => {
-    if (typeof value === 'number' && value >= 0 && value <= max && Math.floor(value) === value) return value;
+    if (typeof value === 'number' && value >= 0 && value <= max && floor(value) === value) return value;
     return checkCount(value, max, code, `executor ${executor} of the batch: relocs.${column}[${i}]`, {
       index: executor,
     });
   };
   for (let i = 0; i < total; i++) {
     const next = executors[i] as number;
-    if (!Number.isInteger(next) || next < executor || next >= count) {
+    if (!isInteger(next) || next < executor || next >= count) {
       const message = `relocs.executor[${i}] is ${next}, and not a position from ${executor} to ${count - 1}: relocs are sorted by executor`;
       throw new ArenaError('ERR_ARENA_BOUNDS', message);
     }
@@ -73,7 +86,7 @@ export function encodeBatchRelocs(relocs: Relocs, ofEach: Float64Array): void {
     const kind = check(kinds[i], 255, i, 'kind', 'ERR_ARENA_RELOC_KIND');
     const targetKind = check(targetKinds[i], TargetKind.batchMember, i, 'targetKind', 'ERR_ARENA_RELOC_TARGET');
     const addend = addends === undefined ? 0 : (addends[i] as number);
-    if (!Number.isSafeInteger(addend)) throw new TypeError(`relocs.addend[${i}] is not a whole number up to 2^53`);
+    if (!isSafeInteger(addend)) throw new TypeError(`relocs.addend[${i}] is not a whole number up to 2^53`);
     if (targetKind !== TargetKind.address) {
       const target = targets === undefined ? 0 : (targets[i] as number);
       check(target, Number.MAX_SAFE_INTEGER, i, 'target', 'ERR_ARENA_RELOC_TARGET');
@@ -85,17 +98,18 @@ export function encodeBatchRelocs(relocs: Relocs, ofEach: Float64Array): void {
       putReloc(i, section, offset, kind, targetKind, addressAt(addresses, i, executor), addend);
     }
   }
+  return total;
 }
 
 function addressAt(addresses: Relocs['address'], i: number, executor: number): bigint {
   const address = addresses?.[i];
   if (typeof address !== 'bigint') throw new TypeError(`relocs.address[${i}] is not a bigint`);
-  if (BigInt.asUintN(64, address) === address) return address;
+  if (asUintN(64, address) === address) return address;
   const message = `executor ${executor} of the batch: relocs.address[${i}] is ${address}n, and not one of 64 bits`;
   throw new ArenaError('ERR_ARENA_RELOC_TARGET', message, { index: executor });
 }
 
 /** A copy in halves, since each bigint that is read is made anew. */
 function halvesOf(addresses: unknown): Uint32Array | undefined {
-  return types.isBigUint64Array(addresses) ? new Uint32Array(new BigUint64Array(addresses).buffer) : undefined;
+  return isBigUint64Array(addresses) ? new Words(bufferOf(new Quads(addresses))) : undefined;
 }

@@ -1,15 +1,18 @@
 // JavaScript calls machine code, and machine code calls JavaScript.
 import { addon, enter, layout, raise, shared } from './native';
+import { apply, defineProperty } from './primordials';
 import {
   argumentsIn,
   type CallbackFunction,
   checkSignature,
   clearResult,
+  isPointer,
   type MachineFunction,
   type Place,
   put,
   resultIn,
   type Signature,
+  settle,
   take,
 } from './values';
 
@@ -34,6 +37,10 @@ export function makeFunction<S extends Signature>(
 ): MachineFunction<S> {
   const places = argumentsIn(signature.args, layout.call);
   const result = resultIn(signature.returns, layout.call);
+  let pointers = 0;
+  for (let i = 0; i < places.length; i++) if (isPointer(places[i] as Place)) pointers++;
+  // Else nothing of the caller's runs between two arguments.
+  const settles = pointers > 1;
   const finish = () => {
     enter(arena, executor, offset);
     let failed: number | undefined;
@@ -53,7 +60,9 @@ export function makeFunction<S extends Signature>(
     const { length } = places;
     throw new TypeError(`executor ${executor} takes ${length} argument${length === 1 ? '' : 's'}, not ${count}`);
   };
-  const [place0, place1, place2] = places as [Place, Place, Place];
+  const place0 = places[0] as Place;
+  const place1 = places[1] as Place;
+  const place2 = places[2] as Place;
   let made: (...args: never[]) => unknown;
   switch (places.length) {
     case 0:
@@ -73,6 +82,10 @@ export function makeFunction<S extends Signature>(
     case 2:
       made = function (a: never, b: never): unknown {
         if (arguments.length !== 2) expect(arguments.length);
+        if (settles) {
+          a = settle(place0, a);
+          b = settle(place1, b);
+        }
         put(place0, a);
         put(place1, b);
         return finish();
@@ -81,6 +94,11 @@ export function makeFunction<S extends Signature>(
     case 3:
       made = function (a: never, b: never, c: never): unknown {
         if (arguments.length !== 3) expect(arguments.length);
+        if (settles) {
+          a = settle(place0, a);
+          b = settle(place1, b);
+          c = settle(place2, c);
+        }
         put(place0, a);
         put(place1, b);
         put(place2, c);
@@ -91,10 +109,11 @@ export function makeFunction<S extends Signature>(
     default:
       made = (...args: unknown[]) => {
         if (args.length !== places.length) expect(args.length);
+        if (settles) for (let i = 0; i < args.length; i++) args[i] = settle(places[i] as Place, args[i]);
         for (let i = 0; i < args.length; i++) put(places[i] as Place, args[i]);
         return finish();
       };
-      Object.defineProperty(made, 'length', { value: places.length });
+      defineProperty(made, 'length', { value: places.length });
   }
   return made as MachineFunction<S>;
 }
@@ -115,8 +134,9 @@ export function makeCallback<S extends Signature>(given: S, fn: CallbackFunction
     // After one has thrown, later callbacks of the same machine code return 0 at once.
     if (shared.thrown !== undefined) return;
     try {
-      const args = places.map(take);
-      put(result, (fn as (...args: unknown[]) => unknown)(...args));
+      const args: unknown[] = [];
+      for (let i = 0; i < places.length; i++) args[i] = take(places[i] as Place);
+      put(result, apply(fn, undefined, args));
     } catch (error) {
       shared.thrown = { error };
       clearResult(layout.callback);

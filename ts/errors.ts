@@ -1,3 +1,5 @@
+import { defineProperty } from './primordials';
+
 /** Where in an executor an error lies; absent fields are unknown or do not apply. */
 export interface ErrorDetails {
   /** Id of the executor. */
@@ -13,6 +15,8 @@ export interface ErrorDetails {
 
 /** The three parts of an executor. */
 export type Section = 'code' | 'data' | 'state';
+
+const detailNames = ['executor', 'section', 'offset', 'kind', 'index'] as const;
 
 /**
  * What an arena refuses, with a stable `code` (`ERR_ARENA_…`, each explained in docs/errors.md). Nothing has changed
@@ -30,8 +34,9 @@ export class ArenaError extends Error implements ErrorDetails {
   constructor(code: string, message: string, details: ErrorDetails = {}) {
     super(message);
     this.code = code;
-    for (const key of ['executor', 'section', 'offset', 'kind', 'index'] as const) {
-      if (details[key] !== undefined) Object.defineProperty(this, key, { value: details[key], enumerable: true });
+    for (let i = 0; i < detailNames.length; i++) {
+      const name = detailNames[i] as keyof ErrorDetails;
+      if (details[name] !== undefined) defineProperty(this, name, { value: details[name], enumerable: true });
     }
   }
 }

@@ -1,36 +1,90 @@
+import { inspect } from 'node:util';
 import type { Arena } from './arena';
 import { checkBytes, checkCount, checkSection } from './bytes';
 import { makeFunction } from './calls';
 import type { Section } from './errors';
 import { ArenaError } from './errors';
+import { defineIdentity } from './identity';
 import { enter, N, type NativeArena, type NativeDescription, numbers, orRaise, raise } from './native';
+import { defineProperty, mapGet, mapSet } from './primordials';
 import { encodeRelocs, endRelocs, type Reloc } from './relocs';
 import { checkSignature, type MachineFunction, type Signature } from './values';
+
+/** Whoever has it may make Executor objects: their offsets are believed when they are run. */
+const key = Symbol('an arena');
+
+/** @internal A name for the executor with this id. */
+export let makeExecutor: (arena: Arena, native: NativeArena, id: number) => Executor;
+
+/**
+ * @internal For runners: puts an entry into the mailbox, for `addon.run`. `checkOwn` is asked about what is no executor
+ * of the same Arena object. ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI, _BOUNDS; TypeError for what is no Executor.
+ */
+export let prepareRun: (
+  native: NativeArena,
+  arena: number,
+  executor: Executor,
+  entry: number,
+  checkOwn: (executor: Executor) => unknown,
+) => void;
 
 /**
  * One JIT trace or function of an arena: code, constants (data) and mutable bytes (state).
  *
  * It is *writable* until `arena.freeze`, then *frozen*: executable and immutable, wherever the collector moves it,
- * until it is freed. This object is a name for it, not its owner: garbage collecting the object frees nothing.
+ * until it is freed. This object is a name for it, not its owner: garbage collecting the object frees nothing. It
+ * names the same one for ever, whatever is assigned to its properties.
  */
 export class Executor {
-  /** A safe integer, never given to another executor of the arena; passes through postMessage where objects do not. */
-  readonly id: number;
-  readonly arena: Arena;
+  // What it names is private: properties can be set, shadowed, and replaced in the prototype.
+  readonly #id: number;
+  readonly #arena: Arena;
   readonly #native: NativeArena;
   /** Offsets in code of its entries, as far as they have been run; they do not change. */
   #firstEntry: number | undefined;
   #otherEntries: Map<number, number> | undefined;
 
-  /** @internal Use `arena.allocate`, `arena.install` or `arena.executor(id)`. */
-  constructor(arena: Arena, native: NativeArena, id: number) {
-    this.arena = arena;
+  // Use `arena.allocate`, `arena.install` or `arena.executor(id)`.
+  private constructor(given: symbol, arena: Arena, native: NativeArena, id: number) {
+    if (given !== key) throw new TypeError('an Executor is made by its arena: arena.executor(id)');
+    this.#arena = arena;
     this.#native = native;
-    this.id = id;
+    this.#id = id;
+  }
+
+  static {
+    makeExecutor = (arena, native, id) => new Executor(key, arena, native, id);
+    defineIdentity(
+      (value) => (typeof value === 'object' && value !== null && #native in value ? value.#native : undefined),
+      (executor) => (#id in executor ? executor.#id : executor.id),
+      (executor) => executor.#address(),
+    );
+    prepareRun = (native, arena, executor, entry, checkOwn) => {
+      const isOwn =
+        typeof executor === 'object' && executor !== null && #native in executor && executor.#native === native;
+      if (!isOwn) checkOwn(executor);
+      const others = executor.#otherEntries;
+      const known = entry === 0 ? executor.#firstEntry : others && mapGet(others, entry);
+      enter(arena, executor.#id, known ?? executor.#findEntry(entry));
+    };
+  }
+
+  /** A safe integer, never given to another executor of the arena; passes through postMessage where objects do not. */
+  get id(): number {
+    return this.#id;
+  }
+
+  get arena(): Arena {
+    return this.#arena;
+  }
+
+  /** For console.log, and for assertions that fail. */
+  [inspect.custom](): string {
+    return `Executor ${this.#id}`;
   }
 
   #describe(): NativeDescription {
-    return orRaise(this.#native.describe(this.id)) as NativeDescription;
+    return orRaise(this.#native.describe(this.#id)) as NativeDescription;
   }
 
   /** Where the executor is in its life; `retired` from the moment it is freed, also when its arena is gone. */
@@ -78,48 +132,34 @@ export class Executor {
    * ERR_ARENA_NOT_FROZEN, since a writable executor has none.
    */
   get address(): bigint {
-    const { frozen, address } = this.#describe();
-    if (frozen) return address;
-    throw new ArenaError('ERR_ARENA_NOT_FROZEN', `executor ${this.id} is still writable and has no address`, {
-      executor: this.id,
-    });
+    return this.#address();
   }
 
-  /**
-   * @internal For runners: puts an entry into the mailbox, for `addon.run`. `checkOwn` is asked about what is no executor
-   * of the same Arena object. ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI, _BOUNDS; TypeError for what is no Executor.
-   */
-  static prepareRun(
-    native: NativeArena,
-    arena: number,
-    executor: Executor,
-    entry: number,
-    checkOwn: (executor: Executor) => void,
-  ): void {
-    const isOwn =
-      typeof executor === 'object' && executor !== null && #native in executor && executor.#native === native;
-    if (!isOwn) checkOwn(executor);
-    const known = entry === 0 ? executor.#firstEntry : executor.#otherEntries?.get(entry);
-    enter(arena, executor.id, known ?? executor.#findEntry(entry));
+  #address(): bigint {
+    const { frozen, address } = this.#describe();
+    if (frozen) return address;
+    throw new ArenaError('ERR_ARENA_NOT_FROZEN', `executor ${this.#id} is still writable and has no address`, {
+      executor: this.#id,
+    });
   }
 
   #findEntry(entry: number): number {
     const { frozen, trace, firstEntry } = this.#describe();
-    const details = { executor: this.id };
+    const details = { executor: this.#id };
     if (!frozen) {
-      throw new ArenaError('ERR_ARENA_NOT_FROZEN', `executor ${this.id} is still writable: freeze it first`, details);
+      throw new ArenaError('ERR_ARENA_NOT_FROZEN', `executor ${this.#id} is still writable: freeze it first`, details);
     }
     if (!trace) {
-      const message = `executor ${this.id} has neither exits nor a done target: call it through func`;
+      const message = `executor ${this.#id} has neither exits nor a done target: call it through func`;
       throw new ArenaError('ERR_ARENA_TRACE_ABI', message, details);
     }
     this.#firstEntry = firstEntry;
-    checkCount(entry, 0xffff_ffff, 'ERR_ARENA_BOUNDS', `executor ${this.id}: entry`, details);
+    checkCount(entry, 0xffff_ffff, 'ERR_ARENA_BOUNDS', `executor ${this.#id}: entry`, details);
     if (entry === 0) return firstEntry;
-    if (this.#native.entryOffset(this.id, entry) !== 0) raise();
+    if (this.#native.entryOffset(this.#id, entry) !== 0) raise();
     const offset = numbers[N.id] as number;
     this.#otherEntries ??= new Map();
-    this.#otherEntries.set(entry, offset);
+    mapSet(this.#otherEntries, entry, offset);
     return offset;
   }
 
@@ -128,20 +168,21 @@ export class Executor {
    * ERR_ARENA_NOT_WRITABLE, ERR_ARENA_BOUNDS.
    */
   write(section: Section, offset: number, bytes: Uint8Array): void {
-    const details = { executor: this.id, section, offset };
+    const details = { executor: this.#id, section, offset };
     const sectionNumber = checkSection(section);
-    const what = `executor ${this.id}: `;
+    const what = `executor ${this.#id}: `;
     checkCount(offset, 0xffff_ffff, 'ERR_ARENA_BOUNDS', `${what}the offset in ${section}`, details);
     const checked = checkBytes(bytes, `${what}bytes for ${section} + ${offset}`, details);
-    if (this.#native.write(this.id, sectionNumber, offset, checked) !== 0) raise();
+    if (this.#native.write(this.#id, sectionNumber, offset, checked) !== 0) raise();
   }
 
   /** A copy of a section's bytes as they are now: staged, or in place with relocs applied. */
   read(section: Section, offset = 0, length?: number): Uint8Array {
-    const details = { executor: this.id, section, offset };
+    const details = { executor: this.#id, section, offset };
     const sectionNumber = checkSection(section);
-    const size = this.sizes[section];
-    const what = `executor ${this.id}: the`;
+    const description = this.#describe();
+    const size = [description.codeBytes, description.dataBytes, description.stateBytes][sectionNumber] as number;
+    const what = `executor ${this.#id}: the`;
     checkCount(offset, size, 'ERR_ARENA_BOUNDS', `${what} offset in ${section}`, details);
     const most = size - offset;
     const bytes = checkCount(
@@ -152,14 +193,14 @@ export class Executor {
       details,
     );
     const into = new Uint8Array(bytes);
-    if (this.#native.read(this.id, sectionNumber, offset, into) !== 0) raise();
+    if (this.#native.read(this.#id, sectionNumber, offset, into) !== 0) raise();
     return into;
   }
 
   /** Adds relocs to a writable executor; checked against addresses by `freeze`. ERR_ARENA_RELOC_…, all or none. */
   addRelocs(relocs: readonly Reloc[]): void {
-    endRelocs(encodeRelocs(relocs, this.arena));
-    if (this.#native.addRelocs(this.id) !== 0) raise();
+    endRelocs(encodeRelocs(relocs, this.#native));
+    if (this.#native.addRelocs(this.#id) !== 0) raise();
   }
 
   /**
@@ -172,18 +213,18 @@ export class Executor {
    */
   func<const S extends Signature>(given: S, options: { entry?: number } = {}): MachineFunction<S> {
     const signature = checkSignature(given);
-    const entry = checkCount(options.entry ?? 0, 0xffff_ffff, 'ERR_ARENA_BOUNDS', `executor ${this.id}: entry`, {
-      executor: this.id,
+    const entry = checkCount(options.entry ?? 0, 0xffff_ffff, 'ERR_ARENA_BOUNDS', `executor ${this.#id}: entry`, {
+      executor: this.#id,
     });
-    if (this.#native.bind(this.id, entry) !== 0) raise();
+    if (this.#native.bind(this.#id, entry) !== 0) raise();
     // The function holds the executor and so its arena, which owns the memory that it calls.
-    const made = makeFunction<S>(this.#native.number, this.id, numbers[N.id] as number, signature);
-    return Object.defineProperty(made, 'executor', { value: this }) as MachineFunction<S>;
+    const made = makeFunction<S>(this.#native.number, this.#id, numbers[N.id] as number, signature);
+    return defineProperty(made, 'executor', { value: this }) as MachineFunction<S>;
   }
 
   /** `arena.free(this)`. */
   free(): void {
-    this.arena.free(this);
+    this.#arena.free(this);
   }
 
   /** Frees the executor if it is still there, so that `using` and an explicit `free` go together. */

@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 import { ArenaError, type ErrorDetails } from './errors';
+import { includes } from './primordials';
 import type { ShareToken } from './sharing';
 
 /** A function's answer when it has nothing else to say: 0, or the number of an error that lastError() explains. */
@@ -213,13 +214,15 @@ export function raise(): never {
 
 /** In parentheses, what the details of a native error know of its place and its message does not say. */
 function unnamedPlace({ message, executor, section, offset, kind, index }: { message: string } & ErrorDetails): string {
-  const place = [
-    executor !== undefined && `executor ${executor}`,
-    kind,
-    section !== undefined && (offset === undefined ? section : `${section} + ${offset}`),
-  ].filter((words) => words && !message.includes(words));
-  if (index !== undefined) place.push(`index ${index}`);
-  return place.length === 0 ? '' : ` (${place.join(', ')})`;
+  let place = '';
+  const add = (words: string) => {
+    if (!includes(message, words)) place += place === '' ? words : `, ${words}`;
+  };
+  if (executor !== undefined) add(`executor ${executor}`);
+  if (kind !== undefined) add(kind);
+  if (section !== undefined) add(offset === undefined ? section : `${section} + ${offset}`);
+  if (index !== undefined) place += `${place === '' ? '' : ', '}index ${index}`;
+  return place === '' ? '' : ` (${place})`;
 }
 
 /** The result itself, unless it is an error's number. */

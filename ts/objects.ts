@@ -1,9 +1,11 @@
 // Relocatable objects, such as `cc -c` makes, as executors.
 import type { Arena } from './arena';
-import { checkBytes } from './bytes';
+import { checkBytes, copyOf } from './bytes';
 import { ArenaError, type Section } from './errors';
 import type { Executor } from './executor';
-import { addon, orRaise } from './native';
+import { idOf, isExecutor, isOf, nativeOf } from './identity';
+import { addon, type NativeArena, type NativeDescription, orRaise } from './native';
+import { bufferOf, freeze, isSharedArrayBuffer } from './primordials';
 import {
   type ExecutorTarget,
   type Reloc,
@@ -12,7 +14,6 @@ import {
   relocKindNumbers,
   TargetKind,
 } from './relocs';
-import { isSameArena } from './sharing';
 import type { MachineFunction, Signature } from './values';
 
 /** A place in an executor, as a reloc's target. */
@@ -116,7 +117,7 @@ export function loadObject(bytes: Uint8Array, options: LoadOptions = {}): Loaded
 /** The bytes of an object, out of the reach of other threads where they are shared. */
 export function privateCopy(bytes: Uint8Array): Uint8Array {
   checkBytes(bytes, 'the object');
-  return bytes.buffer instanceof ArrayBuffer ? bytes : new Uint8Array(bytes);
+  return isSharedArrayBuffer(bufferOf(bytes)) ? copyOf(bytes) : bytes;
 }
 
 /** Undefined where the object's own definition serves. */
@@ -124,7 +125,7 @@ function resolveSymbol(
   { name, weak, defined }: NativeUnits['asked'][number],
   resolve: LoadOptions['resolve'],
 ): RelocTarget | undefined {
-  const target: RelocTarget | undefined = resolve?.(name, Object.freeze({ weak, defined }));
+  const target: RelocTarget | undefined = resolve?.(name, freeze({ weak, defined }));
   if (target === undefined) {
     if (defined) return undefined;
     const address = addon.symbolAddress(name) ?? (weak ? 0n : undefined);
@@ -132,14 +133,28 @@ function resolveSymbol(
     const message = `the object needs the symbol '${name}', which neither resolve() nor the process has`;
     throw new ArenaError('ERR_ARENA_SYMBOL', message);
   }
-  if (
-    typeof target !== 'object' ||
-    target === null ||
-    !('id' in target || 'executor' in target || 'address' in target)
-  ) {
-    throw new TypeError(`resolve('${name}') gave neither an executor, nor a place in one, nor { address }`);
+  const copy = copyOfTarget(target);
+  if (copy !== undefined) return copy;
+  throw new TypeError(`resolve('${name}') gave neither an executor, nor a place in one, nor { address }`);
+}
+
+/** A target that stays what it is between the checks of an install and its relocs; undefined for what is none. */
+function copyOfTarget(target: unknown): RelocTarget | undefined {
+  if (typeof target !== 'object' || target === null) return undefined;
+  if (isExecutor(target)) return target;
+  if ('executor' in target) {
+    const { executor, section, offset } = target as ExecutorPlace;
+    const copy = { ...(section !== undefined && { section }), ...(offset !== undefined && { offset }) };
+    return { executor: isExecutor(executor) ? executor : nameOf(executor), ...copy };
   }
-  return target;
+  if ('id' in target) return nameOf(target as ExecutorTarget);
+  return 'address' in target ? { address: target.address as bigint } : undefined;
+}
+
+function nameOf(executor: ExecutorTarget): ExecutorTarget {
+  if (typeof executor !== 'object' || executor === null) return executor;
+  const { id, arena } = executor;
+  return { id, arena };
 }
 
 /** An object in memory, not yet in an arena. It can be installed any number of times, each with state of its own. */
@@ -159,9 +174,9 @@ export class LoadedObject {
     this.#read = read as NativeUnits;
     this.#targets = targets;
     this.#name = name;
-    this.reasons = Object.freeze(this.#read.reasons);
+    this.reasons = freeze(this.#read.reasons);
     this.movable = this.reasons.length === 0;
-    this.symbols = Object.freeze([
+    this.symbols = freeze([
       ...this.#read.exports.map(({ name, section, bytes, weak, unit }) => {
         const kind = section === 'code' ? ('function' as const) : section;
         return { name, kind, bytes, weak, executor: unit };
@@ -202,8 +217,9 @@ export class LoadedObject {
         if (unit.bytes[2].length !== 0) executor.write('state', 0, unit.bytes[2]);
       }
       units.forEach((unit, i) => {
-        const relocs = this.#relocsOf(unit, executors, arena, movable === true);
-        if (relocs.length !== 0) (executors[i] as Executor).addRelocs(relocs);
+        const executor = executors[i] as Executor;
+        const relocs = this.#relocsOf(unit, executors, nativeOf(executor) as NativeArena, movable === true);
+        if (relocs.length !== 0) executor.addRelocs(relocs);
       });
       arena.freeze(executors);
     } catch (error) {
@@ -213,7 +229,7 @@ export class LoadedObject {
     return new InstalledObject(executors, exports);
   }
 
-  #relocsOf(unit: NativeUnit, executors: readonly Executor[], arena: Arena, promised: boolean): Reloc[] {
+  #relocsOf(unit: NativeUnit, executors: readonly Executor[], native: NativeArena, promised: boolean): Reloc[] {
     const { fields, targets, addends } = unit.relocs;
     return Array.from(targets, (own, i) => {
       const at = i * relocFields;
@@ -223,7 +239,8 @@ export class LoadedObject {
       let target: RelocTarget;
       if (given !== undefined) {
         target = given;
-        if (field(7) === 1 && !promised) checkStays(target, arena, (this.#read.asked[symbol] as { name: string }).name);
+        if (field(7) === 1 && !promised)
+          checkStays(target, native, (this.#read.asked[symbol] as { name: string }).name);
       } else if (field(2) === TargetKind.address) target = { address: own };
       else if (field(2) === TargetKind.batchMember) {
         const executor = executors[Number(own)] as Executor;
@@ -241,21 +258,17 @@ export class LoadedObject {
 }
 
 /** That an executor whose address is taken, and could be kept, never moves. */
-function checkStays(target: RelocTarget, arena: Arena, name: string): void {
-  const executor =
-    typeof target !== 'object'
-      ? undefined
-      : 'id' in target
-        ? target
-        : 'executor' in target
-          ? target.executor
-          : undefined;
-  // Of another arena: addRelocs has the error for it.
-  if (executor === undefined || !isSameArena(executor.arena, arena) || !arena.executor(executor.id).movable) return;
+function checkStays(target: RelocTarget, native: NativeArena, name: string): void {
+  if (typeof target !== 'object') return;
+  const executor = 'id' in target ? target : 'executor' in target ? target.executor : undefined;
+  // Of another arena, or none: addRelocs has the error for it.
+  if (executor === undefined || !isOf(executor, native)) return;
+  const id = idOf(executor);
+  if (!(orRaise(native.describe(id)) as NativeDescription).movable) return;
   const message =
-    `the object takes the address of '${name}', which is in executor ${executor.id}, and that can move: install it with ` +
+    `the object takes the address of '${name}', which is in executor ${id}, and that can move: install it with ` +
     'movable: false, or this object with movable: true, which promises that it keeps no address longer than a call';
-  throw new ArenaError('ERR_ARENA_MOVABLE', message, { executor: executor.id });
+  throw new ArenaError('ERR_ARENA_MOVABLE', message, { executor: id });
 }
 
 /** An object in an arena. */
@@ -266,7 +279,7 @@ export class InstalledObject {
 
   /** @internal Use `install` of a loaded object. */
   constructor(executors: readonly Executor[], exports: readonly object[]) {
-    this.executors = Object.freeze(executors);
+    this.executors = freeze(executors);
     this.#exports = new Map((exports as NativeUnits['exports']).map((symbol) => [symbol.name, symbol]));
   }
 

@@ -1,8 +1,9 @@
 // Relocs: what a host writes, and how they reach native code.
 import { checkCount, checkSection } from './bytes';
 import { ArenaError, type Section } from './errors';
-import { addon, layout, N, numbers, shared } from './native';
-import { isSameArena } from './sharing';
+import { idOf, isExecutor, isOf } from './identity';
+import { addon, layout, N, type NativeArena, numbers, shared } from './native';
+import { asIntN, asUintN, floor, freeze, isArray, isSafeInteger, mapGet, setElements } from './primordials';
 
 /** Reloc kinds of x86-64, with the names of the psABI (docs/relocs.md). */
 export type RelocKind =
@@ -50,7 +51,7 @@ export interface Reloc {
 }
 
 /** Target kinds by number, for installBatch; the order is that of native/core/spec.h. */
-export const TargetKind = {
+export const TargetKind = freeze({
   ownCode: 0,
   ownData: 1,
   ownState: 2,
@@ -61,10 +62,10 @@ export const TargetKind = {
   done: 7,
   valid: 8,
   warm: 9,
-} as const;
+} as const);
 
 /** psABI numbers by name, for installBatch. */
-export const relocKindNumbers = addon.relocKinds as Readonly<Record<RelocKind, number>>;
+export const relocKindNumbers = freeze(addon.relocKinds) as Readonly<Record<RelocKind, number>>;
 
 // Not the object: that has properties such as 'constructor', too.
 const kindNumbers: ReadonlyMap<string, number> = new Map(Object.entries(addon.relocKinds));
@@ -79,7 +80,7 @@ function grow(): void {
   const larger = Math.max(64, 2 * buffers.capacity);
   const memory = new ArrayBuffer(larger * layout.relocBytes);
   const u8 = new Uint8Array(memory);
-  u8.set(buffers.u8);
+  setElements(u8, buffers.u8);
   addon.setRelocBuffer(u8);
   buffers.u8 = u8;
   buffers.u32 = new Uint32Array(memory);
@@ -91,7 +92,7 @@ function grow(): void {
 function put64(u32: Uint32Array, word: number, value: number): void {
   u32[word] = value;
   // Most numbers are small, and a division takes as long as all the rest.
-  u32[word + 1] = (value | 0) === value ? value >> 31 : Math.floor(value / 2 ** 32);
+  u32[word + 1] = (value | 0) === value ? value >> 31 : floor(value / 2 ** 32);
 }
 
 const { relocBytes } = layout;
@@ -155,31 +156,31 @@ export function endRelocs(encoding: number, count = encoded): void {
   numbers[N.relocs] = count;
 }
 
-/** Encodes relocs; `arena` is the one that executor targets must belong to. For `endRelocs`. */
-export function encodeRelocs(relocs: readonly Reloc[], arena: object): number {
-  if (!Array.isArray(relocs)) throw new TypeError('relocs is not an array');
+/** Encodes relocs; executor targets must belong to the arena with the functions `native`. For `endRelocs`. */
+export function encodeRelocs(relocs: readonly Reloc[], native: NativeArena): number {
+  if (!isArray(relocs)) throw new TypeError('relocs is not an array');
   const encoding = beginRelocs();
   // Once: a Proxy may say something else the next time.
   const count = relocs.length;
-  for (let i = 0; i < count; i++) encodeReloc(i, relocs[i] as Reloc, arena);
+  for (let i = 0; i < count; i++) encodeReloc(i, relocs[i] as Reloc, native);
   encoded = count;
   return encoding;
 }
 
-function encodeReloc(index: number, reloc: Reloc, arena: object): void {
+function encodeReloc(index: number, reloc: Reloc, native: NativeArena): void {
   if (typeof reloc !== 'object' || reloc === null) throw new TypeError(`reloc ${index} is not an object`);
   const { section = 'code', offset, kind, target, addend = 0 } = reloc;
   const sectionNumber = checkSection(section);
   if (typeof kind !== 'string') throw new TypeError(`the kind of reloc ${index} is not a string`);
   const details = { section, offset, kind, index };
   const what = () => `reloc ${index} (${kind} at ${section} + ${offset})`;
-  const kindNumber = kindNumbers.get(kind);
+  const kindNumber = mapGet(kindNumbers, kind);
   if (kindNumber === undefined) {
     const message = `${what()}: there is no such kind; kinds are ${[...kindNumbers.keys()].join(', ')}`;
     throw new ArenaError('ERR_ARENA_RELOC_KIND', message, details);
   }
   if (!isOffset(offset)) checkCount(offset, maxOffset, 'ERR_ARENA_RELOC_BOUNDS', `the offset of ${what()}`, details);
-  if (typeof addend === 'bigint' ? BigInt.asIntN(64, addend) !== addend : !Number.isSafeInteger(addend)) {
+  if (typeof addend === 'bigint' ? asIntN(64, addend) !== addend : !isSafeInteger(addend)) {
     throw new TypeError(
       `the addend of ${what()} is ${String(addend)}, and not a whole number of 64 bits; beyond 2^53 it is a bigint`,
     );
@@ -191,27 +192,32 @@ function encodeReloc(index: number, reloc: Reloc, arena: object): void {
   if (typeof target !== 'object' || target === null) {
     throw new TypeError(`the target of ${what()} is neither an object nor 'done'`);
   }
-  if ('exit' in target) {
+  // An Executor is one whatever else it seems to have.
+  const direct = isExecutor(target) ? target : undefined;
+  if (direct === undefined && 'exit' in target) {
     const { exit } = target;
     checkCount(exit, 0xffff, 'ERR_ARENA_RELOC_TARGET', `the exit of ${what()}`, details);
     putReloc(index, sectionNumber, offset, kindNumber, TargetKind.exit, exit, addend);
-  } else if ('own' in target && (target.own === 'valid' || target.own === 'warm')) {
-    putReloc(index, sectionNumber, offset, kindNumber, TargetKind[target.own], 0, addend);
-  } else if ('own' in target) {
-    const { own, offset: targetOffset = 0 } = target as { own: Section; offset?: number };
+  } else if (direct === undefined && 'own' in target) {
+    const { own, offset: targetOffset = 0 } = target as { own: Section | 'valid' | 'warm'; offset?: number };
+    if (own === 'valid' || own === 'warm') {
+      putReloc(index, sectionNumber, offset, kindNumber, TargetKind[own], 0, addend);
+      return;
+    }
     if (!isOffset(targetOffset)) {
       checkCount(targetOffset, maxOffset, 'ERR_ARENA_RELOC_TARGET', `the target offset of ${what()}`, details);
     }
     putReloc(index, sectionNumber, offset, kindNumber, checkSection(own), targetOffset, addend);
-  } else if ('id' in target || 'executor' in target) {
-    const executor = 'executor' in target ? target.executor : target;
-    const { section: targetSection = 'code', offset: targetOffset = 0 } = 'executor' in target ? target : {};
+  } else if (direct !== undefined || 'id' in target || 'executor' in target) {
+    const place = direct === undefined && 'executor' in target ? target : undefined;
+    const executor = (place === undefined ? target : place.executor) as ExecutorTarget;
+    const { section: targetSection = 'code', offset: targetOffset = 0 } = place ?? {};
     if (typeof executor !== 'object' || executor === null) {
       throw new TypeError(`the target executor of ${what()} is not an Executor`);
     }
     checkCount(targetOffset, maxOffset, 'ERR_ARENA_RELOC_TARGET', `the target offset of ${what()}`, details);
-    const { id } = executor;
-    if (!isSameArena(executor.arena, arena)) {
+    const id = idOf(executor);
+    if (!isOf(executor, native)) {
       const message = `the target of ${what()} is executor ${id} of another arena`;
       throw new ArenaError('ERR_ARENA_FOREIGN_EXECUTOR', message, details);
     }
@@ -228,14 +234,14 @@ function encodeReloc(index: number, reloc: Reloc, arena: object): void {
       targetOffset,
     );
   } else {
-    const { address } = target;
+    const { address } = target as { readonly address: bigint };
     if (typeof address !== 'bigint') {
       throw new TypeError(
         `the target of ${what()} is neither an executor, nor { own: 'code' | 'data' | 'state' }, nor has it an address ` +
           'that is a bigint',
       );
     }
-    if (BigInt.asUintN(64, address) !== address) {
+    if (asUintN(64, address) !== address) {
       const message = `the target address of ${what()} is ${address}n, and not one of 64 bits`;
       throw new ArenaError('ERR_ARENA_RELOC_TARGET', message, details);
     }

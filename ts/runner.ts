@@ -2,8 +2,9 @@
 import { checkMemory } from './bytes';
 import { fail } from './calls';
 import { ArenaError } from './errors';
-import { Executor } from './executor';
+import { type Executor, prepareRun } from './executor';
 import { addon, layout, mailbox, type NativeArena, shared } from './native';
+import { asUintN, Bytes, bufferOf, byteLengthOf, byteOffsetOf, isArrayBufferView } from './primordials';
 import type { ExitTaken } from './types';
 
 /** Runs a trace; see `arena.runner`. `entry` counts the executor's entries. */
@@ -18,21 +19,22 @@ const { run } = addon;
 export function makeRunner(
   native: NativeArena,
   context: ArrayBufferView,
-  checkOwn: (executor: Executor) => void,
+  checkOwn: (executor: Executor) => unknown,
 ): Runner {
-  if (!ArrayBuffer.isView(context)) throw new TypeError('the context is not a view of an ArrayBuffer');
+  if (!isArrayBufferView(context)) throw new TypeError('the context is not a view of an ArrayBuffer');
   checkMemory(context, 'the context');
   // As two halves, since storing a bigint costs more than the run of a short trace.
   const address = addon.addressOf(context);
-  const low = Number(address & 0xffff_ffffn);
+  const low = Number(asUintN(32, address));
   const high = Number(address >> 32n);
   const { number: arena, token } = native;
-  // The length is 0 when the buffer is detached; a DataView's would throw, and `byteLength` costs more.
-  const bytes = new Uint8Array(context.buffer, context.byteOffset, context.byteLength);
-  const { length } = bytes;
+  // An element is there unless the buffer is detached: no program can change that, as it can what a length is. Of a
+  // view without bytes it is one of those behind it.
+  const bytes = new Bytes(bufferOf(context), byteLengthOf(context) === 0 ? 0 : byteOffsetOf(context));
+  const hasBytes = bytes[0] !== undefined;
   return (executor, entry = 0) => {
-    Executor.prepareRun(native, arena, executor, entry, checkOwn);
-    if (bytes.length !== length) {
+    prepareRun(native, arena, executor, entry, checkOwn);
+    if (hasBytes && bytes[0] === undefined) {
       throw new ArenaError('ERR_ARENA_DETACHED', "the ArrayBuffer of the runner's context is detached");
     }
     u32[contextAt] = low;

@@ -1,6 +1,7 @@
 // Tokens, by which threads of one process find each other's arenas.
 import { randomUUID } from 'node:crypto';
 import { ArenaError } from './errors';
+import { weakMapGet, weakMapSet } from './primordials';
 
 /**
  * Names an arena in every thread of the process; made by `arena.share()`, for `Arena.from`. A string, so it goes through
@@ -22,13 +23,13 @@ export function checkToken(token: unknown): ShareToken {
   throw new ArenaError('ERR_ARENA_FORKED', message);
 }
 
-/** The tokens of Arena objects. */
+/** The tokens of Arena objects: as many may have one as came from `Arena.from`. */
 const tokens = new WeakMap<object, ShareToken>();
 
 export function setToken(arena: object, token: ShareToken): void {
-  tokens.set(arena, token);
+  weakMapSet(tokens, arena, token);
 }
 
-/** Whether two Arena objects are the same arena: as many may be as came from `Arena.from`. */
-export const isSameArena = (a: object, b: object): boolean =>
-  a === b || (tokens.has(a) && tokens.get(a) === tokens.get(b));
+/** Undefined for what is no Arena. */
+export const tokenOf = (arena: unknown): ShareToken | undefined =>
+  typeof arena === 'object' && arena !== null ? weakMapGet(tokens, arena) : undefined;

@@ -1,8 +1,9 @@
 // Stencils: pieces of machine code with holes, made by a C compiler, from which a host puts traces together.
-import { checkBytes } from './bytes';
+import { checkBytes, copyOf, viewOf } from './bytes';
 import { ArenaError, type Section } from './errors';
 import { addon, orRaise } from './native';
 import { privateCopy } from './objects';
+import { freeze } from './primordials';
 import { type RelocKind, relocKindNumbers } from './relocs';
 
 /** The hole that stands for the next stencil. */
@@ -44,6 +45,7 @@ export class Stencil {
   readonly own: readonly Part[];
   /** @internal Bytes of the jump to CONTINUE that the body ends with; 0 when it does not. */
   readonly jumpBytes: number;
+  readonly #made = true;
 
   /** @internal Stencils come from a StencilSet. */
   constructor(name: string, body: Part, bodies: ReadonlySet<Part>, isPrivate: ReadonlySet<Part>, jumpBytes: number) {
@@ -61,10 +63,16 @@ export class Stencil {
       }
     }
     used.delete(body);
-    this.shared = [...used].filter((part) => !isPrivate.has(part));
-    this.own = [...used].filter((part) => isPrivate.has(part));
-    this.holes = Object.freeze([...holes].sort());
+    this.shared = freeze([...used].filter((part) => !isPrivate.has(part)));
+    this.own = freeze([...used].filter((part) => isPrivate.has(part)));
+    this.holes = freeze([...holes].sort());
     this.jumpBytes = jumpBytes;
+    freeze(this);
+  }
+
+  /** @internal Whether a value is a stencil, whatever it says of its class. */
+  static isOne(value: unknown): value is Stencil {
+    return typeof value === 'object' && value !== null && #made in value;
   }
 
   /** Bytes of its machine code. */
@@ -140,7 +148,7 @@ export class StencilSet {
 
   /** Stencils that `save` wrote. ERR_ARENA_STENCIL for anything else. */
   static load(bytes: Uint8Array): StencilSet {
-    const { parts, bodies } = decode(new Uint8Array(checkBytes(bytes, 'the file')));
+    const { parts, bodies } = decode(copyOf(checkBytes(bytes, 'the file')));
     return new StencilSet(parts, bodies);
   }
 
@@ -170,7 +178,7 @@ export class StencilSet {
 function withoutZeroTail(bytes: Uint8Array): Uint8Array {
   let end = bytes.length;
   while (end > 0 && bytes[end - 1] === 0) end--;
-  return bytes.slice(0, end);
+  return copyOf(bytes, 0, end);
 }
 
 /** Parts that differ from one emit to the next: bodies, what has a hole, and what refers to such a part. */
@@ -313,7 +321,7 @@ function decode(file: Uint8Array): { parts: Part[]; bodies: Map<string, Part> } 
   if (file[magic.length] !== version) fail(`the stencil file has version ${file[magic.length]}, and not ${version}`);
   const end = file.length - 4;
   const sum = new DataView(file.buffer).getUint32(end, true);
-  if (sum !== checksum(file.subarray(0, end))) fail('the stencil file is damaged: its checksum is wrong');
+  if (sum !== checksum(viewOf(file, 0, end))) fail('the stencil file is damaged: its checksum is wrong');
   let at = magic.length + 1;
   const damaged = (what: string): never => fail(`the stencil file is damaged at byte ${at}: ${what}`);
   const takeBig = (): bigint => {
@@ -332,7 +340,7 @@ function decode(file: Uint8Array): { parts: Part[]; bodies: Map<string, Part> } 
   const takeBytes = (): Uint8Array => {
     const count = take(end - at + 1, 'a length');
     at += count;
-    return file.slice(at - count, at);
+    return copyOf(file, at - count, at);
   };
   const takeText = () => new TextDecoder().decode(takeBytes());
   // Every item takes a byte at least, so a lying count is found before memory is taken for it.

@@ -1,7 +1,8 @@
 import type { Arena } from './arena';
-import { checkBytes, checkCount } from './bytes';
+import { checkBytes, checkCount, viewOf } from './bytes';
 import { ArenaError, type Section } from './errors';
 import type { Executor } from './executor';
+import { elementsOf, setElements } from './primordials';
 import type { Reloc, RelocTarget } from './relocs';
 import { continueHole, type Part, type PartReloc, Stencil } from './stencils';
 import type { ExecutorSpec } from './types';
@@ -62,7 +63,7 @@ export class TraceBuilder {
    * ERR_ARENA_STENCIL when a hole is missing or does not exist.
    */
   emit(stencil: Stencil, holes: Readonly<Record<string, HoleFilling>> = {}): this {
-    if (!(stencil instanceof Stencil)) throw new TypeError('the stencil is not one of a StencilSet');
+    if (!Stencil.isOne(stencil)) throw new TypeError('the stencil is not one of a StencilSet');
     if (typeof holes !== 'object' || holes === null) throw new TypeError('the holes are not an object');
     const filled = new Map(Object.entries(holes));
     for (const [name, filling] of filled) {
@@ -106,13 +107,14 @@ export class TraceBuilder {
       data: new Uint8Array(layout.filled.data > 0 || host.data.bytes !== undefined ? layout.sizes.data : 0),
       state: new Uint8Array(layout.filled.state > 0 || host.state.bytes !== undefined ? layout.sizes.state : 0),
     };
-    if (host.data.bytes !== undefined) bytes.data.set(host.data.bytes);
-    if (host.state.bytes !== undefined) bytes.state.set(host.state.bytes);
+    if (host.data.bytes !== undefined) setElements(bytes.data, host.data.bytes);
+    if (host.state.bytes !== undefined) setElements(bytes.state, host.state.bytes);
     for (const { offset, size } of layout.padding) bytes.code.fill(poison, offset, offset + size);
     const relocs: Reloc[] = [];
     for (const placed of layout.parts) {
       const { part, offset, size } = placed;
-      if (part.bytes.length > 0) bytes[part.section].set(part.bytes.subarray(0, size), offset);
+      if (part.bytes.length > 0)
+        setElements(bytes[part.section], viewOf(part.bytes, 0, Math.min(size, part.bytes.length)), offset);
       for (const reloc of part.relocs) {
         if (reloc.offset < size) this.#fill(placed, reloc, layout, bytes[part.section], relocs);
       }
@@ -191,7 +193,7 @@ function hostBytes(given: Uint8Array | number, section: 'data' | 'state'): { siz
   if (typeof given === 'number') {
     return { size: checkCount(given, 2 ** 31, 'ERR_ARENA_SIZE', `the size of ${section}`, { section }) };
   }
-  return { size: checkBytes(given, section, { section }).length, bytes: given };
+  return { size: elementsOf(checkBytes(given, section, { section })), bytes: given };
 }
 
 /** Stores a number into an absolute field; a relative one counts to it as to an address. */

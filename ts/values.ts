@@ -1,7 +1,9 @@
 // Values that cross between JavaScript and machine code: their types, and how each stands in a call frame.
 import { checkMemory } from './bytes';
 import { ArenaError } from './errors';
+import { addressOf, isExecutor } from './identity';
 import { addon, layout, mailbox } from './native';
+import { asIntN, asUintN, elementsOf, isArray, isArrayBufferView, Quads, setElements } from './primordials';
 
 /** Types of arguments and results, as C has them; `pointer` is 64 bits, `void` is for results only. */
 export type ValueType = 'i32' | 'u32' | 'i64' | 'u64' | 'f32' | 'f64' | 'pointer' | 'void';
@@ -46,6 +48,12 @@ export type CallbackFunction<S extends Signature> = (
 const valueTypes: readonly ValueType[] = ['i32', 'u32', 'i64', 'u64', 'f32', 'f64', 'pointer', 'void'];
 const isFloat = (type: ValueType) => type === 'f32' || type === 'f64';
 
+/** Position in valueTypes; -1 for what is none. */
+function typeNumber(type: unknown): number {
+  for (let i = 0; i < valueTypes.length; i++) if (valueTypes[i] === type) return i;
+  return -1;
+}
+
 /** Positions in valueTypes: comparing numbers costs less than comparing strings. */
 enum Type {
   i32,
@@ -66,48 +74,57 @@ export class Place {
   /** The value's name in errors. */
   readonly what: string;
   constructor(type: ValueType, at: number, what: string) {
-    this.type = valueTypes.indexOf(type);
+    this.type = typeNumber(type);
     this.at = at;
     this.what = what;
   }
 }
 
+export const isPointer = ({ type }: Place): boolean => type === Type.pointer;
+
 /** A copy of the signature. ERR_ARENA_SIGNATURE unless every argument has a register. */
 export function checkSignature<S extends Signature>(given: S): S {
-  if (typeof given !== 'object' || given === null || !Array.isArray(given.args)) {
-    throw new TypeError("a signature is { args: ['i32', …], returns: 'i32' }");
-  }
-  const signature: Signature = { args: [...given.args], returns: given.returns };
+  const { args: list, returns } = typeof given === 'object' && given !== null ? given : { args: undefined };
+  if (!isArray(list)) throw new TypeError("a signature is { args: ['i32', …], returns: 'i32' }");
   const fail = (message: string, index?: number) => {
     throw new ArenaError('ERR_ARENA_SIGNATURE', message, index === undefined ? {} : { index });
   };
-  signature.args.forEach((type, i) => {
-    if (!valueTypes.includes(type) || (type as ValueType) === 'void') {
+  const args: Exclude<ValueType, 'void'>[] = [];
+  let floats = 0;
+  // Once: a Proxy may say something else the next time.
+  const count: number = list.length;
+  for (let i = 0; i < count; i++) {
+    const type = list[i];
+    if (typeNumber(type) < 0 || type === 'void') {
       fail(`argument ${i} is of type ${String(type)}; types are ${valueTypes.slice(0, -1).join(', ')}`, i);
     }
-  });
-  if (!valueTypes.includes(signature.returns)) {
-    fail(`the result is of type ${String(signature.returns)}; types are ${valueTypes.join(', ')}`);
+    if (isFloat(type)) floats++;
+    args[i] = type;
   }
-  const floats = signature.args.filter(isFloat).length;
-  const integers = signature.args.length - floats;
+  if (typeNumber(returns) < 0) {
+    fail(`the result is of type ${String(returns)}; types are ${valueTypes.join(', ')}`);
+  }
+  const integers = count - floats;
   if (integers > 6 || floats > 8) {
     fail(
       `${integers} integer and ${floats} floating arguments; 6 and 8 fit in registers, and the rest is not passed: ` +
         'put it into memory and pass a pointer',
     );
   }
-  return signature as S;
+  return { args, returns } as unknown as S;
 }
 
 /** Where a frame has the arguments, in order. */
 export function argumentsIn(args: Signature['args'], frame: number): Place[] {
   let integers = 0;
   let floats = 0;
-  return args.map((type, i) => {
+  const places: Place[] = [];
+  for (let i = 0; i < args.length; i++) {
+    const type = args[i] as ValueType;
     const register = isFloat(type) ? layout.frameFloats + 8 * floats++ : layout.frameIntegers + 8 * integers++;
-    return new Place(type, frame + register, `argument ${i}`);
-  });
+    places[i] = new Place(type, frame + register, `argument ${i}`);
+  }
+  return places;
 }
 
 export const resultIn = (type: ValueType, frame: number, what = 'the result'): Place =>
@@ -140,29 +157,45 @@ const savedFrames: BigUint64Array[] = [];
 let readsUnderWay = 0;
 
 /**
- * The address of an object that is passed as a pointer. Reading it may run a getter of the caller's that calls a
- * function of an arena, which uses the frame that this call's arguments are being put into.
+ * The address that an object of the caller's says it has. Reading it may run a getter that calls a function of an arena,
+ * which uses the frame that this call's arguments are being put into.
  */
-function addressOf(value: object, what: string): bigint | undefined {
-  savedFrames[readsUnderWay] ??= new BigUint64Array(callFrame.length);
+function addressFrom(value: object): unknown {
+  savedFrames[readsUnderWay] ??= new Quads(elementsOf(callFrame));
   const saved = savedFrames[readsUnderWay] as BigUint64Array;
-  saved.set(callFrame);
+  setElements(saved, callFrame);
   readsUnderWay++;
   try {
-    if (!ArrayBuffer.isView(value)) return (value as { address?: bigint }).address;
-    checkMemory(value, what);
-    return addon.addressOf(value);
+    return (value as { address?: unknown }).address;
   } finally {
     readsUnderWay--;
-    callFrame.set(saved);
+    setElements(callFrame, saved);
   }
+}
+
+function checkAddress(value: unknown, address: unknown, place: Place): bigint {
+  if (typeof address !== 'bigint' || asUintN(64, address) !== address) mismatch(value, place);
+  return address;
+}
+
+/**
+ * A pointer that stays what it is while others are read: an object of the caller's becomes the address that it says it
+ * has. Its getter may detach the memory of another argument, or collect, so it is read before any memory is asked.
+ */
+export function settle<T>(place: Place, value: T): T {
+  if (typeof value !== 'object' || value === null || place.type !== Type.pointer) return value;
+  if (isArrayBufferView(value) || isExecutor(value)) return value;
+  return checkAddress(value, addressFrom(value), place) as T;
 }
 
 function pointerOf(value: unknown, place: Place): bigint {
   if (value === null) return 0n;
-  const address = typeof value === 'object' ? addressOf(value, place.what) : value;
-  if (typeof address !== 'bigint' || BigInt.asUintN(64, address) !== address) mismatch(value, place);
-  return address;
+  if (typeof value !== 'object') return checkAddress(value, value, place);
+  if (isArrayBufferView(value)) {
+    checkMemory(value, place.what);
+    return addon.addressOf(value);
+  }
+  return isExecutor(value) ? addressOf(value) : checkAddress(value, addressFrom(value), place);
 }
 
 const { i32, u32, i64, u64, f32, f64 } = mailbox;
@@ -193,11 +226,11 @@ function putOther(place: Place, value: unknown): void {
       u32[(at >> 2) + 1] = 0;
       break;
     case Type.i64:
-      if (typeof value !== 'bigint' || BigInt.asIntN(64, value) !== value) mismatch(value, place);
+      if (typeof value !== 'bigint' || asIntN(64, value) !== value) mismatch(value, place);
       i64[at >> 3] = value;
       break;
     case Type.u64:
-      if (typeof value !== 'bigint' || BigInt.asUintN(64, value) !== value) mismatch(value, place);
+      if (typeof value !== 'bigint' || asUintN(64, value) !== value) mismatch(value, place);
       u64[at >> 3] = value;
       break;
     case Type.f32:

@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include "node/arena_handle.h"
+#include "node/elements.h"
 #include "node/objects.h"
 #include "node/results.h"
 
@@ -21,10 +22,10 @@ Napi::Value SetMailbox(const Napi::CallbackInfo& info) {
 // setRelocBuffer(Uint8Array): where TypeScript encodes relocs; called again when it grows.
 Napi::Value SetRelocBuffer(const Napi::CallbackInfo& info) {
   Environment* environment = Environment::Of(info.Env());
-  Napi::Uint8Array buffer = info[0].As<Napi::Uint8Array>();
-  environment->relocs = reinterpret_cast<const RelocSpec*>(buffer.Data());
-  environment->reloc_capacity = buffer.ByteLength() / sizeof(RelocSpec);
-  environment->relocs_reference = Napi::Reference<Napi::Uint8Array>::New(buffer, 1);
+  Elements<uint8_t> buffer = ElementsOf<uint8_t>(info[0]);
+  environment->relocs = reinterpret_cast<const RelocSpec*>(buffer.data);
+  environment->reloc_capacity = buffer.count / sizeof(RelocSpec);
+  environment->relocs_reference = Napi::Reference<Napi::Uint8Array>::New(info[0].As<Napi::Uint8Array>(), 1);
   return info.Env().Undefined();
 }
 
@@ -58,14 +59,7 @@ Napi::Value SymbolAddress(const Napi::CallbackInfo& info) {
 
 // addressOf(view) → address of its first byte.
 Napi::Value AddressOf(const Napi::CallbackInfo& info) {
-  void* data = nullptr;
-  bool is_data_view = false;
-  napi_is_dataview(info.Env(), info[0], &is_data_view);
-  if (is_data_view)
-    napi_get_dataview_info(info.Env(), info[0], nullptr, &data, nullptr, nullptr);
-  else
-    napi_get_typedarray_info(info.Env(), info[0], nullptr, nullptr, &data, nullptr, nullptr);
-  return Napi::BigInt::New(info.Env(), static_cast<uint64_t>(reinterpret_cast<uintptr_t>(data)));
+  return Napi::BigInt::New(info.Env(), static_cast<uint64_t>(reinterpret_cast<uintptr_t>(AddressOfView(info[0]))));
 }
 
 // endLoops(): before the process ends.

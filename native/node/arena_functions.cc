@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "node/arena_handle.h"
+#include "node/elements.h"
 #include "node/results.h"
 
 namespace jit_arena::node {
@@ -25,21 +26,10 @@ enum Number : int {
   kRelocs = 8,  // how many stand in the reloc buffer
 };
 
-struct Bytes {
-  const uint8_t* data = nullptr;
-  size_t size = 0;
-};
-
-Bytes BytesOf(const Napi::Value& value) {
-  if (!value.IsTypedArray()) return {};
-  Napi::Uint8Array array = value.As<Napi::Uint8Array>();
-  return {array.Data(), array.ByteLength()};
-}
-
 // A whole Float64Array of ids, as a vector since the caller's memory is not ours while the lock is held.
 std::vector<ExecutorId> IdsOf(const Napi::Value& value) {
-  Napi::Float64Array array = value.As<Napi::Float64Array>();
-  std::vector<ExecutorId> ids(array.ElementLength());
+  Elements<double> array = ElementsOf<double>(value);
+  std::vector<ExecutorId> ids(array.count);
   for (size_t i = 0; i < ids.size(); i++) {
     double id = array[i];
     // Anything that is no id names no executor.
@@ -64,9 +54,9 @@ struct SpecArguments {
     const double* numbers = environment.mailbox->numbers;
     for (int section = 0; section < kSections; section++) {
       if (info[section].IsTypedArray()) {
-        Bytes bytes = BytesOf(info[section]);
-        spec.bytes[section] = bytes.size != 0 ? bytes.data : nullptr;
-        spec.sizes[section] = static_cast<uint32_t>(std::min<size_t>(bytes.size, UINT32_MAX));
+        Elements<uint8_t> bytes = ElementsOf<uint8_t>(info[section]);
+        spec.bytes[section] = bytes.count != 0 ? bytes.data : nullptr;
+        spec.sizes[section] = static_cast<uint32_t>(std::min<size_t>(bytes.count, UINT32_MAX));
       } else {
         spec.sizes[section] = static_cast<uint32_t>(numbers[kCodeBytes + section]);
       }
@@ -81,13 +71,13 @@ struct SpecArguments {
     if (info[3].IsString()) name = info[3].As<Napi::String>().Utf8Value();
     spec.name = name;
     if (info[4].IsTypedArray()) {
-      Napi::Uint32Array array = info[4].As<Napi::Uint32Array>();
-      spec.entries = array.Data();
-      spec.entry_count = static_cast<uint32_t>(array.ElementLength());
+      Elements<uint32_t> array = ElementsOf<uint32_t>(info[4]);
+      spec.entries = array.data;
+      spec.entry_count = static_cast<uint32_t>(array.count);
     }
     if (info[5].IsTypedArray()) {
-      Napi::Uint32Array array = info[5].As<Napi::Uint32Array>();
-      if (array.ElementLength() >= spec.exit_count) spec.exit_tags = array.Data();
+      Elements<uint32_t> array = ElementsOf<uint32_t>(info[5]);
+      if (array.count >= spec.exit_count) spec.exit_tags = array.data;
     }
   }
   ExecutorSpec spec;
@@ -118,23 +108,24 @@ Status Install(ArenaHandle& handle, const Napi::CallbackInfo& info) {
 // there are executors; relocsOfEach counts each executor's relocs, which stand in the reloc buffer one after the other.
 Status InstallBatch(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   Environment& environment = *handle.environment;
-  Napi::Uint8Array code = info[0].As<Napi::Uint8Array>();
-  Napi::Float64Array code_offsets = info[1].As<Napi::Float64Array>();
-  Bytes data = BytesOf(info[2]);
-  Napi::Float64Array data_offsets = info[3].As<Napi::Float64Array>();
-  Napi::Float64Array relocs_of_each = info[4].As<Napi::Float64Array>();
-  Napi::Float64Array ids = info[5].As<Napi::Float64Array>();
-  uint32_t count = static_cast<uint32_t>(ids.ElementLength());
+  Elements<uint8_t> code = ElementsOf<uint8_t>(info[0]);
+  Elements<double> code_offsets = ElementsOf<double>(info[1]);
+  Elements<uint8_t> data = ElementsOf<uint8_t>(info[2]);
+  Elements<double> data_offsets = ElementsOf<double>(info[3]);
+  Elements<double> relocs_of_each = ElementsOf<double>(info[4]);
+  Elements<double> ids = ElementsOf<double>(info[5]);
+  uint32_t count = static_cast<uint32_t>(ids.count);
   std::vector<ExecutorSpec> specs(count);
   const RelocSpec* relocs = environment.relocs;
   if (Status missing = CheckRelocs(environment)) return missing;
-  // TypeScript has checked that offsets ascend; what `length` said there may not be what the memory is.
-  if (code_offsets[count] > static_cast<double>(code.ByteLength()) ||
-      data_offsets[count] > static_cast<double>(data.size))
+  // TypeScript has checked that offsets ascend, and makes the lists.
+  if (code_offsets.count != count + size_t{1} || data_offsets.count != code_offsets.count ||
+      relocs_of_each.count != count || code_offsets[count] > static_cast<double>(code.count) ||
+      data_offsets[count] > static_cast<double>(data.count))
     return Error{ErrorCode::kSize, "the offsets of the batch reach beyond its bytes"};
   for (uint32_t i = 0; i < count; i++) {
     ExecutorSpec& spec = specs[i];
-    spec.bytes[0] = code.Data() + static_cast<size_t>(code_offsets[i]);
+    spec.bytes[0] = code.data + static_cast<size_t>(code_offsets[i]);
     spec.sizes[0] = static_cast<uint32_t>(code_offsets[i + 1] - code_offsets[i]);
     spec.bytes[1] = data.data + static_cast<size_t>(data_offsets[i]);
     spec.sizes[1] = static_cast<uint32_t>(data_offsets[i + 1] - data_offsets[i]);
@@ -151,15 +142,15 @@ Status InstallBatch(ArenaHandle& handle, const Napi::CallbackInfo& info) {
 Section SectionOf(const Napi::Value& value) { return static_cast<Section>(Uint32Of(value)); }
 
 Status Write(ArenaHandle& handle, const Napi::CallbackInfo& info) {
-  Bytes bytes = BytesOf(info[3]);
+  Elements<uint8_t> bytes = ElementsOf<uint8_t>(info[3]);
   return handle.arena->Write(IdOf(info[0]), SectionOf(info[1]), Uint32Of(info[2]), bytes.data,
-                             static_cast<uint32_t>(bytes.size));
+                             static_cast<uint32_t>(std::min<size_t>(bytes.count, UINT32_MAX)));
 }
 
 Status Read(ArenaHandle& handle, const Napi::CallbackInfo& info) {
-  Napi::Uint8Array into = info[3].As<Napi::Uint8Array>();
-  return handle.arena->Read(IdOf(info[0]), SectionOf(info[1]), Uint32Of(info[2]), into.Data(),
-                            static_cast<uint32_t>(into.ByteLength()));
+  Elements<uint8_t> into = ElementsOf<uint8_t>(info[3]);
+  return handle.arena->Read(IdOf(info[0]), SectionOf(info[1]), Uint32Of(info[2]), into.data,
+                            static_cast<uint32_t>(into.count));
 }
 
 Status AddRelocs(ArenaHandle& handle, const Napi::CallbackInfo& info) {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "node/arena_handle.h"
+#include "node/elements.h"
 #include "object/object_file.h"
 #include "object/object_units.h"
 
@@ -95,8 +96,8 @@ const char* RoleName(ObjectRole role) {
 Napi::Value ReadUnits(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Environment* environment = Environment::Of(env);
-  Napi::Uint8Array bytes = info[0].As<Napi::Uint8Array>();
-  Result<ObjectFile> file = ReadObject(bytes.Data(), bytes.ByteLength());
+  Elements<uint8_t> bytes = ElementsOf<uint8_t>(info[0]);
+  Result<ObjectFile> file = ReadObject(bytes.data, bytes.count);
   if (!file.ok()) return environment->Fail(std::move(file.status()));
   Result<ObjectUnits> made = MakeUnits(file.value());
   if (!made.ok()) return environment->Fail(std::move(made.status()));
@@ -138,8 +139,8 @@ Napi::Value ReadUnits(const Napi::CallbackInfo& info) {
 Napi::Value ReadSections(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Environment* environment = Environment::Of(env);
-  Napi::Uint8Array bytes = info[0].As<Napi::Uint8Array>();
-  Result<ObjectFile> read = ReadObject(bytes.Data(), bytes.ByteLength());
+  Elements<uint8_t> bytes = ElementsOf<uint8_t>(info[0]);
+  Result<ObjectFile> read = ReadObject(bytes.data, bytes.count);
   if (!read.ok()) return environment->Fail(std::move(read.status()));
   const ObjectFile& file = read.value();
 

@@ -17,9 +17,10 @@ export function detach<T extends ArrayBufferView>(view: T): T {
   return view;
 }
 
-export const resizable = (bytes = 8) => new (ArrayBuffer as Resizable<ArrayBuffer>)(bytes, { maxByteLength: 64 });
-export const growable = (bytes = 8) =>
-  new (SharedArrayBuffer as Resizable<SharedArrayBuffer>)(bytes, { maxByteLength: 64 });
+export const resizable = (bytes = 8, maxByteLength = 64) =>
+  new (ArrayBuffer as Resizable<ArrayBuffer>)(bytes, { maxByteLength });
+export const growable = (bytes = 8, maxByteLength = 64) =>
+  new (SharedArrayBuffer as Resizable<SharedArrayBuffer>)(bytes, { maxByteLength });
 
 /** Views of the given bytes in memory that is fine. */
 export function copiesInAllMemory(bytes: Uint8Array): Uint8Array[] {
