@@ -165,6 +165,7 @@ describe('a name that a program has replaced', () => {
   const branch = Uint8Array.of(0xe9, 0, 0, 0, 0);
   // add qword [rdi], 1; jmp done
   const step = Uint8Array.of(0x48, 0x83, 0x07, 1, 0xe9, 0, 0, 0, 0);
+  const exiting = new TraceCode().exit(0).spec({ exitTags: [9] });
   const dataView = new DataView(eight.buffer);
   const pair = new Uint8Array([...constant(3), ...constant(4)]);
   const columns = {
@@ -233,6 +234,12 @@ describe('a name that a program has replaced', () => {
       context[0] = 4n;
       const token = run(trace);
       return [token, context[0]];
+    });
+    note(() => {
+      const executor = arena.install(exiting);
+      const tag = arena.exitTag(run(executor));
+      arena.link(executor, 0, trace);
+      return [tag, run(executor), run(executor, 0), arena.linkOf(executor, 0)?.entry, arena.chainDepth(trace)];
     });
     note(() => arena.runner(new Uint8Array(short)));
     note(() => arena.runner(gone));
@@ -464,7 +471,11 @@ describe('what names something else', () => {
       assert.equal(x.func('address', { args: [], returns: 'pointer' })(), stays.address);
       assert.equal(reads, 1);
     }
-    assert.throws(() => loadObject(object, { resolve: () => moves }).install(arena), { code: 'ERR_ARENA_MOVABLE' });
+    const loaded = loadObject(object, { resolve: () => moves });
+    assert.throws(() => loaded.install(arena), { code: 'ERR_ARENA_MOVABLE' });
+    const x = loadObject(object, { resolve: () => stays }).install(arena);
+    assert.throws(() => Object.assign(loaded, { movable: true }), TypeError);
+    assert.throws(() => Object.assign(x, { executors: [moves] }), TypeError);
   });
 
   it('is a stencil only if a set has made it', function () {

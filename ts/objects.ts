@@ -185,6 +185,7 @@ export class LoadedObject {
         .filter(({ defined }) => !defined)
         .map(({ name, weak }) => ({ name, kind: 'undefined' as const, bytes: 0, weak })),
     ]);
+    freeze(this);
   }
 
   /**
@@ -281,6 +282,7 @@ export class InstalledObject {
   constructor(executors: readonly Executor[], exports: readonly object[]) {
     this.executors = freeze(executors);
     this.#exports = new Map((exports as NativeUnits['exports']).map((symbol) => [symbol.name, symbol]));
+    freeze(this);
   }
 
   #find(name: string) {

@@ -65,5 +65,5 @@ export function exitOf(native: NativeArena, token: number): ExitTaken {
   if (token === 0 || token !== i32[tokenAt] || native.token !== shared.lastArena) {
     throw new ArenaError('ERR_ARENA_EXIT', `${token} is not the exit of the last run, and of this arena`);
   }
-  return { executor: f64[executorAt] as number, exit: Math.abs(token) - 1, hot: token < 0 };
+  return { executor: f64[executorAt] as number, exit: (token < 0 ? -token : token) - 1, hot: token < 0 };
 }
