@@ -13,6 +13,8 @@
         "NDEBUG",
       ],
       "cflags_cc": ["-std=c++20", "-O2", "-fvisibility=hidden", "-fvisibility-inlines-hidden"],
+      # Stays loaded when the last worker that uses it ends: other threads may be inside a callback's handler.
+      "conditions": [["OS == 'linux'", { "ldflags": ["-Wl,-z,nodelete"] }]],
     },
   ],
 }

@@ -38,6 +38,7 @@
 #include "core/lock.cc"
 #include "core/reclaimer.cc"
 #include "core/slab.cc"
+#include "core/thunks.cc"
 
 #include "object/object_file.cc"
 #include "object/object_units.cc"

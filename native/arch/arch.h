@@ -118,9 +118,9 @@ void WriteCallGate(uint8_t* out);
 using CallGate = void (*)(const void* entry, CallFrame* frame, FloatControl control);
 
 // Callbacks: machine code calls a thunk, the thunk calls `handler(context, frame)` and returns the frame's results
-// as a C function would. The common part is written once per arena; each thunk is one granule. The frame lives on the
-// stack until the handler returns, both results are 0 until it sets them, and it must not unwind (no exception, no
-// longjmp) through the thunk. The common part is position-independent; a thunk is written for its place.
+// as a C function would. The common part is written once per page of thunks; each thunk is one granule. The frame lives
+// on the stack until the handler returns, both results are 0 until it sets them, and it must not unwind (no exception,
+// no longjmp) through the thunk. The common part is position-independent; a thunk is written for its place.
 using CallbackHandler = void (*)(void* context, CallFrame* frame);
 size_t CallbackCommonBytes();
 void WriteCallbackCommon(uint8_t* out, CallbackHandler handler);

@@ -420,13 +420,18 @@ void Arena::Reclaim(const PinSlot* self) {
   reclaimer_.Reclaim([&](const Retired& retired) { FreeRetired(retired); });
 }
 
-Result<uint64_t> Arena::EnsureCallbackCommon(arch::CallbackHandler handler, const PinSlot* self) {
+Result<Thunk> Arena::AddThunk(arch::CallbackHandler handler, const PinSlot* self) {
   if (Status failed = CheckProcess()) return failed;
-  if (callback_common_ != 0) return callback_common_;
-  Result<uint64_t> common = AddInternal(static_cast<uint32_t>(arch::CallbackCommonBytes()), self,
-                                        [&](uint8_t* bytes, uint64_t) { arch::WriteCallbackCommon(bytes, handler); });
-  if (common.ok()) callback_common_ = common.value();
-  return common;
+  Result<Thunk> thunk = MakeThunk(handler, space_.base(), space_.end());
+  if (!thunk.ok() || thunk.value().in_reach) return thunk;
+  // An arena that is nearly as large as the reach of a branch, or no address space near it.
+  Result<uint64_t> veneer = AddInternal(arch::kExternalLinkBytes, self, [&](uint8_t* bytes, uint64_t) {
+    arch::WriteExternalLink(bytes, thunk.value().address);
+  });
+  if (!veneer.ok()) return std::move(veneer.status());
+  std::lock_guard guard(lock_);
+  linker_.SetVeneer(thunk.value().address, veneer.value());
+  return thunk;
 }
 
 // In debug builds every change is followed by all the checks.

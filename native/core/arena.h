@@ -21,6 +21,7 @@
 #include "core/lock.h"
 #include "core/reclaimer.h"
 #include "core/spec.h"
+#include "core/thunks.h"
 
 namespace jit_arena {
 
@@ -193,7 +194,9 @@ class Arena {
   // The invariants of DESIGN §8 as one function, Verify and FindBrokenRule: the first broken one in words, or empty.
   std::string CheckInvariants();
 
-  // `bytes` bytes of the arena's own code, such as a callback's thunk; immovable, there until the arena ends.
+  // A thunk (core/thunks.h) that the arena's code reaches with a branch or `lea`; it outlives the arena.
+  Result<Thunk> AddThunk(arch::CallbackHandler handler, const PinSlot* self);
+  // `bytes` bytes of the arena's own code, such as its exit stub; immovable, there until the arena ends.
   // `write(bytes, address)` fills them; the first `fixed_bytes` (0: all) never change, and Verify sees to that.
   template <class WriteBytes>
   Result<uint64_t> AddInternal(uint32_t bytes, const PinSlot* self, WriteBytes write, uint32_t fixed_bytes = 0);
@@ -214,9 +217,6 @@ class Arena {
   bool IsPinnedTrace(ExecutorId id) const { return table_[IndexOf(id)].IsTrace(); }
   Reclaimer& reclaimer() { return reclaimer_; }
   arch::CallGate call_gate() const { return call_gate_; }
-  // The part that all callbacks share, made at the first call; every call names the same handler, and the callers take
-  // turns.
-  Result<uint64_t> EnsureCallbackCommon(arch::CallbackHandler handler, const PinSlot* self);
   bool in_own_process() const { return os::ForkGeneration() == fork_generation_; }
 
   os::WriterKind writer() const { return space_.writer(); }
@@ -312,7 +312,6 @@ class Arena {
   };
   std::vector<Internal> internal_;
   arch::CallGate call_gate_ = nullptr;
-  uint64_t callback_common_ = 0;
   uint64_t exit_stub_ = 0;
   uint64_t hot_return_ = 0;
   uint32_t max_chain_depth_;

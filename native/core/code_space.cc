@@ -32,14 +32,15 @@ CodeSpace::~CodeSpace() {
   memory_->Unreserve(reservation_, reserved_bytes_);
 }
 
-Status CodeSpace::Reserve(uint64_t bytes) {
+Status CodeSpace::Reserve(uint64_t bytes, uint64_t wish) {
   bytes = AlignUp(bytes, slab_bytes_);
   uint64_t smallest = std::min<uint64_t>(bytes, 4 * slab_bytes_);
   // Slabs begin at multiples of a page, not of a slab: the kernel's choice of base keeps its randomness.
   uint64_t align = slab_bytes_ == os::HugePageBytes() ? slab_bytes_ : page_bytes_;
   for (;;) {
     reserved_bytes_ = bytes + page_bytes_ + align;
-    Result<uint8_t*> reserved = memory_->Reserve(reserved_bytes_);
+    Result<uint8_t*> reserved = wish == 0 ? memory_->Reserve(reserved_bytes_)
+                                          : memory_->ReserveNear(reinterpret_cast<uint8_t*>(wish), reserved_bytes_);
     if (reserved.ok()) {
       reservation_ = reserved.value();
       base_ = AlignUp(reinterpret_cast<uint64_t>(reservation_) + page_bytes_, align);

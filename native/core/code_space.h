@@ -41,8 +41,9 @@ class CodeSpace {
   Status AfterForkInChild();
 
   // Reserves `bytes`, rounded up to whole slabs, with a guard page at each end. Under `ulimit -v` and in containers
-  // large reservations fail: retries smaller before it fails with ERR_ARENA_NO_MEMORY.
-  Status Reserve(uint64_t bytes);
+  // large reservations fail: retries smaller before it fails with ERR_ARENA_NO_MEMORY. `wish`: where it would be well
+  // placed; 0: anywhere.
+  Status Reserve(uint64_t bytes, uint64_t wish = 0);
 
   uint64_t base() const { return base_; }
   uint64_t bytes() const { return bytes_; }

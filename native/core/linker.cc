@@ -265,6 +265,12 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
   // Out of reach, a branch goes through the veneer of an external link; a GOT kind always uses its slot.
   bool use_slot = info.shape == arch::Shape::kGot;
   bool use_veneer = false;
+  // A callback's thunk that is out of reach has a veneer that is not, also for `lea`.
+  if (info.shape == arch::Shape::kRelative && reloc.target_kind == TargetKind::kAddress && !reaches(symbols, addend) &&
+      veneers_.contains(symbol)) {
+    symbol = veneers_.at(symbol);
+    symbols = {symbol, symbol};
+  }
   if (info.shape == arch::Shape::kRelative && !reaches(symbols, addend)) {
     bool to_code =
         other != 0 ? reloc.target_section == Section::kCode : anchor == Anchor::kFixed || anchor == Anchor::kCode;

@@ -163,6 +163,9 @@ class Linker {
 
   // Exits and links. `exit` is below the executor's exit count, and both executors are frozen.
 
+  // For branches and `lea` to a callback's thunk that is out of reach: the arena's own veneer to it.
+  void SetVeneer(uint64_t thunk, uint64_t veneer) { veneers_[thunk] = veneer; }
+
   // Where cold exits and done jumps go, and how often an exit is taken before it is hot for the first time (1 to 4096).
   void SetStubs(uint64_t exit_stub, uint64_t done_stub, uint32_t exit_threshold, double exit_growth);
   // One aligned store; no code is written. Replaces an earlier link. ERR_ARENA_NO_MEMORY.
@@ -327,6 +330,7 @@ class Linker {
   uint32_t free_link_ = 0;
   std::unordered_map<LinkKey, uint32_t, LinkKeyHash> link_of_;
   uint64_t kept_count_ = 0;
+  std::unordered_map<uint64_t, uint64_t> veneers_;  // to thunks
 
   uint64_t exit_stub_ = 0;
   uint64_t done_stub_ = 0;

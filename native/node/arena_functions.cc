@@ -236,11 +236,10 @@ Status CheckShareable(ArenaHandle& handle, const Napi::CallbackInfo&) {
 }
 
 // Silent when repeated.
-Status Dispose(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+Status Dispose(ArenaHandle& handle, const Napi::CallbackInfo&) {
   if (handle.pinned())
     return Error{ErrorCode::kBusy,
                  "machine code of the arena is on the stack, or pinned() is: dispose after the call has returned"};
-  for (Callback* callback : handle.callbacks) napi_delete_reference(info.Env(), callback->function);
   handle.End();
   return Status::Ok();
 }

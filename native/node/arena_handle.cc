@@ -20,11 +20,6 @@ void ArenaHandle::End() {
   shared_.reset();
 }
 
-void ArenaHandle::EndCallbacks() {
-  for (Callback* callback : callbacks) callback->environment.store(nullptr, std::memory_order_relaxed);
-  callbacks.clear();
-}
-
 Error DisposedError() { return {ErrorCode::kDisposed, "the arena has been disposed of"}; }
 
 }  // namespace jit_arena::node

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/arena.h"
+#include "node/callbacks.h"
 #include "node/environment.h"
 #include "node/shared_arena.h"
 
@@ -28,7 +29,7 @@ class ArenaHandle {
   // Ends this use: its callbacks answer 0, and the arena ends if this was the last. Not while pinned.
   void End();
   // Only the callbacks.
-  void EndCallbacks();
+  void EndCallbacks() { callbacks.clear(); }
 
   SharedArena* shared() const { return shared_.get(); }
   const std::shared_ptr<PinSlot>& slot() const { return slot_; }
@@ -37,7 +38,7 @@ class ArenaHandle {
   // Null after End; WithHandle, Call and Run look first.
   Arena* arena;
   PinSlot* pin;
-  std::vector<Callback*> callbacks;  // made through this handle, and not disposed of
+  std::vector<std::unique_ptr<Callback>> callbacks;  // made through this handle, and not disposed of
 
  private:
   std::shared_ptr<SharedArena> shared_;

@@ -17,8 +17,8 @@ constinit thread_local CurrentThread current{};
 ScriptThread* ScriptThread::Current() { return current.thread; }
 
 Environment::Environment(napi_env env) : env(env) {
-  thread = current.environments++ == 0 ? std::make_shared<ScriptThread>() : current.thread->shared_from_this();
-  current.thread = thread.get();
+  if (current.environments++ == 0) current.thread = new ScriptThread;
+  thread = current.thread;
 }
 
 Environment::~Environment() {

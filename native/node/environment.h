@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "core/reclaimer.h"
 #include "core/spec.h"
+#include "os/fork.h"
 
 namespace jit_arena::node {
 
@@ -38,10 +39,12 @@ struct Mailbox {
 };
 
 // A thread that has environments; one for all of them, since a binary that is loaded anew makes another environment on
-// the same thread. Callbacks hold theirs, so that it outlives the environments.
-struct ScriptThread : std::enable_shared_from_this<ScriptThread> {
+// the same thread. Never freed: other threads that call a callback may have found it just before its environment ended.
+struct ScriptThread {
   // The calling thread's; null when it has no environment.
   static ScriptThread* Current();
+
+  const uint32_t fork_generation = os::ForkGeneration();
 
   // Machine code that this thread called has called a callback of another thread's; or a thread without JavaScript has
   // called one of this thread's. The call of this thread that returns next says so. Relaxed: it publishes only itself.
@@ -62,7 +65,7 @@ struct Environment {
   std::shared_ptr<PinSlot> PinOf(const std::shared_ptr<SharedArena>& shared) const;
 
   napi_env env;
-  std::shared_ptr<ScriptThread> thread;
+  ScriptThread* thread;
   // How JavaScript computes on this thread, in callbacks and after machine code: read once, since V8 does not change
   // it.
   const arch::FloatControl float_control = arch::ReadFloatControl() & ~arch::kFloatStatus;

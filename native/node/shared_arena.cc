@@ -2,6 +2,8 @@
 
 #include <thread>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 namespace jit_arena::node {
 namespace {
@@ -61,24 +63,6 @@ void SharedArena::EndLoops() {
     // An arena of the parent process has nothing to unlink here.
     shared->arena_->UnlinkAll().Ignore();
   }
-}
-
-Result<Callback*> SharedArena::AddCallback(Environment* environment, arch::CallbackHandler handler,
-                                           const PinSlot* self) {
-  std::lock_guard guard(lock_);
-  Result<uint64_t> common = arena_->EnsureCallbackCommon(handler, self);
-  if (!common.ok()) return std::move(common.status());
-  auto callback = std::make_unique<Callback>();
-  Callback* context = callback.get();
-  Result<uint64_t> thunk = arena_->AddInternal(arch::kCallbackThunkBytes, self, [&](uint8_t* bytes, uint64_t address) {
-    arch::WriteCallbackThunk(bytes, address, common.value(), context);
-  });
-  if (!thunk.ok()) return std::move(thunk.status());
-  callback->environment.store(environment, std::memory_order_relaxed);
-  callback->thread = environment->thread;
-  callback->address = thunk.value();
-  callbacks_.push_back(std::move(callback));
-  return context;
 }
 
 Status SharedArena::Link(ExecutorId source, uint32_t exit, ExecutorId target, uint32_t entry) {

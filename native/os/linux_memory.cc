@@ -28,9 +28,9 @@ Status LinuxMemory::EnterChild() {
   return CheckOwner();
 }
 
-Result<uint8_t*> LinuxMemory::Reserve(size_t bytes) {
+Result<uint8_t*> LinuxMemory::ReserveNear(uint8_t* wish, size_t bytes) {
   if (Status forked = CheckOwner()) return forked;
-  void* base = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* base = mmap(wish, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) return linux_pages::Refused("reserving address space", bytes, false, errno);
   if (!linux_pages::Adopt(static_cast<uint8_t*>(base), bytes, "jit-arena reserved", fork_mode_)) {
     int error = errno;

@@ -25,7 +25,8 @@ namespace jit_arena::os {
 
 class LinuxMemory : public Memory {
  public:
-  Result<uint8_t*> Reserve(size_t bytes) override;
+  Result<uint8_t*> Reserve(size_t bytes) override { return LinuxMemory::ReserveNear(nullptr, bytes); }
+  Result<uint8_t*> ReserveNear(uint8_t* wish, size_t bytes) override;
   void Unreserve(uint8_t* base, size_t bytes) override;
 
   // For private memory; LinuxAlias overrides them for code and data.

@@ -49,6 +49,8 @@ class Memory {
   // Reserves address space without access, at a base that the kernel chooses. ERR_ARENA_NO_MEMORY when refused.
   virtual Result<uint8_t*> Reserve(size_t bytes) = 0;
   virtual void Unreserve(uint8_t* base, size_t bytes) = 0;
+  // Reserve, at `wish` (a multiple of a page) if the kernel can; it may choose another base.
+  virtual Result<uint8_t*> ReserveNear(uint8_t* /*wish*/, size_t bytes) { return Reserve(bytes); }
 
   // Backs [at, at + bytes) with zeroed memory that is born with its access; pages become resident on first touch.
   // Returns the writer's view: for kState `at` itself; for kCode and kData a second, writable address of the same

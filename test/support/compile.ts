@@ -34,6 +34,15 @@ export function compileText(
   return compileFile(file, flags, compiler);
 }
 
+/** The path of the shared library that the first compiler makes of a fixture. */
+export function compileLibrary(fixture: string): string {
+  const out = join(folder, `${fixture}.so`);
+  const args = ['-O1', '-shared', '-fPIC', '-pthread', '-o', out, join(fixtures, fixture)];
+  const { status, stderr } = spawnSync(compilers[0] as string, args, { encoding: 'utf8' });
+  if (status !== 0) throw new Error(`${fixture}: ${stderr}`);
+  return out;
+}
+
 function compileFile(file: string, flags: readonly string[], compiler: string): Uint8Array {
   const key = [compiler, ...flags, file].join(' ');
   let object = made.get(key);
