@@ -141,8 +141,8 @@ const mutants = [
     edits: [
       [
         table,
-        'executor.generation_and_kind.store(executor.Generation() + 1, std::memory_order_relaxed);',
-        'executor.generation_and_kind.store(1, std::memory_order_relaxed);',
+        'executor.generation_and_kind.store(executor.Generation() + 1, std::memory_order_release);',
+        'executor.generation_and_kind.store(1, std::memory_order_release);',
       ],
     ],
     killedBy: torture(...sizes),
@@ -391,8 +391,8 @@ mutants.push(
     edits: [
       [
         table,
-        'executor.generation_and_kind.store(executor.Generation() + 1, std::memory_order_relaxed);',
-        'executor.generation_and_kind.store(1, std::memory_order_relaxed);',
+        'executor.generation_and_kind.store(executor.Generation() + 1, std::memory_order_release);',
+        'executor.generation_and_kind.store(1, std::memory_order_release);',
       ],
     ],
     killedBy: interleaving('a_stale_id'),

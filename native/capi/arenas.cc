@@ -25,6 +25,7 @@ thread_local const Notification* notifying = nullptr;
 // they were deciding is open again.
 void InheritArenas() {
   arenas.ForEach([](AttachableArena& arena) {
+    arena.glances.store(0, std::memory_order_relaxed);
     if (!arena.given() && arena.holders() == 0) return;
     uint64_t holders = arena.given() + (PlaceIn(arena) != nullptr) + Call::CountHere(arena);
     arena.word.store(uint64_t{arena.generation()} << 32 | holders, std::memory_order_relaxed);
@@ -66,6 +67,8 @@ ja_arena* NameArena(std::unique_ptr<Arena> arena) {
 
 void LetGo(AttachableArena& arena) {
   if (!arenas.LetGo(arena)) return;
+  // Acquire: what they read was read before it goes. None begins any more.
+  while (arena.glances.load(std::memory_order_seq_cst) != 0) std::this_thread::yield();
   arena.arena.reset();
   arenas.PutBack(arena);
 }

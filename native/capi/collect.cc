@@ -144,18 +144,33 @@ ja_status ja_executors(ja_arena* arena, ja_executor* ids, size_t capacity, size_
   return JA_OK;
 }
 
-ja_status ja_find(ja_arena* arena, uint64_t address, ja_found* result) {
-  Call call(arena);
-  if (call.refused()) return call.refused();
-  if (ja_status failed = CheckStruct(result, "ja_found")) return failed;
+static void GiveFound(const std::optional<FoundAddress>& found, ja_found* result) {
   ja_found value = ja_found_init();
-  if (std::optional<FoundAddress> found = call->Find(address)) {
+  if (found) {
     value.executor = found->executor;
     value.section = static_cast<ja_section>(found->section);
     value.offset = found->offset;
     value.retired = found->retired;
   }
   GiveStruct(value, result);
+}
+
+ja_status ja_find(ja_arena* arena, uint64_t address, ja_found* result) {
+  Call call(arena);
+  if (call.refused()) return call.refused();
+  if (ja_status failed = CheckStruct(result, "ja_found")) return failed;
+  GiveFound(call->Find(address), result);
+  return JA_OK;
+}
+
+// Nothing here may touch what belongs to the thread: where such memory is made at its first use, that allocates.
+ja_status ja_find_signal_safe(ja_arena* arena, uint64_t address, ja_found* result) {
+  if (result == nullptr || !FitsStruct(*result)) return JA_ERR_ARGUMENT;
+  Glance glance(arena);
+  if (glance.refused()) return glance.refused();
+  std::optional<FoundAddress> found;
+  if (!glance->FindSignalSafe(address, &found)) return JA_ERR_BUSY;
+  GiveFound(found, result);
   return JA_OK;
 }
 

@@ -38,6 +38,7 @@ struct AttachableArena : HandleSlot {
   };
   std::unique_ptr<Arena> arena;
   std::atomic<uint32_t> life{kAlive};
+  std::atomic<uint32_t> glances{0};  // under way
 };
 
 // One thread's place in one arena; made, used and ended by that thread alone. Lines of their own, since threads look at
@@ -95,6 +96,32 @@ class Call {
   ja_status refused_;
 };
 
+// A call in a signal handler: it can neither wait nor end an arena. So who ends one waits for the glances at it.
+class Glance {
+ public:
+  explicit Glance(ja_arena* handle) : arena_(arenas.At(NumberOf(handle))) {
+    // The glance is counted before this looks whether the handle still names the arena, and an arena is ended before
+    // glances are counted: one sees the other.
+    if (arena_ != nullptr) arena_->glances.fetch_add(1, std::memory_order_seq_cst);
+    if (arenas.Find(NumberOf(handle)) == nullptr)
+      refused_ = arenas.HasEnded(NumberOf(handle)) ? JA_ERR_DISPOSED : JA_ERR_ARGUMENT;
+    else if (!arena_->arena->in_own_process())
+      refused_ = JA_ERR_FORKED;
+  }
+  ~Glance() {
+    if (arena_ != nullptr) arena_->glances.fetch_sub(1, std::memory_order_release);
+  }
+  Glance(const Glance&) = delete;
+  Glance& operator=(const Glance&) = delete;
+
+  ja_status refused() const { return refused_; }
+  const Arena* operator->() const { return arena_->arena.get(); }
+
+ private:
+  AttachableArena* arena_;
+  ja_status refused_ = JA_OK;
+};
+
 // Lives while the calling thread is inside a move callback of the arena: whoever calls the arena from there would wait
 // for itself, and is told so instead. Callbacks of several arenas may be inside each other.
 class Notification {
@@ -116,9 +143,14 @@ class Notification {
 inline constexpr size_t kMaxStructBytes = 4096;  // what is larger was never set
 
 template <class T>
+bool FitsStruct(const T& given) {
+  return given.struct_size >= sizeof(T) && given.struct_size <= kMaxStructBytes;
+}
+
+template <class T>
 ja_status CheckStruct(const T* given, const char* name) {
   if (given == nullptr) return FailArgument(std::string(name) + " is null");
-  if (given->struct_size >= sizeof(T) && given->struct_size <= kMaxStructBytes) return JA_OK;
+  if (FitsStruct(*given)) return JA_OK;
   return FailArgument(
       Format("the struct_size of %s is %llu and not sizeof(%s), %zu", name, Wide(given->struct_size), name, sizeof(T)));
 }

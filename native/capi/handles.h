@@ -19,7 +19,7 @@ struct HandleSlot {
   std::atomic<uint32_t> next_free{0};
   uint32_t index = 0;
 
-  uint32_t generation() const { return static_cast<uint32_t>(word.load(std::memory_order_acquire) >> 32); }
+  uint32_t generation() const { return static_cast<uint32_t>(word.load(std::memory_order_seq_cst) >> 32); }
   uint32_t holders() const { return static_cast<uint32_t>(word.load(std::memory_order_relaxed)); }
   bool given() const { return (generation() & 1) != 0; }
 };
@@ -48,9 +48,12 @@ class HandleTable {
     return (word >> 32 << 32) | slot.index;
   }
 
+  // The slot that a handle with this index would name, whether it does or not; null when there is none. It is never
+  // freed.
+  Slot* At(uint64_t handle) const { return SlotAt(static_cast<uint32_t>(handle)); }
   // The slot that the handle names, or null. Nobody keeps it from ending but who is sure to be the only one to end it.
   Slot* Find(uint64_t handle) const {
-    Slot* slot = SlotAt(static_cast<uint32_t>(handle));
+    Slot* slot = At(handle);
     bool named = slot != nullptr && slot->generation() == handle >> 32 && (handle >> 32 & 1) != 0;
     return named ? slot : nullptr;
   }
@@ -65,14 +68,14 @@ class HandleTable {
   }
   // True for a handle that this table gave and that has ended; false for any other number.
   bool HasEnded(uint64_t handle) const {
-    Slot* slot = SlotAt(static_cast<uint32_t>(handle));
+    Slot* slot = At(handle);
     return slot != nullptr && (handle >> 32 & 1) != 0 && slot->generation() > handle >> 32;
   }
 
   // For who holds the slot already.
   void HoldAgain(Slot& slot) { slot.word.fetch_add(1, std::memory_order_relaxed); }
   // The handle names nothing any more; its holder is the caller's from now on.
-  void End(Slot& slot) { slot.word.fetch_add(kOneGeneration, std::memory_order_acq_rel); }
+  void End(Slot& slot) { slot.word.fetch_add(kOneGeneration, std::memory_order_seq_cst); }
   // True when that was the last holder: its caller empties the slot, and then puts it back.
   bool LetGo(Slot& slot) {
     // Release and acquire: what the others did with the content happened before it goes.

@@ -399,6 +399,12 @@ static inline ja_found ja_found_init(void) {
  * it takes the lock. Nothing found is no error. */
 JA_API ja_status ja_find(ja_arena* arena, uint64_t address, ja_found* found);
 
+/* ja_find for signal handlers, whatever they have interrupted, and for threads that must not wait: no lock, no
+ * allocation, some 0.1 us; at most some 10 us, 100 us where slabs are huge. JA_ERR_BUSY: what has been interrupted, or
+ * other threads without end, are just putting spans into the arena or taking them out; the next sample will do. It
+ * leaves ja_last_error alone, names no ja_thread, and may be called inside the move callback. */
+JA_API ja_status ja_find_signal_safe(ja_arena* arena, uint64_t address, ja_found* found);
+
 /* "R_X86_64_PC32" for JA_R_X86_64_PC32; null when this CPU has no such kind. And the reverse: 0 when there is none.
  * Any thread; no lock. */
 JA_API const char* ja_reloc_name(uint32_t kind);

@@ -135,7 +135,7 @@ Status Arena::Place(uint32_t index, const ExecutorSpec& spec) {
   };
   uint32_t code_bytes = spec.sizes[0];
   uint32_t code_align = spec.aligns[0];
-  if (!executor.apart && spec.sizes[1] != 0) {
+  if (!executor.apart() && spec.sizes[1] != 0) {
     code_bytes = executor.DataOffset() + spec.sizes[1];
     code_align = std::max(code_align, spec.aligns[1]);
     executor.align_log2 = static_cast<uint8_t>(std::countr_zero(code_align)) & 15;
@@ -143,7 +143,7 @@ Status Arena::Place(uint32_t index, const ExecutorSpec& spec) {
   if (Status failed = allocate(spec.movable ? Zone::kCode : Zone::kFixedCode, code_bytes, code_align, Section::kCode,
                                &executor.code_span))
     return failed;
-  if (executor.apart)
+  if (executor.apart())
     if (Status failed = allocate(spec.movable ? Zone::kData : Zone::kFixedData, spec.sizes[1], spec.aligns[1],
                                  Section::kData, &executor.data_span))
       return failed;

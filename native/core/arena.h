@@ -177,6 +177,9 @@ class Arena {
   Result<uint32_t> EntryOffset(ExecutorId id, uint32_t entry);
   std::vector<ExecutorId> Executors();
   std::optional<FoundAddress> Find(uint64_t address);
+  // Find for a signal handler: no lock, no allocation, a bounded number of steps. False when the books were being
+  // changed all the time; nothing is known then. In the arena's own process.
+  bool FindSignalSafe(uint64_t address, std::optional<FoundAddress>* found) const;
 
   CompactionPlan PlanCompaction();
   CollectResult Collect(const CollectOptions& options, const PinSlot* self);
@@ -254,6 +257,8 @@ class Arena {
   Status AddStubs(const ArenaOptions& options);
   Status Forked() const;
   static void TakeKind(Executor& executor, const ExecutorSpec& spec);
+  // Find and FindSignalSafe: under the lock, or in ReadBesideChanges.
+  std::optional<FoundAddress> Look(uint64_t address) const;
   // What a spec says of itself; without the lock.
   Status CheckSizes(const ExecutorSpec& spec) const;
   Status CheckShape(const ExecutorSpec& spec) const;  // of its relocs

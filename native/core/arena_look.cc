@@ -90,17 +90,26 @@ std::vector<ExecutorId> Arena::Executors() {
 
 std::optional<FoundAddress> Arena::Find(uint64_t address) {
   std::lock_guard guard(lock_);
-  if (!CheckProcess().ok()) return std::nullopt;
+  if (!in_own_process()) return std::nullopt;
+  return Look(address);
+}
+
+bool Arena::FindSignalSafe(uint64_t address, std::optional<FoundAddress>* found) const {
+  return space_.ReadBesideChanges([&] { *found = Look(address); });
+}
+
+std::optional<FoundAddress> Arena::Look(uint64_t address) const {
   SpanId span = space_.FindSpan(address);
-  if (span == 0 || space_[span].owner_index == 0) return std::nullopt;
+  if (span == 0) return std::nullopt;
   const SpanNode& node = space_[span];
-  if (node.State() == SpanState::kReserved) return std::nullopt;
-  const Executor& executor = table_[node.owner_index];
-  FoundAddress found{table_.IdOf(node.owner_index), static_cast<Section>(node.section),
+  const uint32_t owner = node.Owner();
+  if (owner == 0 || owner >= table_.size() || node.State() == SpanState::kReserved) return std::nullopt;
+  const Executor& executor = table_[owner];
+  FoundAddress found{table_.IdOf(owner), static_cast<Section>(node.Section()),
                      static_cast<uint32_t>(address - space_.AddressOf(span)), node.State() == SpanState::kRetired};
   if (found.section == Section::kCode && found.offset >= executor.code_bytes) {
     // Behind the code lie its padding and, unless apart, the data.
-    if (executor.apart || executor.data_bytes == 0 || found.offset < executor.DataOffset()) return std::nullopt;
+    if (executor.apart() || executor.data_bytes == 0 || found.offset < executor.DataOffset()) return std::nullopt;
     found.section = Section::kData;
     found.offset -= executor.DataOffset();
   }
@@ -210,8 +219,8 @@ std::string Arena::FindBrokenRule() {
       if (node.State() == SpanState::kReserved) broken = "a span is left reserved";
       if (node.State() == SpanState::kInternal) internal++;
       if (node.State() != SpanState::kLive) return;
-      const Executor& owner = table_[node.owner_index];
-      SpanId listed = node.section == 0 ? owner.code_span : node.section == 1 ? owner.data_span : owner.state_span;
+      const Executor& owner = table_[node.Owner()];
+      SpanId listed = node.Section() == 0 ? owner.code_span : node.Section() == 1 ? owner.data_span : owner.state_span;
       if (owner.State() != ExecutorState::kFrozen || listed != id) broken = "a live span is not its owner's";
       owned++;
     });

@@ -79,11 +79,10 @@ Result<uint32_t> Arena::AddExecutor(const ExecutorSpec& spec) {
   executor.data_bytes = spec.sizes[1];
   executor.state_bytes = spec.sizes[2];
   executor.movable = spec.movable;
-  executor.apart = apart_ && spec.sizes[1] != 0;
   executor.align_log2 = static_cast<uint8_t>(std::countr_zero(spec.aligns[0])) & 15;
   executor.state_align_log2 = static_cast<uint8_t>(std::countr_zero(spec.aligns[2])) & 15;
   // Without data there is nothing to align: the code span ends with the code.
-  if (spec.sizes[1] != 0) executor.data_align_log2 = static_cast<uint8_t>(std::countr_zero(spec.aligns[1])) & 15;
+  if (spec.sizes[1] != 0) executor.SetData(apart_, std::countr_zero(spec.aligns[1]));
   executor.exit_count = static_cast<uint16_t>(spec.exit_count);
   executor.makes_progress = spec.makes_progress;
   TakeKind(executor, spec);

@@ -86,9 +86,7 @@ Result<SpanId> CodeSpace::Allocate(Zone zone, uint32_t bytes, uint32_t align, ui
     }
   }
   SpanNode& node = spans_[span];
-  node.owner_index = owner;
-  node.section = static_cast<uint32_t>(section);
-  node.state = static_cast<uint32_t>(SpanState::kReserved);
+  node.SetUse(owner, static_cast<uint32_t>(section), SpanState::kReserved);
   slab.Place(before, span, granules, align_granules);
   if (spare_[static_cast<int>(zone)] == &slab) spare_[static_cast<int>(zone)] = nullptr;
   return span;
@@ -103,9 +101,7 @@ SpanId CodeSpace::AllocateIn(Slab& slab, SpanId like, uint32_t align) {
   SpanId span = spans_.Add();
   if (span == 0) return 0;
   SpanNode& node = spans_[span];
-  node.owner_index = spans_[like].owner_index;
-  node.section = spans_[like].section;
-  node.state = static_cast<uint32_t>(SpanState::kReserved);
+  node.SetUse(spans_[like].Owner(), spans_[like].Section(), SpanState::kReserved);
   slab.Place(before, span, spans_[like].granules, align_granules);
   int zone = static_cast<int>(slab.zone());
   if (spare_[zone] == &slab) spare_[zone] = nullptr;
@@ -160,6 +156,10 @@ void CodeSpace::DecommitSlab(Slab* slab) {
   // An empty slab's only hole leaves its bin. (In the destructor slabs may still hold spans, and bins no longer
   // matter.)
   slab->SetEvacuating(true);
+  {
+    SpanTable::Change change(spans_);
+    spans_.Leave(slab->head(), spans_[slab->head()], 0, nullptr);
+  }
   spans_.Recycle(slab->head());
   int zone = static_cast<int>(slab->zone());
   if (spare_[zone] == slab) spare_[zone] = nullptr;
@@ -326,13 +326,6 @@ bool CodeSpace::PoisonHoles(Slab& slab) {
   poison(slab.head());
   slab.ForEachSpan(poison);
   return all;
-}
-
-SpanId CodeSpace::FindSpan(uint64_t address) const {
-  if (!Contains(address)) return 0;
-  uint32_t granule = static_cast<uint32_t>((address - base_) / kGranuleBytes);
-  const Slab* slab = units_[granule / unit_granules_];
-  return slab == nullptr ? 0 : slab->Find(granule);
 }
 
 uint64_t CodeSpace::CommittedBytes() const {

@@ -23,7 +23,7 @@ struct Span {
   uint32_t bytes;
 };
 
-// Every method: under the arena's lock, except base(), end(), Address and Contains.
+// Every method: under the arena's lock, except base(), end(), Address, Contains and what says so.
 class CodeSpace {
  public:
   // `max_bytes` bounds what Reserve will be asked for.
@@ -95,8 +95,15 @@ class CodeSpace {
   bool CanPatchAtomically(SpanId span, uint32_t offset, uint32_t count) const {
     return SlabOf(span).view() != nullptr && (AddressOf(span) + offset) % 8 + count <= 8;
   }
-  // The span at an address, or 0. For diagnostics: linear in the slab's spans.
-  SpanId FindSpan(uint64_t address) const;
+  // The span at an address, or 0. Under the lock, or in ReadBesideChanges.
+  SpanId FindSpan(uint64_t address) const {
+    return Contains(address) ? spans_.Find(static_cast<uint32_t>((address - base_) / kGranuleBytes)) : 0;
+  }
+  // Without the lock: SpanTable's.
+  template <class Read>
+  bool ReadBesideChanges(Read read) const {
+    return spans_.ReadBesideChanges(read);
+  }
   Slab& SlabOf(SpanId span) const { return SlabOf(spans_[span]); }
   Slab& SlabOf(const SpanNode& node) const { return *units_[node.start >> unit_shift_]; }
 

@@ -60,14 +60,14 @@ uint64_t Collector::PagesFor(uint64_t granules) const {
 }
 
 uint32_t Collector::AlignOf(SpanId span) const {
-  const Executor& executor = table_[space_[span].owner_index];
-  return 1u << (span == executor.data_span    ? executor.data_align_log2
+  const Executor& executor = table_[space_[span].Owner()];
+  return 1u << (span == executor.data_span    ? executor.data_align_log2()
                 : span == executor.state_span ? executor.state_align_log2
                                               : executor.align_log2);
 }
 
 SpanId Collector::SpanBeside(SpanId span) const {
-  const Executor& executor = table_[space_[span].owner_index];
+  const Executor& executor = table_[space_[span].Owner()];
   if (span == executor.state_span) return 0;
   return span == executor.data_span ? executor.code_span : executor.data_span;
 }
@@ -118,18 +118,18 @@ CompactionPlan Collector::Plan() const {
     space_.SlabAt(victim.first)->ForEachSpan([&](SpanId span) {
       const SpanNode& node = space_[span];
       if (node.State() != SpanState::kLive) return;
-      const Executor& executor = table_[node.owner_index];
+      const Executor& executor = table_[node.Owner()];
       if (span == executor.state_span) {
         plan.moved++;
         plan.moved_bytes += executor.StateSpanBytes();
-        plan.relocs_rewritten += linker_.CountStateRewrites(node.owner_index);
+        plan.relocs_rewritten += linker_.CountStateRewrites(node.Owner());
         return;
       }
       // An executor that lies apart counts with its code, where that lies in a victim too.
       if (span == executor.data_span && space_.SlabOf(executor.code_span).chosen) return;
       plan.moved++;
       plan.moved_bytes += executor.code_bytes + executor.data_bytes;
-      plan.relocs_rewritten += linker_.CountRewrites(node.owner_index);
+      plan.relocs_rewritten += linker_.CountRewrites(node.Owner());
     });
   }
   uint32_t page_granules = space_.page_bytes() / kGranuleBytes;
@@ -170,7 +170,7 @@ SpanId Collector::ReserveCopy(SpanId span) {
   if (destination != nullptr) return space_.AllocateIn(*destination, span, align);
   // In a full arena the holes of the other slabs have to do, until a victim is empty.
   const SpanNode& node = space_[span];
-  Result<SpanId> hole = space_.Allocate(zone, bytes, align, node.owner_index, static_cast<Section>(node.section));
+  Result<SpanId> hole = space_.Allocate(zone, bytes, align, node.Owner(), static_cast<Section>(node.Section()));
   return hole.ok() ? hole.value() : 0;
 }
 
@@ -254,6 +254,7 @@ bool Collector::CommitBatch(Progress& progress) {
     // Commit.
     if (open) {
       progress.result.relocs_rewritten += linker_.Copy(scope, batch_);
+      // Before Publish: who is found at an address in a copy may have entered it (Arena::FindSignalSafe).
       for (const Move& move : batch_) {
         space_.SetState(move.code_to, SpanState::kLive);
         if (move.data_to != 0) space_.SetState(move.data_to, SpanState::kLive);
@@ -339,7 +340,7 @@ void Collector::MoveBatch(Evacuation& evacuation, Progress& progress) {
   bool state = evacuation.slab.zone() == Zone::kState;
   ForEachLeft(evacuation, [&](SpanId span) {
     if (BatchIsFull(progress)) return false;
-    uint32_t index = space_[span].owner_index;
+    uint32_t index = space_[span].Owner();
     evacuation.stopped = !(state ? AddToStateBatch(index) : AddToBatch(index));
     return !evacuation.stopped;
   });

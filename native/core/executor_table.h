@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/shared.h"
 #include "base/status.h"
 #include "core/chunked_array.h"
 #include "core/span_table.h"
@@ -42,9 +43,6 @@ struct LockedExecutor {
   SpanId code_span = 0;  // code, and data behind it unless apart
   SpanId data_span = 0;  // data, when apart
   SpanId state_span = 0;
-  uint32_t code_bytes = 0;
-  uint32_t data_bytes = 0;
-  uint32_t state_bytes = 0;
   uint32_t inbound = 0;   // first reference whose target this is (core/linker.h)
   uint32_t outbound = 0;  // first reference whose source this is
   uint32_t checksum = 0;  // of the spans of code and data, in normal form
@@ -60,39 +58,56 @@ struct LockedExecutor {
   uint16_t exit_count = 0;
   uint8_t state : 2 = 0;
   uint8_t movable : 1 = 0;
-  uint8_t apart : 1 = 0;      // data has a span of its own
   uint8_t marked : 1 = 0;     // scratch of one operation under the lock: member of the set at hand
   uint8_t has_notes : 1 = 0;  // there are Notes for it
   uint8_t evictable : 1 = 0;
   uint8_t state_fixed : 1 = 0;  // state holds addresses of state, which the code may have copied: it never moves
-  uint8_t align_log2 : 4 = 0;   // of code
-  uint8_t data_align_log2 : 4 = 0;
+  uint8_t unused : 1 = 0;
+  uint8_t align_log2 : 4 = 0;  // of code
+  uint8_t also_unused : 4 = 0;
 
   LockedExecutor() : kept_heap(nullptr) {}
 };
 
 struct Executor : LockedExecutor {
+  Shared<uint32_t> code_bytes;
+  Shared<uint32_t> data_bytes;
+  Shared<uint32_t> state_bytes;
   // Both are read without the lock. Address of the first code byte; 0 unless frozen. Stored with release after the
   // bytes are in place; loaded with acquire by a pinned thread, which may then execute what it finds there until it
   // unpins.
   std::atomic<uint32_t> generation_and_kind{0};
   std::atomic<uint64_t> entry{0};
 
-  static constexpr uint32_t kTraceBit = 1u << 31;  // above any generation
+  // Above any generation.
+  static constexpr uint32_t kTraceBit = 1u << 31;
+  static constexpr uint32_t kApartBit = 1u << 30;
+  static constexpr int kDataAlignShift = 26;
+  static_assert(kMaxGeneration < 1u << kDataAlignShift);
   uint32_t Generation(std::memory_order order = std::memory_order_relaxed) const {
-    return generation_and_kind.load(order) & ~kTraceBit;
+    return generation_and_kind.load(order) & kMaxGeneration;
   }
   // Whether it follows the trace ABI: has exits, or jumps to the done stub. Does not change once it is frozen.
   bool IsTrace() const { return (generation_and_kind.load(std::memory_order_relaxed) & kTraceBit) != 0; }
-  void SetTrace(bool trace) {
-    generation_and_kind.store(Generation() | (trace ? kTraceBit : 0), std::memory_order_relaxed);
+  void SetTrace(bool trace) { SetKind(kTraceBit, trace ? kTraceBit : 0); }
+  // Data has a span of its own.
+  bool apart() const { return (generation_and_kind.load(std::memory_order_acquire) & kApartBit) != 0; }
+  uint32_t data_align_log2() const {
+    return generation_and_kind.load(std::memory_order_acquire) >> kDataAlignShift & 15;
+  }
+  void SetData(bool apart, int align_log2) {
+    SetKind(kApartBit | 15u << kDataAlignShift, (apart ? kApartBit : 0) | (static_cast<uint32_t>(align_log2) & 15)
+                                                                              << kDataAlignShift);
   }
 
   // As new, but for the generation.
   void Clear() {
     static_cast<LockedExecutor&>(*this) = LockedExecutor();
+    code_bytes = 0;
+    data_bytes = 0;
+    state_bytes = 0;
     entry.store(0, std::memory_order_relaxed);
-    SetTrace(false);
+    SetKind(~kMaxGeneration, 0);
   }
 
   ExecutorState State() const { return static_cast<ExecutorState>(state); }
@@ -100,7 +115,7 @@ struct Executor : LockedExecutor {
   bool StateMoves() const { return movable && !state_fixed; }
   // Where data begins within the code span; meaningless when apart.
   uint32_t DataOffset() const {
-    uint32_t align = 1u << data_align_log2;
+    uint32_t align = 1u << data_align_log2();
     return (code_bytes + align - 1) & ~(align - 1);
   }
   // The state span: state, the two flags, exit records.
@@ -112,6 +127,13 @@ struct Executor : LockedExecutor {
   }
   uint64_t LiveBytes() const { return uint64_t{code_bytes} + data_bytes + state_bytes + 16u * exit_count; }
   const uint8_t* kept() const { return kept_bytes > sizeof kept_inline ? kept_heap : kept_inline; }
+
+ private:
+  // Only written under the lock: no atomic exchange is needed. Release: as in base/shared.h.
+  void SetKind(uint32_t mask, uint32_t bits) {
+    uint32_t others = generation_and_kind.load(std::memory_order_relaxed) & ~mask;
+    generation_and_kind.store(others | bits, std::memory_order_release);
+  }
 };
 static_assert(sizeof(Executor) == 64, "one cache line per executor");
 
@@ -138,7 +160,7 @@ class ExecutorTable {
       executor.code_span = 0;
     }
     // Only written under the lock: no atomic addition is needed.
-    executor.generation_and_kind.store(executor.Generation() + 1, std::memory_order_relaxed);
+    executor.generation_and_kind.store(executor.Generation() + 1, std::memory_order_release);
     executor.SetState(ExecutorState::kWritable);
     return index;
   }

@@ -129,9 +129,9 @@ Linker::Bounds Linker::PlacesOf(const Executor& executor, Section section, uint6
   uint64_t address = AddressIn(PlacementOf(executor), section) + offset;
   bool moves = section == Section::kState ? executor.StateMoves() : executor.movable;
   if (!moves) return {address, address};
-  SpanId span = section == Section::kState                    ? executor.state_span
-                : section == Section::kData && executor.apart ? executor.data_span
-                                                              : executor.code_span;
+  SpanId span = section == Section::kState                      ? executor.state_span
+                : section == Section::kData && executor.apart() ? executor.data_span
+                                                                : executor.code_span;
   uint64_t in_span = address - space_.AddressOf(span);
   uint64_t span_bytes = uint64_t{space_[span].granules} * kGranuleBytes;
   return {space_.base() + in_span, space_.end() - span_bytes + in_span};
@@ -246,7 +246,7 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
   // Everywhere that the two ends of a relative field can ever be: a move must not change whether the value fits. Two
   // parts of one span keep their distance.
   bool relative = info.shape != arch::Shape::kAbsolute;
-  bool same_span = !executor.apart || (anchor == Anchor::kCode) == (reloc.section == Section::kCode);
+  bool same_span = !executor.apart() || (anchor == Anchor::kCode) == (reloc.section == Section::kCode);
   bool symbol_with_site = (anchor == Anchor::kCode || anchor == Anchor::kData) && same_span;
   Bounds places{site, site};
   if (executor.movable && !symbol_with_site) places = PlacesOf(executor, reloc.section, reloc.offset);
@@ -310,7 +310,7 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
                                                  Wide(value), info.name, SectionName(reloc.section), reloc.offset));
 
   Checked checked{&info, value, reloc.offset, reloc.section, anchor, false, false};
-  uint32_t sites_before = reloc.section == Section::kData ? executor.code_bytes : 0;
+  uint32_t sites_before = reloc.section == Section::kData ? uint32_t{executor.code_bytes} : 0;
   if (other != 0) {
     Reference reference;
     reference.source = index;

@@ -16,12 +16,12 @@ void Linker::Verify(uint32_t index, std::vector<Problem>* problems) const {
   VerifyExits(index, problems);
   // Whole spans: the padding is checked as well.
   uint64_t code_span_bytes = uint64_t{space_[executor.code_span].granules} * kGranuleBytes;
-  uint64_t data_span_bytes = executor.apart ? uint64_t{space_[executor.data_span].granules} * kGranuleBytes : 0;
+  uint64_t data_span_bytes = executor.apart() ? uint64_t{space_[executor.data_span].granules} * kGranuleBytes : 0;
   std::vector<uint8_t> bytes(code_span_bytes + data_span_bytes);
   uint8_t* code = bytes.data();
-  uint8_t* data = code + (executor.apart ? code_span_bytes : executor.DataOffset());
+  uint8_t* data = code + (executor.apart() ? code_span_bytes : executor.DataOffset());
   std::memcpy(code, reinterpret_cast<const uint8_t*>(at.code), code_span_bytes);
-  if (executor.apart) std::memcpy(data, reinterpret_cast<const uint8_t*>(at.data), data_span_bytes);
+  if (executor.apart()) std::memcpy(data, reinterpret_cast<const uint8_t*>(at.data), data_span_bytes);
   uint64_t beyond = 0;
   ForEachField(
       executor, at, Placement{}, [&](uint32_t other, Section section) { return -SectionAddress(other, section); },

@@ -27,9 +27,12 @@ Slab::Slab(Zone zone, uint32_t first, uint32_t granules, uint8_t* view, uint32_t
       backed_((granules / page_granules + 63) / 64) {
   SpanNode& node = spans_[head];
   node.start = first;
-  node.state = static_cast<uint32_t>(SpanState::kHead);
+  node.SetState(SpanState::kHead);
   node.hole_granules = granules;
   bins_.Insert(head);
+  SpanTable::Change change(spans_);
+  spans_.Lengthen(granules);
+  spans_.Enter(head, node, nullptr);
 }
 
 void Slab::Place(SpanId before, SpanId span, uint32_t granules, uint32_t align_granules) {
@@ -42,11 +45,14 @@ void Slab::Place(SpanId before, SpanId span, uint32_t granules, uint32_t align_g
   node.granules = granules;
   node.previous = before;
   node.next = left.next;
+  SpanNode* right = node.next != 0 ? &spans_[node.next] : nullptr;
   left.next = span;
-  if (node.next != 0)
-    spans_[node.next].previous = span;
-  else
-    tail_ = span;
+  if (right == nullptr) tail_ = span;
+  {
+    SpanTable::Change change(spans_);
+    if (right != nullptr) right->previous = span;
+    spans_.Enter(span, node, right);
+  }
   left.hole_granules = node.start - hole_start;
   node.hole_granules = hole_end - node.End();
   if (binned_) {
@@ -69,10 +75,13 @@ void Slab::Remove(SpanId span) {
   }
   left.hole_granules += node.granules + node.hole_granules;
   left.next = node.next;
-  if (node.next != 0)
-    spans_[node.next].previous = node.previous;
-  else
-    tail_ = node.previous;
+  const SpanId before = node.previous;
+  {
+    SpanTable::Change change(spans_);
+    spans_.Leave(span, node, before, &left);
+    if (node.next != 0) spans_[node.next].previous = before;
+  }
+  if (node.next == 0) tail_ = before;
   if (binned_) bins_.Insert(node.previous);
   shrunk = true;
 }
@@ -136,12 +145,6 @@ void Slab::MarkHuge() {
   backed_count_ = pages();
 }
 
-SpanId Slab::Find(uint32_t granule) const {
-  for (SpanId id = spans_[head_].next; id != 0; id = spans_[id].next)
-    if (granule >= spans_[id].start && granule < spans_[id].End()) return id;
-  return 0;
-}
-
 const char* Slab::FindBrokenRule() const {
   uint32_t used = 0, retired = 0, count = 0, at = first_;
   for (SpanId id = head_; id != 0; id = spans_[id].next) {
@@ -155,6 +158,8 @@ const char* Slab::FindBrokenRule() const {
     if (node.State() == SpanState::kRetired) retired += node.granules;
     count += id != head_;
     if (id != head_ && TouchesPunched(node.start, node.granules)) return "a span on punched pages";
+    if (id != head_ && (spans_.Find(node.start) != id || spans_.Find(node.End() - 1) != id))
+      return "a span is not found at its address";
   }
   if (at != end()) return "spans and holes do not fill the slab";
   if (used != used_ || retired != retired_ || count != span_count_) return "the slab's counts are wrong";

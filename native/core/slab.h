@@ -44,7 +44,7 @@ class Slab {
   void SetState(SpanId span, SpanState state) { SetState(spans_[span], state); }
   void SetState(SpanNode& node, SpanState state) {
     if (state == SpanState::kRetired && node.State() != SpanState::kRetired) retired_ += node.granules;
-    node.state = static_cast<uint32_t>(state);
+    node.SetState(state);
   }
 
   uint32_t used_granules() const { return used_; }  // in spans of any state
@@ -123,9 +123,6 @@ class Slab {
   void ForEachSpan(Visit visit) const {
     for (SpanId id = spans_[head_].next; id != 0; id = spans_[id].next) visit(id);
   }
-  // The span that covers a granule, or 0. Linear in the slab's spans: for diagnostics.
-  SpanId Find(uint32_t granule) const;
-
   // First broken rule of this slab's books in words, or null; see Arena::CheckInvariants.
   const char* FindBrokenRule() const;
 

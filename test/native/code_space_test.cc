@@ -315,8 +315,8 @@ TEST(code_space_notices_broken_books) {
     return noticed;
   };
   CHECK(!broken([](Rig&, SpanId) {}));
-  CHECK(broken([](Rig& rig, SpanId span) { (*rig.space)[span].granules++; }));
-  CHECK(broken([](Rig& rig, SpanId span) { (*rig.space)[span].start--; }));
+  CHECK(broken([](Rig& rig, SpanId span) { (*rig.space)[span].granules = (*rig.space)[span].granules + 1; }));
+  CHECK(broken([](Rig& rig, SpanId span) { (*rig.space)[span].start = (*rig.space)[span].start - 1; }));
   CHECK(broken([](Rig& rig, SpanId span) { (*rig.space)[span].hole_granules = 1; }));
   CHECK(broken([](Rig& rig, SpanId span) { rig.space->SlabOf(span).SetEvacuating(true); }));
 
@@ -605,7 +605,7 @@ TEST(code_space_copies_go_behind_the_last_span_of_a_slab) {
   CHECK_EQ(rig.space->AddressOf(copy),
            rig.space->base() + AlignUp(rig.space->AddressOf(last) + 16 - rig.space->base(), 64));
   CHECK_EQ(rig.space->Describe(copy).bytes, rig.space->Describe(original).bytes);
-  CHECK_EQ((*rig.space)[copy].owner_index, 1);
+  CHECK_EQ((*rig.space)[copy].Owner(), 1);
   SpanId filler = rig.Allocate(kSlab - 1024);
   CHECK(&rig.space->SlabOf(filler) == &slab);
   SpanId too_large = rig.Allocate(1024);

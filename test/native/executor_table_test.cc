@@ -65,8 +65,13 @@ TEST(table_a_recycled_record_is_blank) {
   executor.code_span = executor.data_span = executor.state_span = 2;
   executor.code_bytes = executor.data_bytes = executor.state_bytes = executor.checksum = 3;
   executor.inbound = executor.outbound = 4;
-  executor.movable = executor.apart = executor.marked = 1;
-  executor.align_log2 = executor.data_align_log2 = 5;
+  executor.movable = executor.marked = 1;
+  executor.align_log2 = 5;
+  executor.SetData(true, 5);
+  executor.SetTrace(true);
+  CHECK(executor.apart() && executor.IsTrace());
+  CHECK_EQ(executor.data_align_log2(), 5u);
+  CHECK_EQ(executor.Generation(), 1u);
   table.NotesOf(index).name = "name";
   table.SetKept(executor, {1, 2, 3});
   table.Recycle(index);
@@ -76,8 +81,10 @@ TEST(table_a_recycled_record_is_blank) {
   CHECK_EQ(executor.code_span + executor.data_span + executor.state_span, 0);
   CHECK_EQ(executor.code_bytes + executor.data_bytes + executor.state_bytes + executor.checksum, 0);
   CHECK_EQ(executor.inbound + executor.outbound + executor.kept_bytes, 0);
-  CHECK_EQ(executor.movable + executor.apart + executor.marked + executor.has_notes, 0);
-  CHECK_EQ(executor.align_log2 + executor.data_align_log2, 0);
+  CHECK_EQ(executor.movable + executor.marked + executor.has_notes, 0);
+  CHECK_EQ(executor.align_log2 + executor.data_align_log2(), 0u);
+  CHECK(!executor.apart() && !executor.IsTrace());
+  CHECK_EQ(executor.Generation(), 2u);
   CHECK(table.FindNotes(index) == nullptr);
 }
 

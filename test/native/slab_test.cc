@@ -30,7 +30,7 @@ struct Rig {
   // Behind `before`, which has a hole that is large enough.
   SpanId Place(SpanId before, uint32_t granules, uint32_t align = 1) {
     SpanId span = spans.Add();
-    spans[span].state = static_cast<uint32_t>(SpanState::kLive);
+    spans[span].SetState(SpanState::kLive);
     slab->Place(before, span, granules, align);
     return span;
   }
@@ -87,9 +87,9 @@ TEST(slab_spans_follow_each_other) {
   CHECK_EQ(rig.slab->span_count(), 2);
   CHECK_EQ(rig.slab->tail(), b);
   CHECK(rig.BinnedHoles() == Holes{8 * kPageGranules - 8});
-  CHECK_EQ(rig.slab->Find(kFirst + 2), a);
-  CHECK_EQ(rig.slab->Find(kFirst + 3), b);
-  CHECK_EQ(rig.slab->Find(kFirst + 8), 0);
+  CHECK_EQ(rig.spans.Find(kFirst + 2), a);
+  CHECK_EQ(rig.spans.Find(kFirst + 3), b);
+  CHECK_EQ(rig.spans.Find(kFirst + 8), 0);
   rig.CheckRules();
 }
 
@@ -120,7 +120,7 @@ TEST(slab_freeing_joins_the_holes_on_both_sides) {
     uint32_t joined = 3u + (free_neighbours & 1 ? 2 : 0) + (free_neighbours & 2 ? 4 : 0);
     CHECK(rig.BinnedHoles() == Holes{joined});
     rig.CheckRules();
-    CHECK_EQ(rig.slab->Find(rig.spans[first].End() + 2), 0);
+    CHECK_EQ(rig.spans.Find(rig.spans[first].End() + 2), 0);
   }
 }
 
@@ -368,15 +368,15 @@ TEST(slab_notices_broken_books) {
     return rig.slab->FindBrokenRule() != nullptr;
   };
   CHECK(!broken([](Rig&, SpanId, SpanId) {}));
-  CHECK(broken([](Rig& rig, SpanId a, SpanId) { rig.spans[a].start++; }));
-  CHECK(broken([](Rig& rig, SpanId a, SpanId) { rig.spans[a].granules--; }));
+  CHECK(broken([](Rig& rig, SpanId a, SpanId) { rig.spans[a].start = rig.spans[a].start + 1; }));
+  CHECK(broken([](Rig& rig, SpanId a, SpanId) { rig.spans[a].granules = rig.spans[a].granules - 1; }));
   CHECK(broken([](Rig& rig, SpanId a, SpanId) { rig.spans[a].granules = 0; }));
   CHECK(broken([](Rig& rig, SpanId a, SpanId) { rig.spans[a].hole_granules++; }));
   CHECK(broken([](Rig& rig, SpanId, SpanId b) { rig.spans[b].hole_granules--; }));
   CHECK(broken([](Rig& rig, SpanId a, SpanId) { rig.spans[a].next = 0; }));
   CHECK(broken([](Rig& rig, SpanId, SpanId b) { rig.spans[b].previous = rig.slab->head(); }));
-  CHECK(broken([](Rig& rig, SpanId a, SpanId) { rig.spans[a].state = static_cast<uint32_t>(SpanState::kHead); }));
-  CHECK(broken([](Rig& rig, SpanId, SpanId b) { rig.spans[b].state = static_cast<uint32_t>(SpanState::kLive); }));
+  CHECK(broken([](Rig& rig, SpanId a, SpanId) { rig.spans[a].SetState(SpanState::kHead); }));
+  CHECK(broken([](Rig& rig, SpanId, SpanId b) { rig.spans[b].SetState(SpanState::kLive); }));
   CHECK(broken([](Rig& rig, SpanId, SpanId) { rig.slab->MarkPunched(0, 1); }));
 }
 
@@ -509,7 +509,7 @@ void RunAgainstModel(uint32_t seed, int steps) {
              HoleBins::BinOf(largest));
     for (int i = 0; i < 20; i++) {
       uint32_t at = below(slab.granules()), count = 1 + below(std::min(300u, slab.granules() - at));
-      CHECK_EQ(slab.Find(kFirst + at), model.granules[at].owner);
+      CHECK_EQ(rig.spans.Find(kFirst + at), model.granules[at].owner);
       bool dirty = false;
       for (uint32_t k = at; k < at + count; k++) dirty = dirty || model.granules[k].dirty;
       if (dirty) CHECK(!slab.KnownZero(kFirst + at, count));
