@@ -226,7 +226,8 @@ export class Arena {
    * A JavaScript function as an address that machine code can call, on this thread, with the C calling convention.
    *
    * What it throws never unwinds machine code: the callback returns 0, later callbacks of the same call return 0 at
-   * once, and the call that entered the machine code throws it.
+   * once, and the call that entered the machine code throws it. When no call of this package has, as when a C library has
+   * libuv call the callback, it is an `uncaughtException`.
    */
   callback<const S extends Signature>(signature: S, fn: CallbackFunction<S>): Callback {
     const native = this.#native;

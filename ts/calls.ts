@@ -1,5 +1,5 @@
 // JavaScript calls machine code, and machine code calls JavaScript.
-import { addon, enter, layout, raise, shared } from './native';
+import { addon, type CallbackWrapper, enter, layout, raise, shared, type Thrown } from './native';
 import { apply, defineProperty } from './primordials';
 import {
   argumentsIn,
@@ -119,27 +119,32 @@ export function makeFunction<S extends Signature>(
 }
 
 /** Throws what a callback of the machine code that has just returned threw, or why it was not entered. */
-export function fail(thrown: { error: unknown } | undefined): never {
+export function fail(thrown: Thrown | undefined): never {
   if (thrown === undefined) raise();
   throw thrown.error;
 }
 
-/** What native code calls, without arguments, when machine code calls the callback. Lets no exception through. */
-export function makeCallback<S extends Signature>(given: S, fn: CallbackFunction<S>): () => void {
+/**
+ * What native code calls when machine code calls the callback. Lets no exception through: the call that has entered the
+ * machine code throws it. When it is called `alone`, there is no such call, and it returns what was thrown.
+ */
+export function makeCallback<S extends Signature>(given: S, fn: CallbackFunction<S>): CallbackWrapper {
   const signature = checkSignature(given);
   if (typeof fn !== 'function') throw new TypeError('the callback is not a function');
   const places = argumentsIn(signature.args, layout.callback);
   const result = resultIn(signature.returns, layout.callback, "the callback's result");
-  return () => {
+  return (alone) => {
     // After one has thrown, later callbacks of the same machine code return 0 at once.
-    if (shared.thrown !== undefined) return;
+    if (!alone && shared.thrown !== undefined) return;
     try {
       const args: unknown[] = [];
       for (let i = 0; i < places.length; i++) args[i] = take(places[i] as Place);
       put(result, apply(fn, undefined, args));
     } catch (error) {
+      if (alone) return { error };
       shared.thrown = { error };
       clearResult(layout.callback);
     }
+    return;
   };
 }

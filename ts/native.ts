@@ -67,7 +67,7 @@ export interface NativeArena {
   checkShareable(): Status;
   dispose(): Status;
   bind(id: number, entry: number): Status;
-  addCallback(wrapper: () => void): bigint | Status;
+  addCallback(wrapper: CallbackWrapper): bigint | Status;
   disposeCallback(address: bigint): Status;
   entryOffset(id: number, entry: number): Status;
   link(source: number, exit: number, target: number, entry: number): Status;
@@ -79,6 +79,13 @@ export interface NativeArena {
   invalidate(id: number): Status;
   setHotStub(id: number): Status;
   exitTag(id: number, exit: number): Status;
+}
+
+/** What native code calls for a callback, with `true` when no call of ours has entered the machine code. */
+export type CallbackWrapper = (alone?: true) => Thrown | undefined;
+/** What somebody threw, which may be undefined. */
+export interface Thrown {
+  error: unknown;
 }
 
 type Bytes = Uint8Array | undefined;
@@ -114,7 +121,7 @@ interface Shared {
   /** Relocs on their way to native code: one memory as arrays of three types, which grows. */
   readonly relocs: { u8: Uint8Array; u32: Uint32Array; i64: BigInt64Array; capacity: number; encodings: number };
   /** What a callback threw, until the call that entered the machine code has returned. */
-  thrown: { error: unknown } | undefined;
+  thrown: Thrown | undefined;
   /** Token of the arena whose exit the mailbox has; the exit itself stays there until the next run. */
   lastArena: string | undefined;
 }

@@ -13,44 +13,44 @@
 namespace jit_arena {
 
 // One row per error: enumerator, public code, what it means (docs/errors.md has a heading for each).
-#define JIT_ARENA_ERRORS(ROW)                                                                                \
-  ROW(kFull, "ERR_ARENA_FULL", "no room for the executor in the arena")                                      \
-  ROW(kNoMemory, "ERR_ARENA_NO_MEMORY", "the operating system refused memory or address space")              \
-  ROW(kNoExec, "ERR_ARENA_NO_EXEC", "the operating system refused executable memory")                        \
-  ROW(kWriterUnavailable, "ERR_ARENA_WRITER_UNAVAILABLE", "the requested writer does not work here")         \
-  ROW(kDisposed, "ERR_ARENA_DISPOSED", "the arena has been disposed of")                                     \
-  ROW(kForked, "ERR_ARENA_FORKED", "the arena belongs to another process")                                   \
-  ROW(kBusy, "ERR_ARENA_BUSY", "machine code of the arena is being executed")                                \
-  ROW(kRetiredLimit, "ERR_ARENA_RETIRED_LIMIT", "too many retired bytes wait for a pin to end")              \
-  ROW(kStaleExecutor, "ERR_ARENA_STALE_EXECUTOR", "the executor is gone")                                    \
-  ROW(kForeignExecutor, "ERR_ARENA_FOREIGN_EXECUTOR", "the executor belongs to another arena")               \
-  ROW(kDuplicateExecutor, "ERR_ARENA_DUPLICATE_EXECUTOR", "the executor is named twice")                     \
-  ROW(kNotWritable, "ERR_ARENA_NOT_WRITABLE", "the executor is frozen")                                      \
-  ROW(kNotFrozen, "ERR_ARENA_NOT_FROZEN", "the executor is still writable")                                  \
-  ROW(kReferenced, "ERR_ARENA_REFERENCED", "another executor refers to it directly")                         \
-  ROW(kSize, "ERR_ARENA_SIZE", "a size is out of range")                                                     \
-  ROW(kAlignment, "ERR_ARENA_ALIGNMENT", "an alignment is not a power of two or too large")                  \
-  ROW(kBounds, "ERR_ARENA_BOUNDS", "an offset lies outside its section")                                     \
-  ROW(kRelocKind, "ERR_ARENA_RELOC_KIND", "the reloc kind does not exist on this CPU")                       \
-  ROW(kRelocBounds, "ERR_ARENA_RELOC_BOUNDS", "a reloc's site lies outside its section")                     \
-  ROW(kRelocOverlap, "ERR_ARENA_RELOC_OVERLAP", "two relocs share a byte")                                   \
-  ROW(kRelocRange, "ERR_ARENA_RELOC_RANGE", "the value does not fit the reloc's field")                      \
-  ROW(kRelocTarget, "ERR_ARENA_RELOC_TARGET", "a reloc's target cannot be used")                             \
-  ROW(kRelocSite, "ERR_ARENA_RELOC_SITE", "a reloc's site could not follow a move of its target")            \
-  ROW(kExit, "ERR_ARENA_EXIT", "the executor has no such exit, or the exit token is no longer valid")        \
-  ROW(kTraceAbi, "ERR_ARENA_TRACE_ABI",                                                                      \
-      "the executor follows the trace ABI and is no C function, or the other way round")                     \
-  ROW(kChainDepth, "ERR_ARENA_CHAIN_DEPTH", "the link would make a chain that is too deep without progress") \
-  ROW(kMovable, "ERR_ARENA_MOVABLE", "the executor must not be movable for this use")                        \
-  ROW(kImmortal, "ERR_ARENA_IMMORTAL", "the executor lives as long as the arena")                            \
-  ROW(kSignature, "ERR_ARENA_SIGNATURE", "the signature cannot be called")                                   \
-  ROW(kDetached, "ERR_ARENA_DETACHED", "an ArrayBuffer is detached")                                         \
-  ROW(kResizable, "ERR_ARENA_RESIZABLE", "an ArrayBuffer could change its size")                             \
-  ROW(kSymbol, "ERR_ARENA_SYMBOL", "the process has no such symbol")                                         \
-  ROW(kObject, "ERR_ARENA_OBJECT", "the bytes are no relocatable object that can be read")                   \
-  ROW(kObjectUnsupported, "ERR_ARENA_OBJECT_UNSUPPORTED", "the object needs what an arena does not have")    \
-  ROW(kStencil, "ERR_ARENA_STENCIL", "a stencil, its holes or the stencils' file cannot be used")            \
-  ROW(kWrongThread, "ERR_ARENA_WRONG_THREAD", "a callback ran on another thread than its own")               \
+#define JIT_ARENA_ERRORS(ROW)                                                                                  \
+  ROW(kFull, "ERR_ARENA_FULL", "no room for the executor in the arena")                                        \
+  ROW(kNoMemory, "ERR_ARENA_NO_MEMORY", "the operating system refused memory or address space")                \
+  ROW(kNoExec, "ERR_ARENA_NO_EXEC", "the operating system refused executable memory")                          \
+  ROW(kWriterUnavailable, "ERR_ARENA_WRITER_UNAVAILABLE", "the requested writer does not work here")           \
+  ROW(kDisposed, "ERR_ARENA_DISPOSED", "the arena has been disposed of")                                       \
+  ROW(kForked, "ERR_ARENA_FORKED", "the arena belongs to another process")                                     \
+  ROW(kBusy, "ERR_ARENA_BUSY", "machine code of the arena is being executed")                                  \
+  ROW(kRetiredLimit, "ERR_ARENA_RETIRED_LIMIT", "too many retired bytes wait for a pin to end")                \
+  ROW(kStaleExecutor, "ERR_ARENA_STALE_EXECUTOR", "the executor is gone")                                      \
+  ROW(kForeignExecutor, "ERR_ARENA_FOREIGN_EXECUTOR", "the executor belongs to another arena")                 \
+  ROW(kDuplicateExecutor, "ERR_ARENA_DUPLICATE_EXECUTOR", "the executor is named twice")                       \
+  ROW(kNotWritable, "ERR_ARENA_NOT_WRITABLE", "the executor is frozen")                                        \
+  ROW(kNotFrozen, "ERR_ARENA_NOT_FROZEN", "the executor is still writable")                                    \
+  ROW(kReferenced, "ERR_ARENA_REFERENCED", "another executor refers to it directly")                           \
+  ROW(kSize, "ERR_ARENA_SIZE", "a size is out of range")                                                       \
+  ROW(kAlignment, "ERR_ARENA_ALIGNMENT", "an alignment is not a power of two or too large")                    \
+  ROW(kBounds, "ERR_ARENA_BOUNDS", "an offset lies outside its section")                                       \
+  ROW(kRelocKind, "ERR_ARENA_RELOC_KIND", "the reloc kind does not exist on this CPU")                         \
+  ROW(kRelocBounds, "ERR_ARENA_RELOC_BOUNDS", "a reloc's site lies outside its section")                       \
+  ROW(kRelocOverlap, "ERR_ARENA_RELOC_OVERLAP", "two relocs share a byte")                                     \
+  ROW(kRelocRange, "ERR_ARENA_RELOC_RANGE", "the value does not fit the reloc's field")                        \
+  ROW(kRelocTarget, "ERR_ARENA_RELOC_TARGET", "a reloc's target cannot be used")                               \
+  ROW(kRelocSite, "ERR_ARENA_RELOC_SITE", "a reloc's site could not follow a move of its target")              \
+  ROW(kExit, "ERR_ARENA_EXIT", "the executor has no such exit, or the exit token is no longer valid")          \
+  ROW(kTraceAbi, "ERR_ARENA_TRACE_ABI",                                                                        \
+      "the executor follows the trace ABI and is no C function, or the other way round")                       \
+  ROW(kChainDepth, "ERR_ARENA_CHAIN_DEPTH", "the link would make a chain that is too deep without progress")   \
+  ROW(kMovable, "ERR_ARENA_MOVABLE", "the executor must not be movable for this use")                          \
+  ROW(kImmortal, "ERR_ARENA_IMMORTAL", "the executor lives as long as the arena")                              \
+  ROW(kSignature, "ERR_ARENA_SIGNATURE", "the signature cannot be called")                                     \
+  ROW(kDetached, "ERR_ARENA_DETACHED", "an ArrayBuffer is detached")                                           \
+  ROW(kResizable, "ERR_ARENA_RESIZABLE", "an ArrayBuffer could change its size")                               \
+  ROW(kSymbol, "ERR_ARENA_SYMBOL", "the process has no such symbol")                                           \
+  ROW(kObject, "ERR_ARENA_OBJECT", "the bytes are no relocatable object that can be read")                     \
+  ROW(kObjectUnsupported, "ERR_ARENA_OBJECT_UNSUPPORTED", "the object needs what an arena does not have")      \
+  ROW(kStencil, "ERR_ARENA_STENCIL", "a stencil, its holes or the stencils' file cannot be used")              \
+  ROW(kWrongThread, "ERR_ARENA_WRONG_THREAD", "a callback was called on another thread or stack than its own") \
   ROW(kWriterUnshareable, "ERR_ARENA_WRITER_UNSHAREABLE", "the writer serves one thread only")
 
 enum class ErrorCode : uint8_t {

@@ -104,7 +104,13 @@ napi_value EnterMachineCode(napi_env env, Through through) {
   PinSlot& pin = *handle.pin;
   arena->reclaimer().Enter(pin);
   const uint64_t entry = arena->in_own_process() ? arena->EntryOf(id) : 0;
-  if (entry != 0) through(environment, *arena, reinterpret_cast<const void*>(entry + offset));
+  if (entry != 0) {
+    Environment*& innermost = environment.thread->in_machine_code;
+    Environment* const outer = innermost;
+    innermost = &environment;
+    through(environment, *arena, reinterpret_cast<const void*>(entry + offset));
+    innermost = outer;
+  }
   arena->reclaimer().Leave(pin);
   if (entry == 0) return FailToEnter(environment, arena, id);
   if (environment.thread->wrong_thread.load(std::memory_order_relaxed)) return FailWrongThread(environment);

@@ -22,11 +22,15 @@ class Callback {
   uint64_t address() const { return thunk_.address; }
   Environment* environment() const { return environment_; }
   napi_ref wrapper() const { return wrapper_; }
+  // Begins a call that comes from the event loop. False when no JavaScript can run any more.
+  bool OpenEntry(napi_callback_scope* scope) const;
 
  private:
   Environment* const environment_;
   const Thunk thunk_;
   napi_ref wrapper_ = nullptr;
+  // In which a call from the event loop runs: AsyncLocalStorage and domains as they were when the callback was made.
+  napi_async_context async_context_ = nullptr;
 };
 
 }  // namespace jit_arena::node

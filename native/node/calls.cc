@@ -22,7 +22,8 @@ napi_value FailToEnter(Environment& environment, Arena* arena, ExecutorId id) {
 napi_value FailWrongThread(Environment& environment) {
   environment.thread->wrong_thread.store(false, std::memory_order_relaxed);
   return environment.Fail(
-      Error{ErrorCode::kWrongThread, "machine code called a callback on another thread than the one that made it"});
+      Error{ErrorCode::kWrongThread,
+            "machine code called a callback on another thread than the one that made it, or on a stack of its own"});
 }
 
 Status Bind(ArenaHandle& handle, const Napi::CallbackInfo& info) {

@@ -13,11 +13,13 @@
 #include "core/reclaimer.h"
 #include "core/spec.h"
 #include "os/fork.h"
+#include "os/memory.h"
 
 namespace jit_arena::node {
 
 class ArenaHandle;
 class SharedArena;
+struct Environment;
 
 // Memory that TypeScript and C++ both see, so that arguments and results cross without a Node-API call for each.
 // TypeScript is given the offsets (addon.cc exports them), so the layout stands only here.
@@ -44,10 +46,23 @@ struct ScriptThread {
   // The calling thread's; null when it has no environment.
   static ScriptThread* Current();
 
-  const uint32_t fork_generation = os::ForkGeneration();
+  // Made on its own thread. JavaScript runs on that thread's stack only: on another one (of a fiber, or of an addon
+  // that calls C functions on a stack of its own) V8 would take it for an overflow.
+  bool Owns(const void* on_stack) const {
+    const auto at = reinterpret_cast<uintptr_t>(on_stack);
+    return at >= stack.low && at < stack.high;
+  }
 
-  // Machine code that this thread called has called a callback of another thread's; or a thread without JavaScript has
-  // called one of this thread's. The call of this thread that returns next says so. Relaxed: it publishes only itself.
+  const uint32_t fork_generation = os::ForkGeneration();
+  const os::StackBounds stack = os::ThisThreadsStack();
+
+  // Whose call or run entered the machine code that is innermost on this thread's stack; null when there is none, or
+  // when a callback's JavaScript is further in. For the thread itself.
+  Environment* in_machine_code = nullptr;
+
+  // Machine code that this thread called has called a callback of another thread's, or one of its own on another stack;
+  // or a thread without JavaScript has called one of this thread's. The call of this thread that returns next says so.
+  // Relaxed: it publishes only itself.
   std::atomic<bool> wrong_thread{false};
 };
 

@@ -1,5 +1,6 @@
 // Linux: the process around the memory: page size, cores, time, symbols.
 #include <dlfcn.h>
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -54,6 +55,17 @@ void FlushInstructionCache(const uint8_t* at, size_t bytes) {
   // cache maintenance of the range, by its executable address, and an isb.
   char* start = const_cast<char*>(reinterpret_cast<const char*>(at));
   __builtin___clear_cache(start, start + bytes);
+}
+
+StackBounds ThisThreadsStack() {
+  pthread_attr_t attributes;
+  void* low = nullptr;
+  size_t bytes = 0;
+  if (pthread_getattr_np(pthread_self(), &attributes) != 0) return {0, UINTPTR_MAX};
+  const bool known = pthread_attr_getstack(&attributes, &low, &bytes) == 0;
+  pthread_attr_destroy(&attributes);
+  const auto begin = reinterpret_cast<uintptr_t>(low);
+  return known ? StackBounds{begin, begin + bytes} : StackBounds{0, UINTPTR_MAX};
 }
 
 uint64_t NowNanos() {

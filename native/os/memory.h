@@ -120,6 +120,13 @@ bool SynchroniseCores();
 // Monotonic time in nanoseconds.
 uint64_t NowNanos();
 
+// The calling thread's stack, from its lowest address to behind its highest; everything where the system does not say.
+struct StackBounds {
+  uintptr_t low;
+  uintptr_t high;
+};
+StackBounds ThisThreadsStack();
+
 // Address of a symbol of the process (dlsym), or null.
 const void* FindSymbol(const char* name);
 

@@ -34,10 +34,11 @@ export function compileText(
   return compileFile(file, flags, compiler);
 }
 
-/** The path of the shared library that the first compiler makes of a fixture. */
-export function compileLibrary(fixture: string): string {
-  const out = join(folder, `${fixture}.so`);
-  const args = ['-O1', '-shared', '-fPIC', '-pthread', '-o', out, join(fixtures, fixture)];
+/** The path of the shared library that the first compiler makes of a fixture; of an addon when it ends so. */
+export function compileLibrary(fixture: string, ending: 'so' | 'node' = 'so'): string {
+  const out = join(folder, `${fixture}.${ending}`);
+  const { include_dir: headers } = require('node-api-headers') as { include_dir: string };
+  const args = ['-O1', '-shared', '-fPIC', '-pthread', `-I${headers}`, '-o', out, join(fixtures, fixture)];
   const { status, stderr } = spawnSync(compilers[0] as string, args, { encoding: 'utf8' });
   if (status !== 0) throw new Error(`${fixture}: ${stderr}`);
   return out;

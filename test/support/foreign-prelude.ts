@@ -36,6 +36,7 @@ export function openForeign(path: string) {
     count: cFunction(symbol('count'), { args: [], returns: 'i64' }),
     countWrong: cFunction(symbol('count_wrong'), { args: [], returns: 'i32' }),
     callInChild: cFunction(symbol('call_in_child'), { args: ['u64'], returns: 'i32' }),
+    callOnFiber: cFunction(symbol('call_on_fiber'), { args: ['u64', 'i32'], returns: 'i32' }),
     call: cFunction(symbol('call'), { args: ['u64', 'i32'], returns: 'i32' }),
   };
 }
