@@ -54,5 +54,6 @@
 #include "node/environment.cc"
 #include "node/exits.cc"
 #include "node/objects.cc"
+#include "node/pins.cc"
 #include "node/results.cc"
 #include "node/shared_arena.cc"

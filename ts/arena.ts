@@ -5,6 +5,7 @@ import { ArenaError, type ErrorDetails } from './errors';
 import { type Executor, makeExecutor } from './executor';
 import { idOf, isExecutor, isOf } from './identity';
 import { addon, N, type NativeArena, numbers, orRaise, raise, type WriterName } from './native';
+import { Pin } from './pin';
 import {
   Bytes,
   Doubles,
@@ -342,6 +343,17 @@ export class Arena {
     return result as T;
   }
 
+  /**
+   * A pin that lasts until it is released: nothing that may be reached now is used for anything else before, and inside
+   * `pinned` or a call, nothing that could be reached since that began. For what goes on beyond a call, such as a fiber
+   * that is suspended inside the arena's code: one pin each. Pins need not nest. State does not move meanwhile, and with
+   * the writer `flip` nothing is written.
+   */
+  pin(): Pin {
+    if (this.#native.pin() !== 0) raise();
+    return new Pin(this.#native, numbers[N.id] as number);
+  }
+
   /** The executor with this id. ERR_ARENA_STALE_EXECUTOR when there is none. */
   executor(id: number): Executor {
     checkId(id, 'the id');
@@ -403,7 +415,7 @@ export class Arena {
   /**
    * Ends this use of the arena: this object's callbacks answer 0, and every function but `dispose` throws
    * ERR_ARENA_DISPOSED. The last one that ends gives the memory back. Silent when repeated. ERR_ARENA_BUSY inside a call
-   * of its code; calls in other threads go on.
+   * of its code, and before the pins of this object are released; calls in other threads go on.
    */
   dispose(): void {
     if (this.#native.dispose() !== 0) raise();

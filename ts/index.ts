@@ -12,6 +12,7 @@ export {
   type ObjectSymbol,
   type SymbolQuestion,
 } from './objects';
+export type { Pin } from './pin';
 export { type Reloc, type RelocKind, type RelocTarget, relocKindNumbers, TargetKind } from './relocs';
 export type { Runner } from './runner';
 export type { ShareToken } from './sharing';

@@ -59,6 +59,9 @@ export interface NativeArena {
   find(address: bigint): object | undefined | Status;
   /** Calls the function with the thread pinned, and throws what it throws. */
   pinned(fn: () => void): Status;
+  /** numbers[N.id]: which of this user's pins it is. */
+  pin(): Status;
+  unpin(number: number): Status;
   planCompaction(): object | Status;
   collect(compact: boolean, maxPauseMicros: number, evictCold: boolean, followLinks: boolean): object | Status;
   stats(): object | Status;

@@ -143,6 +143,8 @@ export interface Stats {
   /** Address space. */
   reservedBytes: number;
   retiredBytes: number;
+  /** Of `arena.pin()`, by all users, that have not been released. */
+  pins: number;
   /** The arena's tables, and the staged bytes of writable executors. */
   metadataBytes: number;
   slabs: number;

@@ -27,7 +27,7 @@ void InheritArenas() {
   arenas.ForEach([](AttachableArena& arena) {
     arena.glances.store(0, std::memory_order_relaxed);
     if (!arena.given() && arena.holders() == 0) return;
-    uint64_t holders = arena.given() + (PlaceIn(arena) != nullptr) + Call::CountHere(arena);
+    uint64_t holders = arena.given() + (PlaceIn(arena) != nullptr) + Call::CountHere(arena) + CountPins(arena);
     arena.word.store(uint64_t{arena.generation()} << 32 | holders, std::memory_order_relaxed);
     if (arena.life.load(std::memory_order_relaxed) == AttachableArena::kDeciding)
       arena.life.store(AttachableArena::kAlive, std::memory_order_relaxed);
@@ -52,7 +52,8 @@ ja_status EndLife(AttachableArena& arena) {
   }
   bool pinned = arena.arena->reclaimer().AnyPinned();
   arena.life.store(pinned ? AttachableArena::kAlive : AttachableArena::kDisposed, std::memory_order_release);
-  return pinned ? Fail(JA_ERR_BUSY, "a thread is pinned: dispose when all have left") : JA_OK;
+  return pinned ? Fail(JA_ERR_BUSY, "a thread is pinned, or a ja_pin has not ended: dispose when all have left")
+                : JA_OK;
 }
 
 }  // namespace

@@ -105,6 +105,7 @@ ja_status ja_stats(ja_arena* arena, ja_stats_result* result) {
   value.external_links = stats.external_links;
   value.writer = static_cast<ja_writer>(call->writer()) + JA_WRITER_ALIAS;
   value.huge_page_bytes = stats.huge_page_bytes;
+  value.pins = stats.pins;
   GiveStruct(value, result);
   return JA_OK;
 }

@@ -54,8 +54,15 @@ struct alignas(64) Place : HandleSlot {
   Place* next = nullptr;     // of the same thread
 };
 
+// A pin of no thread.
+struct Pinned : HandleSlot {
+  std::atomic<AttachableArena*> arena{nullptr};
+  LoosePin pin;
+};
+
 extern constinit HandleTable<AttachableArena> arenas;
 extern constinit HandleTable<Place> places;
+extern constinit HandleTable<Pinned> pins;
 
 inline uint64_t NumberOf(const void* handle) { return reinterpret_cast<uint64_t>(handle); }
 
@@ -66,6 +73,8 @@ void LetGo(AttachableArena& arena);
 
 // The calling thread's place in the arena, or null.
 Place* PlaceIn(const AttachableArena& arena);
+// Pins of no thread in the arena. In a forked child, where nobody changes them.
+uint32_t CountPins(const AttachableArena& arena);
 
 // One call of a function with an arena: holds the arena for as long, when the calling thread may use it now.
 class Call {

@@ -76,6 +76,15 @@ class HandleTable {
   void HoldAgain(Slot& slot) { slot.word.fetch_add(1, std::memory_order_relaxed); }
   // The handle names nothing any more; its holder is the caller's from now on.
   void End(Slot& slot) { slot.word.fetch_add(kOneGeneration, std::memory_order_seq_cst); }
+  // The slot, when this call has ended what the handle names; null when it had ended before, or never named anything.
+  Slot* EndOnce(uint64_t handle) {
+    Slot* slot = Find(handle);
+    if (slot == nullptr) return nullptr;
+    uint64_t word = slot->word.load(std::memory_order_relaxed);
+    while (word >> 32 == handle >> 32)
+      if (slot->word.compare_exchange_weak(word, word + kOneGeneration, std::memory_order_seq_cst)) return slot;
+    return nullptr;
+  }
   // True when that was the last holder: its caller empties the slot, and then puts it back.
   bool LetGo(Slot& slot) {
     // Release and acquire: what the others did with the content happened before it goes.

@@ -27,14 +27,14 @@
  *   JA_ERR_ARGUMENT   a null pointer where none may be, a struct_size or an enumerator that does not exist, a count
  *                     that no memory could hold; nothing is done
  *   JA_ERR_DISPOSED   the arena has been disposed of
- *   JA_ERR_ENDED      the ja_thread has been detached, or its thread ends
+ *   JA_ERR_ENDED      the ja_thread has been detached, or its thread ends; the pin has ended
  *   JA_ERR_FORKED     the arena was made by a parent process and was not inherited
  *   JA_ERR_BUSY       the call was made from inside the arena's move callback
  *   JA_ERR_NO_MEMORY  the process has no memory for the arena's tables
  *
- * Handles. A ja_arena* and a ja_thread* are names and no addresses: nothing can be read through them. A name is never
- * given twice; so a function that gets one too late, after ja_dispose, ja_detach or in a destructor at a thread's end,
- * says so and touches nothing.
+ * Handles. A ja_arena*, a ja_thread* and a ja_pinned* are names and no addresses: nothing can be read through them. A
+ * name is never given twice; so a function that gets one too late, after ja_dispose, ja_detach or in a destructor at a
+ * thread's end, says so and touches nothing.
  *
  * An executor is named by its id, in its own arena: another arena may have given the same id to another executor. An id
  * that the arena never gave, or that is gone, is JA_ERR_STALE_EXECUTOR, never a corruption. What an address points at
@@ -75,6 +75,9 @@ typedef struct ja_arena ja_arena;
 
 /* A thread's place in an arena: its pin. Belongs to the thread that attached it. */
 typedef struct ja_thread ja_thread;
+
+/* A pin that belongs to no thread. */
+typedef struct ja_pinned ja_pinned;
 
 /* One trace or function: code, data, state, relocs and exits. An index and a generation, below 2^53; 0 names none. */
 typedef uint64_t ja_executor;
@@ -474,6 +477,17 @@ JA_API ja_status ja_leave(ja_thread* thread);
  * JA_ERR_STALE_EXECUTOR when it is gone or not frozen yet, JA_ERR_NOT_PINNED, JA_ERR_WRONG_THREAD. */
 JA_API ja_status ja_entry(ja_thread* thread, ja_executor id, uint64_t* address);
 
+/* A pin of no thread, for what goes on beyond a call: machine code on a stack that is left and resumed, such as a
+ * fiber's. It keeps what the calling thread can reach, like ja_enter; where the thread is pinned already, all that its
+ * pin has kept. So take an address between ja_enter and ja_leave, and make the pin there. Pins need not nest, and may
+ * end on another thread than they began on. While there is one, state does not move, ja_dispose is JA_ERR_BUSY, and so
+ * is whatever writes with the flip writer. Takes the lock. */
+JA_API ja_status ja_pin(ja_arena* arena, ja_pinned** pin);
+
+/* Ends it, on any thread: the host sees to it that what ran under it has left. JA_ERR_ENDED when it has ended already.
+ */
+JA_API ja_status ja_unpin(ja_pinned* pin);
+
 /* How a run ended. This structure does not grow. */
 typedef struct ja_taken {
   ja_executor executor; /* whose exit was taken; 0: the trace was done. Stale when it has been freed meanwhile */
@@ -591,6 +605,7 @@ typedef struct ja_stats_result {
   uint64_t external_links;  /* now: veneers and GOT slots */
   ja_writer writer;         /* the one in use */
   uint64_t huge_page_bytes; /* now: of committed_bytes, with huge pages behind them */
+  uint64_t pins;            /* now: of ja_pin */
 } ja_stats_result;
 
 static inline ja_stats_result ja_stats_result_init(void) {

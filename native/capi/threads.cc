@@ -1,4 +1,4 @@
-// Threads: their places in arenas, pins, and runs.
+// Threads: their places in arenas, pins, and runs; and pins of no thread.
 #include "base/bits.h"
 #include "capi/handle.h"
 #include "os/fork.h"
@@ -10,6 +10,7 @@ using namespace jit_arena::capi;
 namespace jit_arena::capi {
 
 constinit HandleTable<Place> places;
+constinit HandleTable<Pinned> pins;
 
 namespace {
 
@@ -99,6 +100,13 @@ Place* PlaceIn(const AttachableArena& arena) {
   for (Place* place = places_here; place != nullptr; place = place->next)
     if (place->attached_to == &arena) return place;
   return nullptr;
+}
+
+uint32_t CountPins(const AttachableArena& arena) {
+  uint32_t count = 0;
+  pins.ForEach(
+      [&](const Pinned& pinned) { count += pinned.given() && pinned.arena.load(std::memory_order_relaxed) == &arena; });
+  return count;
 }
 
 }  // namespace jit_arena::capi
@@ -197,4 +205,48 @@ ja_status ja_run(ja_thread* thread, ja_executor id, uint32_t entry_offset, void*
   }
   arena.reclaimer().Leave(*place->pin);
   return status;
+}
+
+ja_status ja_pin(ja_arena* arena, ja_pinned** pin) {
+  Call call(arena);
+  if (call.refused()) return call.refused();
+  if (pin == nullptr) return FailArgument("the place for the pin is null");
+  Pinned* pinned = pins.Take();
+  if (pinned == nullptr) return Fail(JA_ERR_NO_MEMORY, "no memory for a pin");
+  ja_status failed;
+  for (;;) {
+    failed = Finish(call->Begin(pinned->pin, call.self()));
+    if (failed) break;
+    // As in Enter. Under the pin of this thread it cannot be disposed of.
+    uint32_t life = call.arena().life.load(std::memory_order_seq_cst);
+    if (life == AttachableArena::kAlive || (call.self() != nullptr && call.self()->depth != 0)) break;
+    call->End(pinned->pin);
+    if (life == AttachableArena::kDisposed) failed = FailDisposed();
+    if (failed) break;
+    std::this_thread::yield();
+  }
+  if (failed) {
+    if (pins.LetGo(*pinned)) pins.PutBack(*pinned);
+    return failed;
+  }
+  arenas.HoldAgain(call.arena());
+  pinned->arena.store(&call.arena(), std::memory_order_relaxed);
+  *pin = reinterpret_cast<ja_pinned*>(pins.Give(*pinned));
+  return JA_OK;
+}
+
+ja_status ja_unpin(ja_pinned* pin) {
+  if (pin == nullptr) return FailArgument("the pin is null");
+  // Its slot is never freed: at worst this is the arena of a later pin.
+  if (Pinned* named = pins.Find(NumberOf(pin)))
+    if (Notification::IsInside(*named->arena.load(std::memory_order_relaxed))) return FailNotifying();
+  Pinned* pinned = pins.EndOnce(NumberOf(pin));
+  if (pinned == nullptr)
+    return pins.HasEnded(NumberOf(pin)) ? Fail(JA_ERR_ENDED, "the pin has ended already")
+                                        : FailArgument("the pin is none that ja_pin has made");
+  AttachableArena& arena = *pinned->arena.load(std::memory_order_relaxed);
+  arena.arena->End(pinned->pin);
+  LetGo(arena);
+  if (pins.LetGo(*pinned)) pins.PutBack(*pinned);
+  return JA_OK;
 }

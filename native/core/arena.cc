@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <thread>
 
 #include "base/bits.h"
 
@@ -306,6 +307,25 @@ Status Arena::CloseGate(ClosedGate& gate, const PinSlot* self) {
                       can_write ? "this kernel has no barrier (membarrier SYNC_CORE) with which it would see what is "
                                   "written meanwhile"
                                 : "this writer cannot write beside it")};
+}
+
+Status Arena::Begin(LoosePin& pin, const PinSlot* self) {
+  std::unique_lock guard(lock_);
+  if (Status failed = CheckProcess()) return failed;
+  // Only debug builds let go of the lock while it is closed.
+  while (reclaimer_.gate_closed()) {
+    guard.unlock();
+    std::this_thread::yield();
+    guard.lock();
+  }
+  reclaimer_.Begin(pin, self);
+  return Status::Ok();
+}
+
+void Arena::End(LoosePin& pin) {
+  if (!in_own_process()) return;
+  std::lock_guard guard(lock_);
+  reclaimer_.End(pin);
 }
 
 // New bytes at addresses that were executed before must reach threads that are executing now; a thread that pins

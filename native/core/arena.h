@@ -102,6 +102,7 @@ struct ArenaStats {
   uint64_t kept_reloc_bytes = 0;  // of their packed records
   uint64_t external_links = 0;
   uint64_t evicted = 0;
+  uint64_t pins = 0;  // loose ones
   PauseStats pauses;
   std::vector<SizeClass> size_classes;
 };
@@ -219,6 +220,10 @@ class Arena {
   // IsTrace, for an id whose EntryOf was not 0 under the pin that still holds.
   bool IsPinnedTrace(ExecutorId id) const { return table_[IndexOf(id)].IsTrace(); }
   Reclaimer& reclaimer() { return reclaimer_; }
+  // A pin of no thread (LoosePin), which the caller keeps at its place until it ends it, on any thread.
+  // ERR_ARENA_FORKED.
+  Status Begin(LoosePin& pin, const PinSlot* self);
+  void End(LoosePin& pin);
   arch::CallGate call_gate() const { return call_gate_; }
   bool in_own_process() const { return os::ForkGeneration() == fork_generation_; }
 

@@ -124,6 +124,7 @@ ArenaStats Arena::Stats() {
   stats.committed_bytes = space_.CommittedBytes();
   stats.reserved_bytes = space_.bytes();
   stats.retired_bytes = reclaimer_.retired_bytes();
+  stats.pins = reclaimer_.loose_pins();
   space_.ForEachSlab([&](const Slab& slab) { stats.span_bytes += uint64_t{slab.live_granules()} * kGranuleBytes; });
   size_t staged = 0;
   for (const auto& [index, executor] : staged_) {

@@ -34,18 +34,32 @@ PinSlot* Reclaimer::Attach() {
   return slot;
 }
 
-size_t Reclaimer::CountAttached() {
-  std::lock_guard lock(slots_lock_);
-  size_t count = 0;
-  for (PinSlot* slot = slots_.load(std::memory_order_relaxed); slot != nullptr; slot = slot->next)
-    count += slot->attached;
-  return count;
-}
-
 void Reclaimer::Detach(PinSlot* slot) {
   JIT_ARENA_CHECK(slot->depth == 0);
   std::lock_guard lock(slots_lock_);
   slot->attached = false;
+}
+
+void Reclaimer::Begin(LoosePin& pin, const PinSlot* self) {
+  const bool inside = self != nullptr && self->depth != 0;
+  pin.epoch = inside ? self->epoch.load(std::memory_order_relaxed) : epoch_.load(std::memory_order_acquire);
+  LoosePin* older = last_loose_;
+  while (older != nullptr && older->epoch > pin.epoch) older = older->older;
+  pin.older = older;
+  pin.younger = older != nullptr ? older->younger : first_loose_;
+  (pin.older != nullptr ? pin.older->younger : first_loose_) = &pin;
+  (pin.younger != nullptr ? pin.younger->older : last_loose_) = &pin;
+  loose_pins_++;
+  NoteOldestLoose();
+  // As in Enter, for dispose, which looks without the lock.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+}
+
+void Reclaimer::End(LoosePin& pin) {
+  (pin.older != nullptr ? pin.older->younger : first_loose_) = pin.younger;
+  (pin.younger != nullptr ? pin.younger->older : last_loose_) = pin.older;
+  loose_pins_--;
+  NoteOldestLoose();
 }
 
 void Reclaimer::AfterFork(bool in_child) {
@@ -67,7 +81,7 @@ void Reclaimer::AfterFork(bool in_child) {
 uint64_t Reclaimer::OldestPin() const {
   // Pairs with the fence in Enter: see there.
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  uint64_t oldest = ~uint64_t{0};
+  uint64_t oldest = first_loose_ != nullptr ? first_loose_->epoch : ~uint64_t{0};
   for (const PinSlot* slot = slots_.load(std::memory_order_acquire); slot != nullptr; slot = slot->next) {
     // Acquire: pairs with Leave's release.
     uint64_t epoch = slot->epoch.load(std::memory_order_acquire);
@@ -83,6 +97,8 @@ bool Reclaimer::CloseGate(const PinSlot* self, uint64_t bound_nanos) {
   uint64_t give_up = 0;
   while (OthersPinned(self)) {
     uint64_t now = os::NowNanos();
+    // Who ends a loose pin needs the lock that the caller holds.
+    if (first_loose_ != nullptr) bound_nanos = 0;
     if (give_up == 0) give_up = now + bound_nanos;
     if (now >= give_up) {
       OpenGate();

@@ -29,6 +29,13 @@ struct alignas(128) PinSlot {
   PinSlot* next = nullptr;  // set once, before the slot is in the list
 };
 
+// A pin of no thread: for what goes on beyond a call. Whoever makes it keeps the memory; the Reclaimer lists it.
+struct LoosePin {
+  uint64_t epoch = 0;
+  LoosePin* older = nullptr;
+  LoosePin* younger = nullptr;
+};
+
 // What leaves together when its time has come.
 struct Retired {
   SpanId spans[3];          // 0: none
@@ -51,9 +58,6 @@ class Reclaimer {
   // are their pins: their slots are free. `in_child`: this is the child.
   void BeforeFork() { slots_lock_.lock(); }
   void AfterFork(bool in_child);
-
-  // Slots in use. Any thread.
-  size_t CountAttached();
 
   // Enter and Leave: the slot's own thread; no lock, no system call unless the gate is closed.
   void Enter(PinSlot& slot) {
@@ -83,10 +87,18 @@ class Reclaimer {
 
   // Everything below: under the arena's lock.
 
-  // True when a thread other than `self`'s (which may be null) is pinned.
+  // Begins a loose pin, while the gate is open. It keeps what the calling thread can reach: all that a pin which begins
+  // now would keep, and where the thread is pinned (`self`, which may be null), all that has kept.
+  void Begin(LoosePin& pin, const PinSlot* self);
+  void End(LoosePin& pin);
+  bool gate_closed() const { return gate_closings_ != 0; }
+  uint64_t loose_pins() const { return loose_pins_; }
+
+  // True when a thread other than `self`'s (which may be null) is pinned, or there is a loose pin.
   bool OthersPinned(const PinSlot* self) const {
     // Pairs with the fence in Enter: see there.
     std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (oldest_loose_.load(std::memory_order_acquire) != 0) return true;
     for (const PinSlot* slot = slots_.load(std::memory_order_acquire); slot != nullptr; slot = slot->next)
       if (slot != self && slot->epoch.load(std::memory_order_acquire) != 0) return true;
     return false;
@@ -137,6 +149,9 @@ class Reclaimer {
     Retired retired;
     uint64_t bytes;
   };
+  void NoteOldestLoose() {
+    oldest_loose_.store(first_loose_ != nullptr ? first_loose_->epoch : 0, std::memory_order_release);
+  }
   // The epoch of the oldest active pin; the largest number when there is none.
   uint64_t OldestPin() const;
   void WaitForGate() const;
@@ -148,8 +163,12 @@ class Reclaimer {
   std::mutex slots_lock_;                    // for Attach and Detach
   // Slots are added at the front and stay, so that the list is walked without the lock.
   std::atomic<PinSlot*> slots_{nullptr};
-  std::deque<Waiting> waiting_;  // stamps ascend
-  size_t unstamped_ = 0;         // of waiting_, at its end
+  LoosePin* first_loose_ = nullptr;  // epochs ascend
+  LoosePin* last_loose_ = nullptr;
+  uint64_t loose_pins_ = 0;
+  std::atomic<uint64_t> oldest_loose_{0};  // its epoch; 0: there is none. Also read without the lock, by dispose
+  std::deque<Waiting> waiting_;            // stamps ascend
+  size_t unstamped_ = 0;                   // of waiting_, at its end
   uint64_t retired_bytes_ = 0;
   std::atomic<size_t> slot_count_{0};  // relaxed: a figure
 };

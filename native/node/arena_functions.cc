@@ -240,6 +240,8 @@ Status Dispose(ArenaHandle& handle, const Napi::CallbackInfo&) {
   if (handle.pinned())
     return Error{ErrorCode::kBusy,
                  "machine code of the arena is on the stack, or pinned() is: dispose after the call has returned"};
+  if (const uint32_t pins = handle.CountPins(); pins != 0)
+    return Error{ErrorCode::kBusy, Format("%u of the pins of this Arena object have not been released", pins)};
   handle.End();
   return Status::Ok();
 }
@@ -275,6 +277,8 @@ constexpr struct {
     {"executors", WithHandle<Executors>},
     {"find", WithHandle<Find>},
     {"pinned", WithHandle<Pinned>},
+    {"pin", WithHandle<Pin>},
+    {"unpin", WithHandle<Unpin, true>},
     {"planCompaction", WithHandle<PlanCompaction>},
     {"collect", WithHandle<Collect>},
     {"stats", WithHandle<Stats>},

@@ -1,5 +1,7 @@
 #include "node/arena_handle.h"
 
+#include <algorithm>
+
 namespace jit_arena::node {
 
 ArenaHandle::ArenaHandle(Environment* environment, std::shared_ptr<SharedArena> shared)
@@ -10,10 +12,17 @@ ArenaHandle::ArenaHandle(Environment* environment, std::shared_ptr<SharedArena> 
   pin = slot_.get();
 }
 
+uint32_t ArenaHandle::CountPins() const {
+  return static_cast<uint32_t>(pins.size() - static_cast<size_t>(std::count(pins.begin(), pins.end(), nullptr)));
+}
+
 void ArenaHandle::End() {
   if (arena == nullptr) return;
   JIT_ARENA_CHECK(!pinned());
   EndCallbacks();
+  for (auto& kept : pins)
+    if (kept != nullptr) arena->End(*kept);
+  pins.clear();
   arena = nullptr;
   pin = nullptr;
   slot_.reset();

@@ -24,9 +24,10 @@ class ArenaHandle {
   ArenaHandle(const ArenaHandle&) = delete;
   ArenaHandle& operator=(const ArenaHandle&) = delete;
 
+  uint32_t CountPins() const;
   // Whether this environment is inside the arena, through whichever handle.
   bool pinned() const { return arena != nullptr && pin->depth != 0; }
-  // Ends this use: its callbacks answer 0, and the arena ends if this was the last. Not while pinned.
+  // Ends this use: its callbacks answer 0, its pins end, and so does the arena if this was the last. Not while pinned.
   void End();
   // Only the callbacks.
   void EndCallbacks() { callbacks.clear(); }
@@ -39,6 +40,7 @@ class ArenaHandle {
   Arena* arena;
   PinSlot* pin;
   std::vector<std::unique_ptr<Callback>> callbacks;  // made through this handle, and not disposed of
+  std::vector<std::unique_ptr<LoosePin>> pins;       // by number; null: released
 
  private:
   std::shared_ptr<SharedArena> shared_;
@@ -59,6 +61,9 @@ napi_value Call(napi_env env, napi_callback_info info);
 Status Bind(ArenaHandle& handle, const Napi::CallbackInfo& info);
 // pinned(fn): calls it with the thread pinned.
 Result<Napi::Value> Pinned(ArenaHandle& handle, const Napi::CallbackInfo& info);
+// node/pins.cc: pin() → its number in numbers[0]; unpin(number).
+Status Pin(ArenaHandle& handle, const Napi::CallbackInfo& info);
+Status Unpin(ArenaHandle& handle, const Napi::CallbackInfo& info);
 // node/callbacks.cc: callback(wrapper) → address; disposeCallback(address).
 Result<Napi::Value> AddCallback(ArenaHandle& handle, const Napi::CallbackInfo& info);
 Status DisposeCallback(ArenaHandle& handle, const Napi::CallbackInfo& info);

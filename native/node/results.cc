@@ -84,6 +84,7 @@ Napi::Object ToJs(Napi::Env env, const ArenaStats& stats) {
   object.Set("committedBytes", ToNumber(env, stats.committed_bytes));
   object.Set("reservedBytes", ToNumber(env, stats.reserved_bytes));
   object.Set("retiredBytes", ToNumber(env, stats.retired_bytes));
+  object.Set("pins", ToNumber(env, stats.pins));
   object.Set("metadataBytes", ToNumber(env, stats.metadata_bytes));
   object.Set("slabs", ToNumber(env, stats.slabs));
   object.Set("hugePageBytes", ToNumber(env, stats.huge_page_bytes));
