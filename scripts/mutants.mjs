@@ -61,9 +61,9 @@ const mutants = [
     edits: [
       [
         collector,
-        '      progress.result.relocs_rewritten += linker_.Copy(scope, batch_);',
+        '      rewritten = linker_.Copy(scope, batch_);',
         `      for (const Move& move : batch_) table_[move.executor].entry.store(space_.AddressOf(move.code_to));
-      progress.result.relocs_rewritten += linker_.Copy(scope, batch_);`,
+      rewritten = linker_.Copy(scope, batch_);`,
       ],
     ],
     killedBy: [...torture(...sizes), ...interleaving('a_move_is_seen')],
@@ -304,12 +304,13 @@ mutants.push(
   {
     name: 'move-published-before-it-is-synchronised',
     edits: [
+      [collector, '      open = progress.host.synchronise() || CloseGate(gate, progress);\n', ''],
       [
         collector,
-        `      progress.host.synchronise();
-      progress.result.relocs_rewritten += linker_.Publish(scope, batch_);`,
-        `      progress.result.relocs_rewritten += linker_.Publish(scope, batch_);
-      progress.host.synchronise();`,
+        '      progress.result.relocs_rewritten += rewritten + linker_.Publish(scope, batch_);\n',
+        `      progress.result.relocs_rewritten += rewritten + linker_.Publish(scope, batch_);
+      open = progress.host.synchronise() || CloseGate(gate, progress);
+`,
       ],
     ],
     killedBy: interleaving('a_move_is_seen'),
@@ -348,10 +349,10 @@ mutants.push(
     edits: [
       [
         arena,
-        '  Synchronise(self);\n  for (uint32_t index : batch_) {',
+        '  if (written && !Synchronise(self)) failed = CloseGate(gate, self);\n',
         `  for (uint32_t index : batch_) table_[index].entry.store(space_.AddressOf(table_[index].code_span));
-  Synchronise(self);
-  for (uint32_t index : batch_) {`,
+  if (written && !Synchronise(self)) failed = CloseGate(gate, self);
+`,
       ],
     ],
     killedBy: interleaving('a_freeze_is_seen'),

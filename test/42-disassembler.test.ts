@@ -39,7 +39,7 @@ class Population {
     private readonly shapes: Iterator<Shape>,
     private readonly random: Random,
   ) {
-    this.model = new Model(arena);
+    this.model = new Model(arena, { farthestAddend: 0 }); // a place that is far off is nothing that could be named
     this.world = withHelpers(outsideWorld(), arena, 1);
   }
 

@@ -140,6 +140,11 @@ export interface Stats {
   spanBytes: number;
   /** Pages with memory behind them, counted once however often they are mapped. */
   committedBytes: number;
+  /**
+   * Beside committedBytes: memory that is not used any more and that the system did not take back (`munmap` refused, by a
+   * limit or a sandbox). Every `collect` tries again.
+   */
+  lostBytes: number;
   /** Address space. */
   reservedBytes: number;
   retiredBytes: number;

@@ -106,6 +106,7 @@ ja_status ja_stats(ja_arena* arena, ja_stats_result* result) {
   value.writer = static_cast<ja_writer>(call->writer()) + JA_WRITER_ALIAS;
   value.huge_page_bytes = stats.huge_page_bytes;
   value.pins = stats.pins;
+  value.lost_bytes = stats.lost_bytes;
   GiveStruct(value, result);
   return JA_OK;
 }

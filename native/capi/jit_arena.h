@@ -606,6 +606,7 @@ typedef struct ja_stats_result {
   ja_writer writer;         /* the one in use */
   uint64_t huge_page_bytes; /* now: of committed_bytes, with huge pages behind them */
   uint64_t pins;            /* now: of ja_pin */
+  uint64_t lost_bytes;      /* now: beside committed_bytes, not used any more and not yet taken back by the system */
 } ja_stats_result;
 
 static inline ja_stats_result ja_stats_result_init(void) {

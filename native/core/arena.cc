@@ -155,10 +155,10 @@ Status Arena::Place(uint32_t index, const ExecutorSpec& spec) {
   return Status::Ok();
 }
 
-void Arena::Unplace(uint32_t index) {
+void Arena::Unplace(uint32_t index, bool written) {
   Executor& executor = table_[index];
   for (SpanId* span : {&executor.code_span, &executor.data_span, &executor.state_span}) {
-    if (*span != 0) space_.Abandon(*span);
+    if (*span != 0) written ? space_.Free(*span) : space_.Abandon(*span);
     *span = 0;
   }
 }
@@ -191,7 +191,7 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
     for (uint32_t index : batch_) table_[index].marked = 0;
   }
 
-  // Commit: from the first write on nothing can fail.
+  // Commit: nothing is published before all of it is written and seen.
   if (failed.ok()) {
     WriteScope scope(space_, "freeze");
     for (uint32_t i = 0; i < count && failed.ok(); i++) failed = linker_.Open(scope, batch_[i]);
@@ -199,14 +199,15 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
       linker_.Write(scope, batch_[i], specs[i], has_relocs ? checks_[i] : 0);
   }
   TestPoint(TestPointId::kFreezeWritten);
+  bool written = failed.ok();
+  if (written && !Synchronise(self)) failed = CloseGate(gate, self);
   if (!failed.ok()) {
     std::vector<SpanId> links;
     for (uint32_t i = 0; i < checked; i++) linker_.Forget(batch_[i], &links);
     for (SpanId link : links) space_.Free(link);
-    for (uint32_t index : batch_) Unplace(index);
+    for (uint32_t index : batch_) Unplace(index, written);
     return failed;
   }
-  Synchronise(self);
   for (uint32_t index : batch_) {
     Executor& executor = table_[index];
     for (SpanId span : {executor.code_span, executor.data_span, executor.state_span})
@@ -330,10 +331,12 @@ void Arena::End(LoosePin& pin) {
 
 // New bytes at addresses that were executed before must reach threads that are executing now; a thread that pins
 // later finds them.
-void Arena::Synchronise(const PinSlot* self) {
+bool Arena::Synchronise(const PinSlot* self) {
   reclaimer_.RaiseCodeEpoch();
-  if (reclaimer_.OthersPinned(self)) JIT_ARENA_CHECK(os::SynchroniseCores());
+  // A sandbox may forbid the barrier long after the start. From then on writing waits, as on kernels that have none.
+  if (reclaimer_.OthersPinned(self) && !os::SynchroniseCores()) gated_writes_ = true;
   TestPoint(TestPointId::kSynchronised);
+  return !gated_writes_;
 }
 
 // ---- Free and reclaim

@@ -89,6 +89,7 @@ struct ArenaStats {
   uint64_t live_bytes = 0;       // code + data + state + exit records of frozen executors
   uint64_t span_bytes = 0;       // the same in whole granules, with the arena's own code
   uint64_t committed_bytes = 0;  // pages with memory behind them
+  uint64_t lost_bytes = 0;       // beside committed_bytes: not used any more, but the system did not take it back yet
   uint64_t reserved_bytes = 0;
   uint64_t retired_bytes = 0;
   uint64_t metadata_bytes = 0;
@@ -273,7 +274,7 @@ class Arena {
   // Freezes the executors of batch_, whose records and specs (as many) have passed their checks; all or none.
   Status Publish(const ExecutorSpec* specs, const PinSlot* self);
   Status Place(uint32_t index, const ExecutorSpec& spec);
-  void Unplace(uint32_t index);
+  void Unplace(uint32_t index, bool written);
   // The frozen executor with this id; with an exit of this number.
   Result<uint32_t> FindFrozen(ExecutorId id);
   Result<uint32_t> FindExit(ExecutorId id, uint32_t exit);
@@ -290,7 +291,8 @@ class Arena {
   static SizeClass& SizeClassOf(ArenaStats& stats, const Executor& executor);
   void Reclaim(const PinSlot* self);
   Status ReclaimForFreeze(const PinSlot* self);
-  void Synchronise(const PinSlot* self);
+  // False where others are pinned and the system refuses the barrier: then they have to be kept out.
+  bool Synchronise(const PinSlot* self);
   // Keeps other threads out where code cannot be written beside them: while the flip writer takes execution away from
   // slabs, where no barrier would show them what was written, and where what they execute or read is changed
   // (`in_place`) by a writer without a view, whose bytes may arrive one by one. ERR_ARENA_BUSY.
@@ -325,8 +327,8 @@ class Arena {
   uint64_t exit_stub_ = 0;
   uint64_t hot_return_ = 0;
   uint32_t max_chain_depth_;
-  const bool gated_writes_;  // see CloseGateToWrite
-  ArenaStats stats_;         // what is counted as it happens
+  bool gated_writes_;  // see CloseGateToWrite
+  ArenaStats stats_;   // what is counted as it happens
 
   // Scratch of Publish, kept to save allocations.
   std::vector<uint32_t> batch_;

@@ -21,7 +21,7 @@ CollectResult Arena::Collect(const CollectOptions& options, const PinSlot* self)
     return busy;
   }
   CollectResult result = collector_.Collect(options, {self, max_retired_bytes_, [&] { return EvictCold(); },
-                                                      [&] { Reclaim(self); }, [&] { Synchronise(self); }});
+                                                      [&] { Reclaim(self); }, [&] { return Synchronise(self); }});
   stats_.evicted += result.evicted.size();
   stats_.moves += result.moved;
   stats_.moved_bytes += result.moved_bytes;

@@ -122,6 +122,7 @@ ArenaStats Arena::Stats() {
   std::lock_guard guard(lock_);
   ArenaStats stats = stats_;
   stats.committed_bytes = space_.CommittedBytes();
+  stats.lost_bytes = space_.LostBytes();
   stats.reserved_bytes = space_.bytes();
   stats.retired_bytes = reclaimer_.retired_bytes();
   stats.pins = reclaimer_.loose_pins();

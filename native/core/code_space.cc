@@ -29,6 +29,11 @@ CodeSpace::~CodeSpace() {
   if (reservation_ == nullptr) return;
   for (auto& slab : slabs_)
     if (slab) DecommitSlab(slab.get());
+  RetryLost();
+  // The executable side of what is left goes with the reservation.
+  for (Slab* slab = lost_.get(); slab != nullptr; slab = slab->next_lost.get())
+    if (slab->view() != nullptr && AccessOf(slab->zone()) != os::Access::kState)
+      memory_->Unreserve(slab->view(), uint64_t{slab->granules()} * kGranuleBytes);
   memory_->Unreserve(reservation_, reserved_bytes_);
 }
 
@@ -116,7 +121,15 @@ Slab* CodeSpace::FindRoomiest(Zone zone) const {
 Result<Slab*> CodeSpace::CommitSlab(Zone zone, uint32_t slabs) {
   // First fit over the units: at most one entry per 256 KiB, and only where a system call follows anyway.
   uint32_t run = 0, unit = 0;
-  while (unit < units_.size() && run < slabs) run = units_[unit++] == nullptr ? run + 1 : 0;
+  auto find = [&] {
+    run = unit = 0;
+    while (unit < units_.size() && run < slabs) run = IsFreeUnit(unit++) ? run + 1 : 0;
+    return run == slabs;
+  };
+  if (!find() && lost_ != nullptr) {
+    RetryLost();
+    find();
+  }
   if (run < slabs) {
     return Error{ErrorCode::kFull,
                  Format("the arena is full: %llu of %llu bytes are committed and no free run of %llu bytes is left; "
@@ -151,8 +164,6 @@ Result<Slab*> CodeSpace::CommitSlab(Zone zone, uint32_t slabs) {
 void CodeSpace::DecommitSlab(Slab* slab) {
   for (uint32_t unit = slab->first() / unit_granules_; unit < slab->end() / unit_granules_; unit++)
     units_[unit] = nullptr;
-  memory_->Decommit(AccessOf(slab->zone()), reinterpret_cast<uint8_t*>(Address(slab->first())),
-                    uint64_t{slab->granules()} * kGranuleBytes, slab->view());
   // An empty slab's only hole leaves its bin. (In the destructor slabs may still hold spans, and bins no longer
   // matter.)
   slab->SetEvacuating(true);
@@ -166,10 +177,44 @@ void CodeSpace::DecommitSlab(Slab* slab) {
   slab_count_--;
   for (uint32_t slot = 0; slot < slabs_.size(); slot++) {
     if (slabs_[slot].get() != slab) continue;
-    slabs_[slot].reset();
+    std::unique_ptr<Slab> owned = std::move(slabs_[slot]);
     free_slab_slots_.push_back(slot);
+    if (GiveBack(*owned)) return;
+    owned->next_lost = std::move(lost_);
+    lost_ = std::move(owned);
     return;
   }
+}
+
+bool CodeSpace::GiveBack(Slab& slab) {
+  uint8_t* view = slab.view();
+  Status refused = memory_->Decommit(AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first())),
+                                     uint64_t{slab.granules()} * kGranuleBytes, &view);
+  slab.SetView(view);
+  return refused.ok();
+}
+
+void CodeSpace::RetryLost() {
+  for (std::unique_ptr<Slab>* at = &lost_; *at != nullptr;) {
+    if (GiveBack(**at))
+      *at = std::move((*at)->next_lost);
+    else
+      at = &(*at)->next_lost;
+  }
+}
+
+bool CodeSpace::IsFreeUnit(uint32_t unit) const {
+  if (units_[unit] != nullptr) return false;
+  for (const Slab* slab = lost_.get(); slab != nullptr; slab = slab->next_lost.get())
+    if (slab->first() / unit_granules_ <= unit && unit < slab->end() / unit_granules_) return false;
+  return true;
+}
+
+uint64_t CodeSpace::LostBytes() const {
+  uint64_t pages = 0;
+  for (const Slab* slab = lost_.get(); slab != nullptr; slab = slab->next_lost.get()) pages += slab->backed_pages();
+  ForEachSlab([&](const Slab& slab) { pages += slab.punch_kept ? slab.punch_pages() : 0; });
+  return pages * page_bytes_;
 }
 
 Status CodeSpace::Restore(Slab& slab) {
@@ -178,6 +223,7 @@ Status CodeSpace::Restore(Slab& slab) {
           memory_->Restore(AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first()) + offset),
                            uint64_t{slab.punch_pages()} * page_bytes_, slab.view() ? slab.view() + offset : nullptr))
     return failed;
+  slab.punch_kept = false;
   slab.MarkRestored();
   return Status::Ok();
 }
@@ -232,6 +278,7 @@ void CodeSpace::DecommitEmptied(uint64_t end_nanos) {
 }
 
 uint32_t CodeSpace::Trim(uint64_t end_nanos, bool* done) {
+  RetryLost();
   uint32_t pages = 0;
   uint32_t punched = 0;
   for (auto& slab : slabs_) punched += slab && slab->punched();
@@ -242,7 +289,7 @@ uint32_t CodeSpace::Trim(uint64_t end_nanos, bool* done) {
   bool began = false;
   for (size_t i = first; i < slabs_.size(); i++) {
     Slab* slab = slabs_[i].get();
-    if (slab == nullptr || !(slab->shrunk || slab->needs_poison || slab->empty())) continue;
+    if (slab == nullptr || !(slab->shrunk || slab->needs_poison || slab->punch_kept || slab->empty())) continue;
     if (deadline.IsUp() && began) {
       trim_next_ = i;
       if (done != nullptr) *done = false;
@@ -282,6 +329,7 @@ uint64_t CodeSpace::HugePageBytes() const {
 
 bool CodeSpace::PunchEmptyPages(Slab& slab, uint32_t punched, uint32_t* pages) {
   if (!memory_->CanPunch()) return true;
+  if (slab.punch_kept && !PunchPages(slab, slab.punch_first(), slab.punch_pages())) return false;
   Slab::PageRun run = slab.FindEmptyPages();
   if (run.backed < 4) return true;
   // A hole of pages costs up to two mappings. A run of four pages or more in every second slab keeps the process below
@@ -292,16 +340,25 @@ bool CodeSpace::PunchEmptyPages(Slab& slab, uint32_t punched, uint32_t* pages) {
   uint32_t middle_end = slab.punched() ? middle + slab.punch_pages() : run.first;
   for (auto [first, end] : {std::pair(run.first, middle), std::pair(middle_end, run.first + run.count)}) {
     if (first == end) continue;
-    uint64_t offset = uint64_t{first} * page_bytes_;
-    handshake_.Await();  // as before a write: a child would copy zeroes
-    Status refused = memory_->Punch(AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first()) + offset),
-                                    uint64_t{end - first} * page_bytes_, slab.view() ? slab.view() + offset : nullptr);
-    if (!refused.ok()) return false;  // at the mapping limit: the pages stay, poisoned as they are
+    if (!PunchPages(slab, first, end - first) && !slab.punch_kept) return false;
     uint32_t before = slab.backed_pages();
     slab.MarkPunched(first, end - first);
     *pages += before - slab.backed_pages();
+    if (slab.punch_kept) return false;
   }
   return true;
+}
+
+// False when the system keeps the pages: those of `punch_kept` without their access, others as they were.
+bool CodeSpace::PunchPages(Slab& slab, uint32_t first, uint32_t count) {
+  handshake_.Await();  // as before a write: a child would copy zeroes
+  uint64_t offset = uint64_t{first} * page_bytes_;
+  Result<bool> punched =
+      memory_->Punch(AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first()) + offset),
+                     uint64_t{count} * page_bytes_, slab.view() ? slab.view() + offset : nullptr);
+  if (!punched.ok()) return false;  // at the mapping limit: the pages stay, poisoned as they are
+  slab.punch_kept = !punched.value();
+  return punched.value();
 }
 
 bool CodeSpace::PoisonHoles(Slab& slab) {
@@ -403,7 +460,7 @@ uint8_t* WriteScope::FillWithoutView() {
 }
 
 void WriteScope::WriteStaged() {
-  space_.memory_->Write(reinterpret_cast<uint8_t*>(filled_at_), space_.staging_.data(), filled_bytes_);
+  space_.memory_->Write(filled_access_, reinterpret_cast<uint8_t*>(filled_at_), space_.staging_.data(), filled_bytes_);
   staged_ = false;
 }
 

@@ -142,6 +142,9 @@ class CodeSpace {
   uint32_t slab_count() const { return slab_count_; }
   uint32_t page_bytes() const { return page_bytes_; }
   uint64_t CommittedBytes() const;
+  // Memory that is not used any more and that the system did not take back. It is tried again by Trim, by a CommitSlab
+  // that finds no room, and at the end.
+  uint64_t LostBytes() const;
   size_t MetadataBytes() const;
   os::Memory& memory() const { return *memory_; }
   os::WriterKind writer() const { return writer_; }
@@ -163,8 +166,12 @@ class CodeSpace {
   // False when there is more to give back than the system, or the number of mappings, allows now. `punched`: slabs that
   // have punched pages.
   bool PunchEmptyPages(Slab& slab, uint32_t punched, uint32_t* pages);
+  bool PunchPages(Slab& slab, uint32_t first, uint32_t count);
   void Release(Slab& slab, SpanId span);
   void DecommitSlab(Slab* slab);
+  bool GiveBack(Slab& slab);
+  void RetryLost();
+  bool IsFreeUnit(uint32_t unit) const;
   void OnEmpty(Slab* slab);
   static os::Access AccessOf(Zone zone) {
     return zone <= Zone::kFixedCode   ? os::Access::kCode
@@ -192,8 +199,9 @@ class CodeSpace {
   std::vector<std::unique_ptr<Slab>> slabs_;  // with gaps
   size_t trim_next_ = 0;                      // where a Trim that had to stop goes on
   std::vector<uint32_t> free_slab_slots_;
-  Slab* spare_[kZones] = {};  // one empty slab per zone is kept, so that a free and an install at the edge of a slab
-                              // do not cost system calls each time
+  std::unique_ptr<Slab> lost_;  // the first of a list; their units are in use
+  Slab* spare_[kZones] = {};    // one empty slab per zone is kept, so that a free and an install at the edge of a slab
+                                // do not cost system calls each time
   uint32_t slab_count_ = 0;
   std::vector<uint8_t> staging_;   // procmem: bytes on their way through the current WriteScope
   const char* writing_ = nullptr;  // the reason of the current WriteScope
@@ -238,6 +246,7 @@ class WriteScope {
     uint64_t offset = address - space_.base_;
     slab.MarkBacked(static_cast<uint32_t>(offset / kGranuleBytes), GranulesFor(offset % kGranuleBytes + bytes));
     if (slab.view() != nullptr) return slab.view() + (address - space_.Address(slab.first()));
+    filled_access_ = CodeSpace::AccessOf(slab.zone());
     return FillWithoutView();
   }
 
@@ -270,6 +279,7 @@ class WriteScope {
   bool staged_ = false;         // procmem: the last fill's bytes stand in the staging buffer
   uint64_t filled_at_ = 0;      // the last fill, whose bytes instruction fetch has not been told of
   uint32_t filled_bytes_ = 0;
+  os::Access filled_access_ = os::Access::kCode;  // of a staged fill
 };
 
 }  // namespace jit_arena

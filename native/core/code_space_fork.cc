@@ -25,9 +25,7 @@ Status CodeSpace::AfterForkInChild() {
   if (failed.ok()) return failed;
   // Nothing may stay that could be executed while the parent changes it.
   for (auto& slab : slabs_) {
-    if (slab && slab->view() != nullptr && AccessOf(slab->zone()) != os::Access::kState)
-      memory_->Decommit(AccessOf(slab->zone()), reinterpret_cast<uint8_t*>(Address(slab->first())),
-                        uint64_t{slab->granules()} * kGranuleBytes, slab->view());
+    if (slab && slab->view() != nullptr && AccessOf(slab->zone()) != os::Access::kState) GiveBack(*slab);
   }
   memory_->Unreserve(reservation_, reserved_bytes_);
   Disown();
@@ -44,6 +42,9 @@ Status CodeSpace::CopyInChild() {
     slab.SetView(nullptr);  // the parent's, which was not inherited
     largest = std::max(largest, uint64_t{slab.granules()} * kGranuleBytes);
   });
+  for (Slab* slab = lost_.get(); slab != nullptr; slab = slab->next_lost.get())
+    if (AccessOf(slab->zone()) != os::Access::kState) slab->SetView(nullptr);
+  RetryLost();
   std::unique_ptr<uint8_t[]> copy(new (std::nothrow) uint8_t[largest]);
   if (copy == nullptr) failed = Error{ErrorCode::kNoMemory, "no memory to copy a slab through"};
   for (auto& slab : slabs_) {
@@ -71,7 +72,10 @@ Status CodeSpace::CopyInChild() {
     });
     if (!slab->punched()) continue;
     uint64_t punched = uint64_t{slab->punch_first()} * page_bytes_;
-    failed = memory_->Punch(access, at + punched, uint64_t{slab->punch_pages()} * page_bytes_, view.value() + punched);
+    Result<bool> done =
+        memory_->Punch(access, at + punched, uint64_t{slab->punch_pages()} * page_bytes_, view.value() + punched);
+    slab->punch_kept = done.ok() && !done.value();
+    failed = std::move(done.status());
   }
   const char* late = handshake_.Finish();
   if (failed.ok() && late != nullptr) failed = Error{ErrorCode::kForked, late};

@@ -246,14 +246,14 @@ bool Collector::CommitBatch(Progress& progress) {
   bool blocked = std::any_of(batch_.begin(), batch_.end(),
                              [&](const Move& move) { return !linker_.CanMoveBesideOthers(move.executor); });
   if (blocked && !CloseGate(gate, progress)) DropBlocked();
-  bool open = true;
+  bool open = true, copied = false;
+  uint64_t rewritten = 0;
   if (!batch_.empty()) {
     WriteScope scope(space_, "move executors");
-    // The last step that can fail.
     open = linker_.OpenForMove(scope, batch_).ok();
-    // Commit.
     if (open) {
-      progress.result.relocs_rewritten += linker_.Copy(scope, batch_);
+      copied = true;
+      rewritten = linker_.Copy(scope, batch_);
       // Before Publish: who is found at an address in a copy may have entered it (Arena::FindSignalSafe).
       for (const Move& move : batch_) {
         space_.SetState(move.code_to, SpanState::kLive);
@@ -261,8 +261,12 @@ bool Collector::CommitBatch(Progress& progress) {
       }
       scope.Finish();
       TestPoint(TestPointId::kMoveCopied);
-      progress.host.synchronise();
-      progress.result.relocs_rewritten += linker_.Publish(scope, batch_);
+      // The last step that can fail.
+      open = progress.host.synchronise() || CloseGate(gate, progress);
+    }
+    if (open) {
+      // Commit.
+      progress.result.relocs_rewritten += rewritten + linker_.Publish(scope, batch_);
       TestPoint(TestPointId::kMovePublished);
     }
   }
@@ -270,8 +274,8 @@ bool Collector::CommitBatch(Progress& progress) {
     Executor& executor = table_[move.executor];
     executor.marked = 0;
     if (!open) {
-      space_.Abandon(move.code_to);
-      if (move.data_to != 0) space_.Abandon(move.data_to);
+      for (SpanId copy : {move.code_to, move.data_to})
+        if (copy != 0) copied ? space_.Free(copy) : space_.Abandon(copy);
       continue;
     }
     if (observer_)
@@ -316,7 +320,7 @@ bool Collector::CommitStateBatch(Progress& progress) {
     if (open) {
       progress.result.relocs_rewritten += linker_.MoveState(scope, state_batch_);
       scope.Finish();
-      progress.host.synchronise();
+      progress.host.synchronise();  // nobody is pinned: what enters later synchronises by itself
     }
   }
   for (const StateMove& move : state_batch_) {

@@ -62,7 +62,8 @@ class Collector {
     uint64_t max_retired_bytes;                      // moving stops where retired bytes would pass it
     std::function<std::vector<ExecutorId>()> evict;  // ends cold executors, when the options say so
     std::function<void()> reclaim;                   // frees what is due; called after each batch
-    std::function<void()> synchronise;               // makes new bytes visible to every core that executes in the arena
+    std::function<bool()> synchronise;  // makes new bytes visible to every core that executes in the arena;
+                                        // false when refused: others have to be kept out
   };
   CollectResult Collect(const CollectOptions& options, const Host& host);
 

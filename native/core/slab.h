@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "core/hole_bins.h"
@@ -30,7 +31,8 @@ class Slab {
   uint32_t granules() const { return granules_; }
   uint32_t end() const { return first_ + granules_; }
   uint8_t* view() const { return view_; }
-  void SetView(uint8_t* view) { view_ = view; }  // in a forked child, whose memory is its own
+  // In a forked child, whose memory is its own; null once the system has taken it back.
+  void SetView(uint8_t* view) { view_ = view; }
   SpanId head() const { return head_; }
   SpanId tail() const { return tail_; }  // the last span by address; the head of an empty slab
   uint32_t pages() const { return granules_ >> page_shift_; }
@@ -111,10 +113,13 @@ class Slab {
 
   // Set when spans left without being poisoned, because the slab was expected to go; whoever keeps it poisons it.
   bool needs_poison = false;
+  // The system has taken the access of the punched pages and kept their memory.
+  bool punch_kept = false;
   // Set when spans left, so that there may be empty pages; whoever has looked clears it.
   bool shrunk = false;
   // The collector's round in which it could not empty the slab, as it was then; 0: none.
   uint32_t given_up = 0;
+  std::unique_ptr<Slab> next_lost;  // of those whose memory the system did not take back (CodeSpace)
   // Scratch of one look for slabs to evacuate.
   bool chosen = false;
 

@@ -87,6 +87,7 @@ Napi::Object ToJs(Napi::Env env, const ArenaStats& stats) {
   object.Set("pins", ToNumber(env, stats.pins));
   object.Set("metadataBytes", ToNumber(env, stats.metadata_bytes));
   object.Set("slabs", ToNumber(env, stats.slabs));
+  object.Set("lostBytes", ToNumber(env, stats.lost_bytes));
   object.Set("hugePageBytes", ToNumber(env, stats.huge_page_bytes));
   object.Set("pagePerExecutorBytes", ToNumber(env, stats.page_per_executor_bytes));
   object.Set("moves", ToNumber(env, stats.moves));

@@ -22,9 +22,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <cstring>
 
 #include "base/bits.h"
 #include "os/linux_memory.h"
@@ -32,31 +33,6 @@
 namespace jit_arena::os {
 namespace linux_alias {
 namespace {
-
-// Newer than the headers of some systems that we build on.
-constexpr unsigned kMfdCloexec = 1, kMfdNoexecSeal = 8, kMfdExec = 16;
-
-// A memfd of that size, or -1 with errno.
-int OpenMemfd(size_t bytes) {
-  // Growing a file beyond `ulimit -f` is a SIGXFSZ and not an error.
-  rlimit limit;
-  if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < bytes) {
-    errno = EFBIG;
-    return -1;
-  }
-  // Which of these is allowed depends on vm.memfd_noexec and the kernel's age. The seal is about execve of the memfd,
-  // not about mapping it.
-  for (unsigned flags : {kMfdCloexec | kMfdExec, kMfdCloexec | kMfdNoexecSeal, kMfdCloexec}) {
-    int fd = static_cast<int>(syscall(SYS_memfd_create, "jit-arena", flags));
-    if (fd < 0) continue;
-    if (ftruncate(fd, static_cast<off_t>(bytes)) == 0) return fd;
-    int error = errno;
-    close(fd);
-    errno = error;
-    return -1;
-  }
-  return -1;
-}
 
 // Where views are: 2^46 bytes, so 34 random bits with pages of 4 KiB. Below are programs without PIE and the shadow
 // memory of sanitizers, above are PIE programs, their heap, and what the kernel places by itself.
@@ -85,7 +61,7 @@ uint8_t* ReserveView(const uint8_t* at, size_t bytes) {
         mmap(reinterpret_cast<void*>(hint), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (place == MAP_FAILED) return nullptr;
     if (reinterpret_cast<uint64_t>(place) == hint || hint == 0 || tries >= kTries) return static_cast<uint8_t*>(place);
-    munmap(place, bytes);
+    if (munmap(place, bytes) != 0) return static_cast<uint8_t*>(place);
   }
 }
 
@@ -102,16 +78,16 @@ class LinuxAlias final : public LinuxMemory {
     return source_ == AliasSource::kAnonymous ? CommitAnonymous(access, at, bytes) : CommitMemfd(access, at, bytes);
   }
 
-  void Decommit(Access access, uint8_t* at, size_t bytes, uint8_t* view) override {
+  Status Decommit(Access access, uint8_t* at, size_t bytes, uint8_t** view) override {
     if (access == Access::kState) return LinuxMemory::Decommit(access, at, bytes, view);
-    if (Forked()) return;
-    if (munmap(view, bytes) != 0) Die(__FILE__, __LINE__, "munmap of a writer's view");
-    if (!linux_pages::MapNone(at, bytes, fork_mode())) {
-      Die(__FILE__, __LINE__, "mmap(PROT_NONE) over committed memory");
-    }
+    if (Forked()) return Status::Ok();
+    if (*view != nullptr && munmap(*view, bytes) != 0)
+      return linux_pages::Refused("giving back a slab's view", bytes, false, errno);
+    *view = nullptr;
+    return LinuxMemory::Decommit(access, at, bytes, view);
   }
 
-  Status Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) override {
+  Result<bool> Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) override {
     if (access == Access::kState) return LinuxMemory::Punch(access, at, bytes, view);
     if (Status forked = CheckOwner()) return forked;
     if (access == Access::kCode && !can_punch_) {
@@ -121,10 +97,11 @@ class LinuxAlias final : public LinuxMemory {
     if (mprotect(at, bytes, PROT_NONE) != 0) {
       return linux_pages::Refused("giving back pages inside a slab", bytes, false, errno);
     }
-    if (madvise(view, bytes, MADV_REMOVE) == 0) return Status::Ok();
+    if (madvise(view, bytes, MADV_REMOVE) == 0) return true;
     int error = errno;  // EINVAL for a process that has locked its memory
     if (mprotect(at, bytes, linux_pages::Protection(access)) != 0) {
-      Die(__FILE__, __LINE__, "mprotect after a failed punch");
+      std::memset(view, 0, bytes);
+      return false;
     }
     return linux_pages::Refused("giving back pages inside a slab (MADV_REMOVE)", bytes, false, error);
   }
@@ -139,7 +116,7 @@ class LinuxAlias final : public LinuxMemory {
   bool shared() const override { return true; }
 
   Status OpenWindow(Access, uint8_t*, size_t) override { Die(__FILE__, __LINE__, "a write window with a view"); }
-  void Write(uint8_t*, const uint8_t*, size_t) override { Die(__FILE__, __LINE__, "Write with a view"); }
+  void Write(Access, uint8_t*, const uint8_t*, size_t) override { Die(__FILE__, __LINE__, "Write with a view"); }
   void CloseWindow(Access, uint8_t*, size_t) override { Die(__FILE__, __LINE__, "a write window with a view"); }
 
   // Decides CanPunch by punching. Nothing is executed.
@@ -154,7 +131,7 @@ class LinuxAlias final : public LinuxMemory {
       can_punch_ = mprotect(base + page, page, PROT_NONE) == 0 &&
                    mprotect(base + page, page, linux_pages::Protection(Access::kCode)) == 0 &&
                    madvise(view.value() + page, page, MADV_REMOVE) == 0;
-      Decommit(Access::kCode, base, 2 * page, view.value());
+      Decommit(Access::kCode, base, 2 * page, &view.value()).Ignore();  // goes with the reservation
     }
     Unreserve(base, 2 * page);
   }
@@ -174,7 +151,7 @@ class LinuxAlias final : public LinuxMemory {
   }
 
   Result<uint8_t*> CommitMemfd(Access access, uint8_t* at, size_t bytes) {
-    int fd = OpenMemfd(bytes);
+    int fd = linux_pages::OpenMemfd(bytes);
     if (fd < 0) return linux_pages::Refused("a memfd", bytes, false, errno);
     if (Status failed = linux_pages::MapOver(access, at, bytes, MAP_SHARED, fd, fork_mode())) {
       close(fd);
@@ -201,10 +178,8 @@ class LinuxAlias final : public LinuxMemory {
   // unmapped here could be somebody else's by now, if the same random address was drawn twice within microseconds.
   Status Undo(uint8_t* at, void* view, size_t bytes, const char* what) {
     Status failed = linux_pages::Refused(what, bytes, false, errno);
-    if (view != nullptr) munmap(view, bytes);
-    if (!linux_pages::MapNone(at, bytes, fork_mode())) {
-      Die(__FILE__, __LINE__, "mmap(PROT_NONE) after a failed commit");
-    }
+    if (view != nullptr) linux_pages::Unmap(view, bytes);
+    linux_pages::MapNone(at, bytes, fork_mode());
     return failed;
   }
 

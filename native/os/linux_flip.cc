@@ -22,6 +22,7 @@ class LinuxFlip final : public LinuxMemory {
       ++open->count;
       return Status::Ok();
     }
+    if (Status failed = TryFlipping()) return Stopped(failed.error().message);
     if (mprotect(at, bytes, PROT_READ | PROT_WRITE) != 0) {
       return linux_pages::Refused("making a slab writable", bytes, access == Access::kCode, errno);
     }
@@ -29,7 +30,7 @@ class LinuxFlip final : public LinuxMemory {
     return Status::Ok();
   }
 
-  void Write(uint8_t* at, const uint8_t* from, size_t bytes) override { std::memcpy(at, from, bytes); }
+  void Write(Access, uint8_t* at, const uint8_t* from, size_t bytes) override { std::memcpy(at, from, bytes); }
 
   void CloseWindow(Access access, uint8_t* at, size_t bytes) override {
     Window* open = Find(at, bytes);
@@ -37,34 +38,27 @@ class LinuxFlip final : public LinuxMemory {
     if (--open->count != 0) return;
     *open = windows_.back();
     windows_.pop_back();
-    if (!Forked() && mprotect(at, bytes, linux_pages::Protection(access)) != 0) {
-      Die(__FILE__, __LINE__, "mprotect at the end of a write window");
-    }
+    if (Forked() || mprotect(at, bytes, linux_pages::Protection(access)) == 0) return;
+    if (!linux_pages::Replace(access, at, nullptr, bytes, fork_mode()))
+      Die(__FILE__, __LINE__, "mprotect at the end of a write window, and mmap of new pages in the place of its own");
   }
 
-  // Opens and closes a window over scratch code, since CloseWindow may not fail.
-  Status TryFlipping() {
-    size_t page = PageBytes();
-    Result<uint8_t*> reserved = Reserve(page);
-    if (!reserved.ok()) return std::move(reserved.status());
-    uint8_t* base = reserved.value();
-    Result<uint8_t*> committed = Commit(Access::kCode, base, page);
-    Status failed;
-    if (!committed.ok()) {
-      failed = std::move(committed.status());
-    } else {
-      if (mprotect(base, page, PROT_READ | PROT_WRITE) != 0) {
-        failed = linux_pages::Refused("making code writable (mprotect)", page, true, errno);
-      } else if (mprotect(base, page, linux_pages::Protection(Access::kCode)) != 0) {
-        failed = linux_pages::Refused("making written memory executable (mprotect)", page, true, errno);
-      }
-      Decommit(Access::kCode, base, page, nullptr);
-    }
-    Unreserve(base, page);
-    return failed;
+  Status Start() {
+    if (Status failed = MakeScratch()) return failed;
+    return TryFlipping();
   }
 
  private:
+  // Makes scratch code writable and executable again, since CloseWindow may not fail.
+  Status TryFlipping() {
+    size_t page = PageBytes();
+    if (mprotect(scratch(), page, PROT_READ | PROT_WRITE) != 0)
+      return linux_pages::Refused("making code writable (mprotect)", page, true, errno);
+    if (mprotect(scratch(), page, linux_pages::Protection(Access::kCode)) != 0)
+      return linux_pages::Refused("making written memory executable (mprotect)", page, true, errno);
+    return Status::Ok();
+  }
+
   struct Window {
     uint8_t* at;
     size_t bytes;
@@ -89,7 +83,7 @@ class LinuxFlip final : public LinuxMemory {
 
 Result<std::unique_ptr<Memory>> OpenFlip(Trial trial) {
   auto memory = std::make_unique<linux_flip::LinuxFlip>();
-  if (Status failed = memory->TryFlipping()) return failed;
+  if (Status failed = memory->Start()) return failed;
   if (Status failed = TryMemory(*memory, trial, linux_pages::IsExecutable)) return failed;
   return std::unique_ptr<Memory>(std::move(memory));
 }

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include <utility>
+
 namespace jit_arena::os {
 
 Result<std::unique_ptr<Memory>> OpenWriter(WriterKind kind, Trial trial) {
@@ -23,28 +25,46 @@ Status LinuxMemory::CheckOwner() const {
   return Error{ErrorCode::kForked, "the memory of the arena belongs to the process that this one was forked from"};
 }
 
+LinuxMemory::~LinuxMemory() {
+  if (scratch_ != nullptr && !Forked()) linux_pages::Unmap(scratch_, PageBytes());
+}
+
+Status LinuxMemory::MakeScratch() {
+  Result<uint8_t*> reserved = Reserve(PageBytes());
+  if (!reserved.ok()) return std::move(reserved.status());
+  scratch_ = reserved.value();
+  return linux_pages::MapOver(Access::kCode, scratch_, PageBytes(), MAP_PRIVATE | MAP_ANONYMOUS, -1, fork_mode_);
+}
+
+Status LinuxMemory::Stopped(const std::string& why) const {
+  return Error{ErrorCode::kWriterUnavailable,
+               Format("the writer '%s' has stopped working in this process: ", WriterName(writer())) + why};
+}
+
 Status LinuxMemory::EnterChild() {
   if (fork_mode_ == ForkMode::kCopy) generation_ = ForkGeneration();
-  return CheckOwner();
+  if (Status forked = CheckOwner()) return forked;
+  // The parent's was not inherited.
+  return std::exchange(scratch_, nullptr) == nullptr ? Status::Ok() : MakeScratch();
 }
 
 Result<uint8_t*> LinuxMemory::ReserveNear(uint8_t* wish, size_t bytes) {
   if (Status forked = CheckOwner()) return forked;
+  linux_pages::Unmap(nullptr, 0);
   void* base = mmap(wish, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) return linux_pages::Refused("reserving address space", bytes, false, errno);
   if (!linux_pages::Adopt(static_cast<uint8_t*>(base), bytes, "jit-arena reserved", fork_mode_)) {
     int error = errno;
-    munmap(base, bytes);
+    linux_pages::Unmap(base, bytes);
     return linux_pages::Refused("keeping reserved address space out of forked children", bytes, false, error);
   }
   return static_cast<uint8_t*>(base);
 }
 
 void LinuxMemory::Unreserve(uint8_t* base, size_t bytes) {
-  if (Forked()) return;
   // Two reservations side by side are one mapping to the kernel, and cutting one out of the middle can fail at the
-  // mapping limit. Then it stays: inaccessible address space, which costs nothing.
-  if (munmap(base, bytes) != 0 && errno != ENOMEM) Die(__FILE__, __LINE__, "munmap of a reservation");
+  // mapping limit.
+  if (!Forked()) linux_pages::Unmap(base, bytes);
 }
 
 Result<uint8_t*> LinuxMemory::Commit(Access access, uint8_t* at, size_t bytes) {
@@ -54,19 +74,18 @@ Result<uint8_t*> LinuxMemory::Commit(Access access, uint8_t* at, size_t bytes) {
   return access == Access::kState ? at : nullptr;
 }
 
-void LinuxMemory::Decommit(Access access, uint8_t* at, size_t bytes, uint8_t*) {
-  if (Forked() || linux_pages::MapNone(at, bytes, fork_mode_)) return;
+Status LinuxMemory::Decommit(Access, uint8_t* at, size_t bytes, uint8_t** view) {
   // The kernel merges neighbouring private mappings, so that releasing a slab may have to split one, which fails at the
-  // mapping limit. Ending the process for that would be harsh: data and state give their pages back and stay
-  // accessible, code stays as it is, since given-back pages would be zero and zeroes do not trap. The next Commit maps
-  // over it.
-  if (errno != ENOMEM) Die(__FILE__, __LINE__, "mmap(PROT_NONE) over committed memory");
-  if (access != Access::kCode) madvise(at, bytes, MADV_DONTNEED);
+  // mapping limit.
+  if (!Forked() && !linux_pages::MapNone(at, bytes, fork_mode_))
+    return linux_pages::Refused("giving back a slab", bytes, false, errno);
+  *view = nullptr;
+  return Status::Ok();
 }
 
-Status LinuxMemory::Punch(Access, uint8_t* at, size_t bytes, uint8_t*) {
+Result<bool> LinuxMemory::Punch(Access, uint8_t* at, size_t bytes, uint8_t*) {
   if (Status forked = CheckOwner()) return forked;
-  if (linux_pages::MapNone(at, bytes, fork_mode_)) return Status::Ok();
+  if (linux_pages::MapNone(at, bytes, fork_mode_)) return true;
   return linux_pages::Refused("giving back pages inside a slab", bytes, false, errno);
 }
 

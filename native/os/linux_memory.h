@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "base/status.h"
 #include "os/memory.h"
@@ -25,14 +26,15 @@ namespace jit_arena::os {
 
 class LinuxMemory : public Memory {
  public:
+  ~LinuxMemory() override;
   Result<uint8_t*> Reserve(size_t bytes) override { return LinuxMemory::ReserveNear(nullptr, bytes); }
   Result<uint8_t*> ReserveNear(uint8_t* wish, size_t bytes) override;
   void Unreserve(uint8_t* base, size_t bytes) override;
 
   // For private memory; LinuxAlias overrides them for code and data.
   Result<uint8_t*> Commit(Access access, uint8_t* at, size_t bytes) override;
-  void Decommit(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
-  Status Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
+  Status Decommit(Access access, uint8_t* at, size_t bytes, uint8_t** view) override;
+  Result<bool> Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
   Status Restore(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
   bool CanPunch() const override { return true; }
   bool BackByHugePages(uint8_t* at, size_t bytes) override;
@@ -45,8 +47,14 @@ class LinuxMemory : public Memory {
   bool Forked() const { return ForkGeneration() != generation_; }
   // ERR_ARENA_FORKED in a child.
   Status CheckOwner() const;
+  // A page of code on which a writer tries what it is about to do. It lives as long as the memory.
+  Status MakeScratch();
+  uint8_t* scratch() const { return scratch_; }
+  // The error of a writer that worked once.
+  Status Stopped(const std::string& why) const;
 
  private:
+  uint8_t* scratch_ = nullptr;
   uint32_t generation_ = ForkGeneration();
   ForkMode fork_mode_ = ForkMode::kDrop;
 };
@@ -65,8 +73,21 @@ namespace linux_pages {
 int Protection(Access access);  // PROT_*
 
 // Maps [at, at + bytes) anew over whatever is there (`flags`: MAP_PRIVATE or MAP_SHARED with MAP_ANONYMOUS, or a file),
-// adopted. On failure the range is inaccessible and reserved again.
+// adopted. On failure the range is inaccessible and reserved again, or, where the kernel refuses even that, as it was
+// or without pages: the next MapOver takes its place.
 Status MapOver(Access access, uint8_t* at, size_t bytes, int flags, int fd, ForkMode mode);
+
+// A memfd of that size, or -1 with errno.
+int OpenMemfd(size_t bytes);
+
+// A second way to change private memory of a writer that has no view, for when the first is refused in the middle: puts
+// new pages in the place of those that hold [at, at + bytes), with `from` there and what they held around it (all of it
+// when `from` is null), born with the access. Others may execute meanwhile. False with errno when this is refused too.
+bool Replace(Access access, uint8_t* at, const uint8_t* from, size_t bytes, ForkMode mode);
+
+// munmap. What the kernel keeps is remembered, up to a limit, and tried again at each later call (`at` null: nothing
+// else).
+void Unmap(void* at, size_t bytes);
 
 // Makes the range inaccessible and gives its pages back. False with errno when the kernel refuses.
 bool MapNone(uint8_t* at, size_t bytes, ForkMode mode);

@@ -4,7 +4,11 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#include <cstring>
+#include <mutex>
 
 #include "base/bits.h"
 #include "os/linux_memory.h"
@@ -17,6 +21,7 @@ namespace {
 constexpr int kPrSetVma = 0x53564d41;  // PR_SET_VMA, Linux 5.17; EINVAL without CONFIG_ANON_VMA_NAME
 constexpr int kPrSetVmaAnonName = 0;   // PR_SET_VMA_ANON_NAME
 constexpr int kPrGetMdwe = 66;         // PR_GET_MDWE, Linux 6.3
+constexpr unsigned kMfdCloexec = 1, kMfdNoexecSeal = 8, kMfdExec = 16;
 
 const char* VmaName(Access access) {
   switch (access) {
@@ -152,6 +157,71 @@ int Protection(Access access) {
   return PROT_NONE;
 }
 
+int OpenMemfd(size_t bytes) {
+  // Growing a file beyond `ulimit -f` is a SIGXFSZ and not an error.
+  rlimit limit;
+  if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < bytes) {
+    errno = EFBIG;
+    return -1;
+  }
+  // Which of these is allowed depends on vm.memfd_noexec and the kernel's age. The seal is about execve of the memfd,
+  // not about mapping it.
+  for (unsigned flags : {kMfdCloexec | kMfdExec, kMfdCloexec | kMfdNoexecSeal, kMfdCloexec}) {
+    int fd = static_cast<int>(syscall(SYS_memfd_create, "jit-arena", flags));
+    if (fd < 0) continue;
+    if (ftruncate(fd, static_cast<off_t>(bytes)) == 0) return fd;
+    int error = errno;
+    close(fd);
+    errno = error;
+    return -1;
+  }
+  return -1;
+}
+
+bool Replace(Access access, uint8_t* at, const uint8_t* from, size_t bytes, ForkMode mode) {
+  uint8_t* first = reinterpret_cast<uint8_t*>(AlignDown(reinterpret_cast<uintptr_t>(at), PageBytes()));
+  size_t in_front = static_cast<size_t>(at - first);
+  size_t whole = AlignUp(in_front + bytes, PageBytes());
+  int fd = OpenMemfd(whole);
+  if (fd < 0) return false;
+  void* copy = mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  bool done = false;
+  if (copy != MAP_FAILED) {
+    std::memcpy(copy, first, whole);
+    if (from != nullptr) std::memcpy(static_cast<uint8_t*>(copy) + in_front, from, bytes);
+    Unmap(copy, whole);
+    done = mmap(first, whole, Protection(access), MAP_PRIVATE | MAP_FIXED, fd, 0) != MAP_FAILED;
+    // Without DONTFORK a child has a copy that nobody uses.
+    if (done) static_cast<void>(Adopt(first, whole, VmaName(access), mode));
+  }
+  int error = errno;
+  close(fd);
+  errno = error;
+  return done;
+}
+
+void Unmap(void* at, size_t bytes) {
+  // A few are enough: what is kept for good is kept because every munmap is refused.
+  static constinit std::mutex lock;
+  static constinit struct {
+    void* at;
+    size_t bytes;
+  } kept[64] = {};
+  std::unique_lock guard(lock, std::try_to_lock);
+  int error = errno;
+  bool refused = at != nullptr && munmap(at, bytes) != 0;
+  // In a forked child the lock may be another thread's for ever.
+  if (guard.owns_lock()) {
+    for (auto& range : kept) {
+      if (range.at != nullptr && munmap(range.at, range.bytes) == 0) range.at = nullptr;
+      if (range.at != nullptr || !refused) continue;
+      range = {at, bytes};
+      refused = false;
+    }
+  }
+  errno = error;
+}
+
 bool Adopt(const uint8_t* at, size_t bytes, const char* name, ForkMode mode) {
   void* start = const_cast<uint8_t*>(at);
   if (mode == ForkMode::kDrop && madvise(start, bytes, MADV_DONTFORK) != 0) return false;
@@ -179,7 +249,7 @@ Status MapOver(Access access, uint8_t* at, size_t bytes, int flags, int fd, Fork
   if (mapped != MAP_FAILED) error = errno;
   // Before Linux 6.12 a MAP_FIXED that fails late has unmapped the range already: then the next mmap of anybody could
   // land in the reservation. (When nothing was unmapped this changes nothing.)
-  if (!MapNone(at, bytes, mode)) Die(__FILE__, __LINE__, "mmap(PROT_NONE) after a failed commit");
+  MapNone(at, bytes, mode);
   return Refused(what, bytes, access == Access::kCode, error);
 }
 

@@ -7,7 +7,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include <utility>
 
 #include "os/linux_memory.h"
 
@@ -27,53 +30,6 @@ bool WriteAll(int fd, uint8_t* at, const uint8_t* from, size_t bytes) {
   }
   return true;
 }
-
-class LinuxProcmem final : public LinuxMemory {
- public:
-  explicit LinuxProcmem(int fd) : fd_(fd) {}
-  ~LinuxProcmem() override {
-    if (fd_ >= 0) close(fd_);
-  }
-
-  WriterKind writer() const override { return WriterKind::kProcmem; }
-
-  Status OpenWindow(Access, uint8_t*, size_t) override { return CheckOwner(); }
-  void Write(uint8_t* at, const uint8_t* from, size_t bytes) override {
-    if (Forked()) Die(__FILE__, __LINE__, "a forked child writes into its parent's code");
-    if (!WriteAll(fd_, at, from, bytes)) Die(__FILE__, __LINE__, "pwrite to /proc/self/mem");
-  }
-  void CloseWindow(Access, uint8_t*, size_t) override {}
-
-  Status EnterChild() override;
-
-  // Writes a byte of scratch code, since Write may not fail.
-  Status TryWriting() {
-    size_t page = PageBytes();
-    Result<uint8_t*> reserved = Reserve(page);
-    if (!reserved.ok()) return std::move(reserved.status());
-    uint8_t* base = reserved.value();
-    Result<uint8_t*> committed = Commit(Access::kCode, base, page);
-    Status failed;
-    if (!committed.ok()) {
-      failed = std::move(committed.status());
-    } else {
-      const uint8_t byte = 1;
-      if (!WriteAll(fd_, base, &byte, 1)) {
-        failed =
-            Error{ErrorCode::kNoMemory,
-                  Format("writing to read-only memory through /proc/self/mem failed (errno %d); the kernel was started "
-                         "with proc_mem.force_override=never or ptrace, or a security module forbids it",
-                         errno)};
-      }
-      Decommit(Access::kCode, base, page, nullptr);
-    }
-    Unreserve(base, page);
-    return failed;
-  }
-
- private:
-  int fd_;  // -1 where it could not be opened again
-};
 
 int OpenMem() { return open("/proc/self/mem", O_RDWR | O_CLOEXEC); }
 
@@ -103,10 +59,75 @@ Error CannotOpen(int error) {
                                          : Format("/proc/self/mem cannot be opened for writing; errno %d", error)};
 }
 
+class LinuxProcmem final : public LinuxMemory {
+ public:
+  ~LinuxProcmem() override { Close(); }
+
+  WriterKind writer() const override { return WriterKind::kProcmem; }
+
+  Status OpenWindow(Access, uint8_t*, size_t) override {
+    if (Status forked = CheckOwner()) return forked;
+    // A host may have closed every descriptor, and its own file may have the number now.
+    if (!IsOpen())
+      if (Status failed = Open()) return Stopped(failed.error().message);
+    return TryWriting();
+  }
+
+  void Write(Access access, uint8_t* at, const uint8_t* from, size_t bytes) override {
+    if (Forked()) Die(__FILE__, __LINE__, "a forked child writes into its parent's code");
+    if (WriteAll(fd_, at, from, bytes)) return;
+    if (!linux_pages::Replace(access, at, from, bytes, fork_mode()))
+      Die(__FILE__, __LINE__, "pwrite to /proc/self/mem, and mmap of new pages in their place");
+  }
+  void CloseWindow(Access, uint8_t*, size_t) override {}
+
+  Status EnterChild() override;
+
+  Status Open() {
+    fd_ = OpenMem();
+    if (fd_ < 0) return CannotOpen(errno);
+    if (fstat(fd_, &identity_) == 0) return Status::Ok();
+    Error error = CannotOpen(errno);
+    close(std::exchange(fd_, -1));
+    return error;
+  }
+
+  Status Start() {
+    if (Status failed = Open()) return failed;
+    if (Status failed = MakeScratch()) return failed;
+    if (Status failed = TryWriting()) return Error{ErrorCode::kNoMemory, failed.error().message};
+    return Status::Ok();
+  }
+
+ private:
+  // Whether the descriptor still is the one that was opened.
+  bool IsOpen() const {
+    struct stat now;
+    return fd_ >= 0 && fstat(fd_, &now) == 0 && now.st_dev == identity_.st_dev && now.st_ino == identity_.st_ino;
+  }
+  void Close() {
+    if (IsOpen()) close(fd_);
+    fd_ = -1;
+  }
+
+  // Writes a byte of scratch code, since Write may not fail.
+  Status TryWriting() {
+    const uint8_t byte = 1;
+    if (WriteAll(fd_, scratch(), &byte, 1)) return Status::Ok();
+    return Stopped(
+        Format("writing to read-only memory through /proc/self/mem failed (errno %d); the kernel was started "
+               "with proc_mem.force_override=never or ptrace, or a security module or a seccomp filter forbids it",
+               errno));
+  }
+
+  int fd_ = -1;  // where it could not be opened
+  struct stat identity_ = {};
+};
+
 Status LinuxProcmem::EnterChild() {
-  if (fd_ >= 0) close(fd_);
-  fd_ = -1;
-  if (fork_mode() == ForkMode::kCopy && (fd_ = OpenMem()) < 0) return CannotOpen(errno);
+  Close();
+  if (fork_mode() == ForkMode::kCopy)
+    if (Status failed = Open()) return failed;
   return LinuxMemory::EnterChild();
 }
 
@@ -114,10 +135,8 @@ Status LinuxProcmem::EnterChild() {
 }  // namespace linux_procmem
 
 Result<std::unique_ptr<Memory>> OpenProcmem(Trial trial) {
-  int fd = linux_procmem::OpenMem();
-  if (fd < 0) return linux_procmem::CannotOpen(errno);
-  auto memory = std::make_unique<linux_procmem::LinuxProcmem>(fd);
-  if (Status failed = memory->TryWriting()) return failed;
+  auto memory = std::make_unique<linux_procmem::LinuxProcmem>();
+  if (Status failed = memory->Start()) return failed;
   if (Status failed = TryMemory(*memory, trial, linux_pages::IsExecutable)) return failed;
   return std::unique_ptr<Memory>(std::move(memory));
 }

@@ -80,8 +80,9 @@ class Scratch {
   explicit Scratch(Memory& memory) : memory_(memory) {}
   ~Scratch() {
     if (base_ == nullptr) return;
-    for (const Piece& piece : pieces_) {
-      if (piece.committed) memory_.Decommit(piece.access, At(piece), piece.pages * PageBytes(), piece.view);
+    for (Piece& piece : pieces_) {
+      // What is refused here goes with the reservation.
+      if (piece.committed) memory_.Decommit(piece.access, At(piece), piece.pages * PageBytes(), &piece.view).Ignore();
     }
     memory_.Unreserve(base_, kPages * PageBytes());
   }
@@ -144,7 +145,7 @@ Status Put(Memory& memory, Scratch& scratch, size_t offset, const uint8_t* bytes
   } else {
     failed = memory.OpenWindow(Access::kCode, scratch.code(), 2 * PageBytes());
     if (failed) return failed;
-    memory.Write(scratch.code() + offset, bytes, size);
+    memory.Write(Access::kCode, scratch.code() + offset, bytes, size);
     if (trial == Trial::kThorough) failed = scratch.CheckMappings();
     memory.CloseWindow(Access::kCode, scratch.code(), 2 * PageBytes());
   }
@@ -172,7 +173,8 @@ Status WriteAndCall(Memory& memory, Scratch& scratch, size_t offset, uint32_t an
 Status TryPunching(Memory& memory, Scratch& scratch) {
   size_t page = PageBytes();
   uint8_t* view = scratch.code_view() == nullptr ? nullptr : scratch.code_view() + page;
-  if (Status failed = memory.Punch(Access::kCode, scratch.code() + page, page, view)) return failed;
+  Result<bool> punched = memory.Punch(Access::kCode, scratch.code() + page, page, view);
+  if (!punched.ok()) return std::move(punched.status());
   if (Status failed = memory.Restore(Access::kCode, scratch.code() + page, page, view)) return failed;
   for (size_t i = 0; i < page; ++i) {
     if (scratch.code()[page + i] == 0) continue;

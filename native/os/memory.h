@@ -48,23 +48,28 @@ class Memory {
 
   // Reserves address space without access, at a base that the kernel chooses. ERR_ARENA_NO_MEMORY when refused.
   virtual Result<uint8_t*> Reserve(size_t bytes) = 0;
+  // What the kernel does not take back stays, inaccessible, and is tried again at the next Reserve of the process.
   virtual void Unreserve(uint8_t* base, size_t bytes) = 0;
   // Reserve, at `wish` (a multiple of a page) if the kernel can; it may choose another base.
   virtual Result<uint8_t*> ReserveNear(uint8_t* /*wish*/, size_t bytes) { return Reserve(bytes); }
 
   // Backs [at, at + bytes) with zeroed memory that is born with its access; pages become resident on first touch.
   // Returns the writer's view: for kState `at` itself; for kCode and kData a second, writable address of the same
-  // memory (alias), or null (procmem, flip). On failure the range is reserved as before.
+  // memory (alias), or null (procmem, flip). On failure the range is to be taken for reserved: what could not be undone
+  // has no memory, and the next Commit there takes its place.
   // ERR_ARENA_NO_MEMORY, ERR_ARENA_NO_EXEC.
   virtual Result<uint8_t*> Commit(Access access, uint8_t* at, size_t bytes) = 0;
 
-  // The reverse of Commit, for the whole of what one Commit made. Cannot fail: aborts when the kernel refuses.
-  virtual void Decommit(Access access, uint8_t* at, size_t bytes, uint8_t* view) = 0;
+  // The reverse of Commit, for the whole of what one Commit made; nobody uses the memory any more. When the kernel
+  // refuses, it keeps the memory, and the same call may be made again. `*view`: as Commit returned it, null once it is
+  // gone.
+  virtual Status Decommit(Access access, uint8_t* at, size_t bytes, uint8_t** view) = 0;
 
   // Gives the pages of part of one commit back and takes their access away: punched memory is never left mapped
   // executable. Splits mappings, so the caller limits how many holes it makes. On failure nothing has changed.
-  // `view` is the view of `at`.
-  virtual Status Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) = 0;
+  // `view` is the view of `at`. False when the access is gone and the kernel has kept the pages, which are zero: the
+  // same call may be made again.
+  virtual Result<bool> Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) = 0;
 
   // Undoes Punch: the pages are zero and have their access again. Fails where MDWE forbids it (then CanPunch is
   // false from the start) or at the mapping limit; on failure the range stays punched.
@@ -77,12 +82,16 @@ class Memory {
   virtual bool BackByHugePages(uint8_t* at, size_t bytes) = 0;
 
   // A write window over committed code or data for writers without a view.
-  //   OpenWindow: may be called for a range that is open already (counted). Flip makes it RW; procmem nothing.
-  //   Write:      copies `bytes` bytes into an open window. Never fails: aborts, since code may be half written.
-  //   CloseWindow: the memory has its access back. Aborts when the kernel refuses.
+  //   OpenWindow: may be called for a range that is open already (counted). Flip makes it RW; procmem nothing. Both
+  //               first try on a scratch page what Write and CloseWindow will do: ERR_ARENA_WRITER_UNAVAILABLE when
+  //               the writer has stopped working.
+  //   Write:      copies `bytes` bytes into an open window. Cannot fail.
+  //   CloseWindow: the memory has its access back. Cannot fail.
+  // Where the kernel refuses either of the last two all the same, there is a second way (linux_pages::Replace). Only
+  // when both are refused between OpenWindow and CloseWindow the process ends, since code is half written.
   // With a view (alias) the caller writes through it and none of the three is called.
   virtual Status OpenWindow(Access access, uint8_t* at, size_t bytes) = 0;
-  virtual void Write(uint8_t* at, const uint8_t* from, size_t bytes) = 0;
+  virtual void Write(Access access, uint8_t* at, const uint8_t* from, size_t bytes) = 0;
   virtual void CloseWindow(Access access, uint8_t* at, size_t bytes) = 0;
 
   // Forks (docs/fork.md). As they stand here they are right for memory that the kernel copies for a child.

@@ -129,10 +129,10 @@ TEST(code_space_gives_everything_back_at_its_end) {
     Result<uint8_t*> Commit(os::Access access, uint8_t* at, size_t bytes) override {
       return lender.Commit(access, at, bytes);
     }
-    void Decommit(os::Access access, uint8_t* at, size_t bytes, uint8_t* view) override {
-      lender.Decommit(access, at, bytes, view);
+    Status Decommit(os::Access access, uint8_t* at, size_t bytes, uint8_t** view) override {
+      return lender.Decommit(access, at, bytes, view);
     }
-    Status Punch(os::Access access, uint8_t* at, size_t bytes, uint8_t* view) override {
+    Result<bool> Punch(os::Access access, uint8_t* at, size_t bytes, uint8_t* view) override {
       return lender.Punch(access, at, bytes, view);
     }
     Status Restore(os::Access access, uint8_t* at, size_t bytes, uint8_t* view) override {
@@ -143,7 +143,9 @@ TEST(code_space_gives_everything_back_at_its_end) {
     Status OpenWindow(os::Access access, uint8_t* at, size_t bytes) override {
       return lender.OpenWindow(access, at, bytes);
     }
-    void Write(uint8_t* at, const uint8_t* from, size_t bytes) override { lender.Write(at, from, bytes); }
+    void Write(os::Access access, uint8_t* at, const uint8_t* from, size_t bytes) override {
+      lender.Write(access, at, from, bytes);
+    }
     void CloseWindow(os::Access access, uint8_t* at, size_t bytes) override { lender.CloseWindow(access, at, bytes); }
     os::Memory& lender;
   };
@@ -561,6 +563,69 @@ TEST(code_space_keeps_pages_where_punching_is_impossible_or_refused) {
   CHECK(refused.error == ErrorCode::kNoMemory);
   CHECK(Figures(refused) == before);
   CHECK(refused.Allocate(4 * refused.space->page_bytes(), Zone::kCode) != 0);
+}
+
+// What the system does not take back is counted, is nobody's, and is tried again.
+TEST(code_space_keeps_count_of_slabs_that_the_system_does_not_take) {
+  Rig rig({.real = true}, 4 * kSlab);
+  SpanId spans[4];
+  for (SpanId& span : spans) span = rig.AllocateAndFill(kSlab);
+  uint64_t base = rig.space->base();
+  rig.memory->refuse_decommit = true;
+  for (SpanId span : spans) rig.space->Free(span);
+  rig.space->Trim();
+  CHECK_EQ(rig.space->slab_count(), 0);
+  CHECK_EQ(rig.space->CommittedBytes(), 0);
+  CHECK_EQ(rig.space->LostBytes(), 4 * kSlab);
+  CHECK_EQ(rig.memory->live_commits(), 4);
+  rig.CheckRules();
+  // Their room is not given out, and no address in them is anybody's.
+  CHECK(rig.Allocate(100) == 0 && rig.error == ErrorCode::kFull);
+  for (uint64_t at = base; at < base + 4 * kSlab; at += 4096) CHECK_EQ(rig.space->FindSpan(at), 0);
+  size_t tried = rig.Calls("decommit");
+  rig.space->Trim();
+  CHECK_EQ(rig.Calls("decommit"), tried + 4);
+  CHECK_EQ(rig.space->LostBytes(), 4 * kSlab);
+  // Tried again when room is needed, and by Trim.
+  rig.memory->refuse_decommit = false;
+  CHECK(rig.Allocate(100) != 0);
+  CHECK_EQ(rig.space->LostBytes(), 0);
+  CHECK_EQ(rig.memory->live_commits(), 1);
+  SpanId one = rig.AllocateAndFill(kSlab);
+  rig.AllocateAndFill(kSlab);
+  rig.memory->refuse_decommit = true;
+  rig.space->Free(one);
+  rig.space->Trim();
+  CHECK_EQ(rig.space->LostBytes(), kSlab);
+  CHECK(rig.Allocate(2 * kSlab, Zone::kCode) == 0);
+  rig.memory->refuse_decommit = false;
+  rig.space->Trim();
+  CHECK_EQ(rig.space->LostBytes(), 0);
+  CHECK_EQ(rig.memory->live_commits(), 2);
+}
+
+TEST(code_space_keeps_count_of_punched_pages_that_the_system_does_not_take) {
+  Rig rig({.real = true}, 4 * kSlab);
+  uint32_t page = rig.space->page_bytes();
+  rig.AllocateAndFill(page);
+  SpanId middle = rig.AllocateAndFill(kSlab - 2 * page);
+  rig.AllocateAndFill(page);
+  rig.memory->keep_punched = true;
+  rig.space->Free(middle);
+  rig.space->Trim();
+  CHECK_EQ(rig.space->CommittedBytes(), 2 * page);
+  CHECK_EQ(rig.space->LostBytes(), kSlab - 2 * page);
+  rig.space->Trim();
+  CHECK_EQ(rig.Calls("punch"), 2);
+  rig.memory->keep_punched = false;
+  rig.space->Trim();
+  CHECK_EQ(rig.space->LostBytes(), 0);
+  rig.space->Trim();
+  CHECK_EQ(rig.Calls("punch"), 3);
+  // Kept or not, they are used again when there is need of them.
+  rig.AllocateAndFill(kSlab - 2 * page);
+  CHECK_EQ(rig.space->LostBytes(), 0);
+  CHECK_EQ(rig.space->slab_count(), 1);
 }
 
 TEST(code_space_puts_huge_pages_behind_full_slabs) {

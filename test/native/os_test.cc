@@ -87,7 +87,7 @@ struct Rig {
     view[Index(access)] = made.ok() ? made.value() : nullptr;
   }
   void Decommit(Access access) {
-    memory->Decommit(access, At(access), Pages(kPages), view[Index(access)]);
+    CHECK(memory->Decommit(access, At(access), Pages(kPages), &view[Index(access)]).ok());
     committed[Index(access)] = false;
     view[Index(access)] = nullptr;
   }
@@ -98,7 +98,7 @@ struct Rig {
       std::memcpy(to, from, bytes.size());
     } else {
       CHECK(memory->OpenWindow(access, At(access), Pages(kPages)).ok());
-      memory->Write(At(access) + offset, from, bytes.size());
+      memory->Write(access, At(access) + offset, from, bytes.size());
       memory->CloseWindow(access, At(access), Pages(kPages));
     }
     FlushInstructionCache(At(access) + offset, bytes.size());
@@ -108,7 +108,9 @@ struct Rig {
     for (size_t page = 0; page < kPages; ++page) Put(access, Pages(page), Function(42));
   }
   Status Punch(Access access, size_t page, size_t pages) {
-    return memory->Punch(access, At(access) + Pages(page), Pages(pages), View(access, Pages(page)));
+    Result<bool> punched = memory->Punch(access, At(access) + Pages(page), Pages(pages), View(access, Pages(page)));
+    if (punched.ok()) CHECK(punched.value());
+    return std::move(punched.status());
   }
   Status Restore(Access access, size_t page, size_t pages) {
     return memory->Restore(access, At(access) + Pages(page), Pages(pages), View(access, Pages(page)));
@@ -207,9 +209,9 @@ TEST(os_windows_are_counted) {
     CHECK(rig.memory->OpenWindow(Access::kCode, code, Pages(kPages)).ok());
     CHECK(rig.memory->OpenWindow(Access::kData, rig.At(Access::kData), Pages(kPages)).ok());
     CHECK_EQ(rig.WritableExecutable(), 0);
-    rig.memory->Write(code, reinterpret_cast<const uint8_t*>(one.data()), one.size());
+    rig.memory->Write(Access::kCode, code, reinterpret_cast<const uint8_t*>(one.data()), one.size());
     rig.memory->CloseWindow(Access::kCode, code, Pages(kPages));
-    rig.memory->Write(code + 64, reinterpret_cast<const uint8_t*>(two.data()), two.size());
+    rig.memory->Write(Access::kCode, code + 64, reinterpret_cast<const uint8_t*>(two.data()), two.size());
     rig.memory->CloseWindow(Access::kData, rig.At(Access::kData), Pages(kPages));
     rig.memory->CloseWindow(Access::kCode, code, Pages(kPages));
     FlushInstructionCache(code, 128);
@@ -280,11 +282,11 @@ TEST(os_fake_memory_follows_its_script_and_notices_misuse) {
 
   CHECK(!memory.Commit(Access::kData, base + 4096, 8192).ok());
   CHECK(memory.violations().find("committed already") != std::string::npos);
-  memory.Decommit(Access::kCode, base, 4096, view);
+  CHECK(!memory.Decommit(Access::kCode, base, 4096, &view).ok());
   CHECK(memory.violations().find("only part of what was committed") != std::string::npos);
   CHECK(!memory.Punch(Access::kCode, base + 12288, 4096, nullptr).ok());
   CHECK(memory.violations().find("not committed") != std::string::npos);
-  memory.Decommit(Access::kCode, base, 8192, view);
+  CHECK(memory.Decommit(Access::kCode, base, 8192, &view).ok());
   memory.Unreserve(base, 65536);
   CHECK_EQ(memory.live_commits() + memory.live_reservations(), 0);
 
@@ -292,12 +294,12 @@ TEST(os_fake_memory_follows_its_script_and_notices_misuse) {
   uint8_t* bytes = real.Reserve(8192).value();
   CHECK(real.Commit(Access::kCode, bytes, 4096).value() == nullptr);
   CHECK(real.OpenWindow(Access::kCode, bytes, 4096).ok());
-  real.Write(bytes + 8, reinterpret_cast<const uint8_t*>("abc"), 3);
+  real.Write(Access::kCode, bytes + 8, reinterpret_cast<const uint8_t*>("abc"), 3);
   real.CloseWindow(Access::kCode, bytes, 4096);
   CHECK_EQ(bytes[8], 'a');
   CHECK_EQ(bytes[11], 0);
   CHECK_EQ(real.violations(), "");
-  real.Write(bytes, reinterpret_cast<const uint8_t*>("abc"), 3);
+  real.Write(Access::kCode, bytes, reinterpret_cast<const uint8_t*>("abc"), 3);
   CHECK(real.violations().find("not inside an open window") != std::string::npos);
 }
 
@@ -625,7 +627,7 @@ TEST(os_linux_a_slab_costs_two_mappings_at_most) {
       CHECK(memory.Restore(Access::kCode, slab(3) + Pages(1), Pages(2), view).ok());
       CHECK_EQ(Mappings(base, reserved).size(), most);
     }
-    for (size_t i = 0; i < kSlabs; ++i) memory.Decommit(Access::kCode, slab(i), slab_bytes, views[i]);
+    for (size_t i = 0; i < kSlabs; ++i) memory.Decommit(Access::kCode, slab(i), slab_bytes, &views[i]).Ignore();
     CHECK_EQ(Mappings(base, reserved).size(), 1);  // the hole that each left belongs to the reservation again
     memory.Unreserve(base, reserved);
   }
@@ -837,7 +839,7 @@ TEST(os_linux_at_the_mapping_limit) {
           std::memcpy(views[i], code.data(), code.size());
         } else {
           CHECK(memory->OpenWindow(Access::kCode, at[i], slab).ok());
-          memory->Write(at[i], reinterpret_cast<const uint8_t*>(code.data()), code.size());
+          memory->Write(Access::kCode, at[i], reinterpret_cast<const uint8_t*>(code.data()), code.size());
           memory->CloseWindow(Access::kCode, at[i], slab);
         }
       }
@@ -853,22 +855,28 @@ TEST(os_linux_at_the_mapping_limit) {
         if (mprotect(filler + Pages(i), Pages(1), PROT_READ) != 0) break;
       }
 
-      CHECK(memory->Punch(Access::kCode, at[1], Pages(1), views[1]).code() == ErrorCode::kNoMemory);
-      CHECK(memory->Punch(Access::kState, state + Pages(1), Pages(1), state + Pages(1)).code() == ErrorCode::kNoMemory);
+      CHECK(memory->Punch(Access::kCode, at[1], Pages(1), views[1]).status().code() == ErrorCode::kNoMemory);
+      CHECK(memory->Punch(Access::kState, state + Pages(1), Pages(1), state + Pages(1)).status().code() ==
+            ErrorCode::kNoMemory);
       CHECK_EQ(Call(at[1]), 42);
-      memory->Decommit(Access::kCode, at[1], slab, views[1]);
+      // Private neighbours are one mapping, and none can be cut out of it: it stays, and is tried again.
+      bool merged = views[1] == nullptr;
+      CHECK_EQ(memory->Decommit(Access::kCode, at[1], slab, &views[1]).code() == ErrorCode::kNoMemory, merged);
+      if (merged) CHECK_EQ(Call(at[1]), 42);
       CHECK_EQ(Call(at[0]), 42);
       CHECK_EQ(Call(at[2]), 42);
 
       munmap(filler, filler_bytes);
+      if (merged) CHECK(memory->Decommit(Access::kCode, at[1], slab, &views[1]).ok());
       Result<uint8_t*> again = memory->Commit(Access::kCode, at[1], slab);
       CHECK(again.ok());
       CHECK_EQ(at[1][0], 0);
       CHECK_EQ(state[0], 1);
-      memory->Decommit(Access::kCode, at[1], slab, again.value());
-      memory->Decommit(Access::kState, state, 2 * slab, state);
-      memory->Decommit(Access::kCode, at[0], slab, views[0]);
-      memory->Decommit(Access::kCode, at[2], slab, views[2]);
+      CHECK(memory->Decommit(Access::kCode, at[1], slab, &again.value()).ok());
+      uint8_t* itself = state;
+      CHECK(memory->Decommit(Access::kState, state, 2 * slab, &itself).ok());
+      CHECK(memory->Decommit(Access::kCode, at[0], slab, &views[0]).ok());
+      CHECK(memory->Decommit(Access::kCode, at[2], slab, &views[2]).ok());
       CHECK_EQ(Mappings(base, 8 * slab).size(), 1);
       memory->Unreserve(base, 8 * slab);
     });
@@ -915,7 +923,8 @@ TEST(os_linux_a_child_cannot_write_into_its_parent) {
   int status = InChild([&] {
     int quiet = open("/dev/null", O_WRONLY | O_CLOEXEC);
     dup2(quiet, 2);
-    rig.memory->Write(rig.At(Access::kCode), reinterpret_cast<const uint8_t*>(other.data()), other.size());
+    rig.memory->Write(Access::kCode, rig.At(Access::kCode), reinterpret_cast<const uint8_t*>(other.data()),
+                      other.size());
   });
   CHECK(DiedOf(status, SIGABRT));
   CHECK_EQ(Call(rig.At(Access::kCode)), 42);

@@ -113,9 +113,12 @@ export class Model {
   private made = 0;
   private readonly farthestAddend: number;
 
-  constructor(readonly arena: Arena) {
+  constructor(
+    readonly arena: Arena,
     // Off the end of the instruction, which lies up to 8 bytes behind the field.
-    this.farthestAddend = Math.max(0, 2 ** 31 - arena.stats().reservedBytes - 8);
+    { farthestAddend = Math.max(0, 2 ** 31 - arena.stats().reservedBytes - 8) } = {},
+  ) {
+    this.farthestAddend = farthestAddend;
     this.callback = arena.callback(signature, (argument) => this.calledBack(argument));
   }
 
@@ -172,7 +175,7 @@ export class Model {
       executor.life = 'frozen';
       executor.stateBase = undefined;
     }
-    const places = new Places(this.arena);
+    const places = new Places(this.arena, [this.callback.address]);
     for (const executor of [...batch].sort((a, b) => a.depth - b.depth)) {
       const { program, missingBytes, missingRelocs } = executor;
       executor.callable =
@@ -296,7 +299,7 @@ export class Model {
     const byNumber = (a: number, b: number) => a - b;
     assert.deepEqual(ids.sort(byNumber), [...this.executors.keys()].sort(byNumber), 'executors()');
 
-    const places = new Places(arena);
+    const places = new Places(arena, [this.callback.address]);
     const links = new Set<bigint>();
     let liveBytes = 0;
     for (const executor of this.executors.values()) {

@@ -170,18 +170,25 @@ FakeMemory::Result<uint8_t*> FakeMemory::Commit(Access access, uint8_t* at, size
   return view;
 }
 
-void FakeMemory::Decommit(Access access, uint8_t* at, size_t bytes, uint8_t* view) {
-  Logged("decommit", AccessName(access), at, bytes, false).Ignore();  // cannot fail
+FakeMemory::Status FakeMemory::Decommit(Access access, uint8_t* at, size_t bytes, uint8_t** view) {
+  Logged("decommit", AccessName(access), at, bytes, false).Ignore();
   uint8_t* base;
   Piece* piece = FindPiece("decommit", access, at, bytes, &base);
-  if (piece == nullptr || !CheckView("decommit", *piece, base, at, bytes, view)) return;
-  if (base != at || piece->bytes != bytes) return Violation("decommit", at, bytes, "only part of what was committed");
+  Error refused{ErrorCode::kNoMemory, "the fake memory does not allow this decommit"};
+  if (piece == nullptr || !CheckView("decommit", *piece, base, at, bytes, *view)) return refused;
+  if (base != at || piece->bytes != bytes) {
+    Violation("decommit", at, bytes, "only part of what was committed");
+    return refused;
+  }
   if (!piece->windows.empty()) Violation("decommit", at, bytes, "with an open window");
+  if (refuse_decommit) return refused;
   commits_.erase(at);
+  *view = nullptr;
   if (options_.real) std::memset(at, kReserved, bytes);
+  return Status::Ok();
 }
 
-FakeMemory::Status FakeMemory::Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) {
+FakeMemory::Result<bool> FakeMemory::Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) {
   if (Status failed = Logged("punch", AccessName(access), at, bytes, true)) return failed;
   if (!options_.can_punch) Violation("punch", at, bytes, "CanPunch is false");
   uint8_t* base;
@@ -192,11 +199,12 @@ FakeMemory::Status FakeMemory::Punch(Access access, uint8_t* at, size_t bytes, u
   if (!piece->windows.empty()) Violation("punch", at, bytes, "with an open window");
   for (size_t i = 0; i < bytes / options_.page_bytes; ++i) {
     auto page = piece->punched[static_cast<size_t>(at - base) / options_.page_bytes + i];
-    if (page) Violation("punch", at, bytes, "punched already");
+    if (page && !kept_.contains(at)) Violation("punch", at, bytes, "punched already");
     page = true;
   }
   if (options_.real) std::memset(at, kPunched, bytes);
-  return Status::Ok();
+  keep_punched ? static_cast<void>(kept_.insert(at)) : static_cast<void>(kept_.erase(at));
+  return !keep_punched;
 }
 
 bool FakeMemory::BackByHugePages(uint8_t* at, size_t bytes) {
@@ -241,7 +249,7 @@ FakeMemory::Status FakeMemory::OpenWindow(Access access, uint8_t* at, size_t byt
   return Status::Ok();
 }
 
-void FakeMemory::Write(uint8_t* at, const uint8_t* from, size_t bytes) {
+void FakeMemory::Write(Access, uint8_t* at, const uint8_t* from, size_t bytes) {
   Logged("write", "", at, bytes, false).Ignore();  // cannot fail
   for (const auto& [base, piece] : commits_) {
     for (const auto& [start, window] : piece.windows) {

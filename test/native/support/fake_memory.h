@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,9 @@ class FakeMemory : public jit_arena::os::Memory {
   using Result = jit_arena::Result<T>;
 
   struct Options {
-    // One letter per call that may fail (Reserve, Commit, Punch, Restore, OpenWindow), in the order of the calls:
-    // '.' succeeds, 'x' fails with ERR_ARENA_NO_MEMORY, 'e' with ERR_ARENA_NO_EXEC. Calls beyond the script succeed.
+    // One letter per call that may fail (Reserve, Commit, Punch, Restore, OpenWindow; not Decommit), in the order of
+    // the calls: '.' succeeds, 'x' fails with ERR_ARENA_NO_MEMORY, 'e' with ERR_ARENA_NO_EXEC. Calls beyond the script
+    // succeed.
     std::string script = {};
     jit_arena::os::WriterKind writer = jit_arena::os::WriterKind::kAlias;
     bool real = false;
@@ -47,14 +49,18 @@ class FakeMemory : public jit_arena::os::Memory {
   Result<uint8_t*> Reserve(size_t bytes) override;
   void Unreserve(uint8_t* base, size_t bytes) override;
   Result<uint8_t*> Commit(Access access, uint8_t* at, size_t bytes) override;
-  void Decommit(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
-  Status Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
+  Status Decommit(Access access, uint8_t* at, size_t bytes, uint8_t** view) override;
+  Result<bool> Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
   Status Restore(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
   bool CanPunch() const override { return options_.can_punch; }
   bool BackByHugePages(uint8_t* at, size_t bytes) override;
   Status OpenWindow(Access access, uint8_t* at, size_t bytes) override;
-  void Write(uint8_t* at, const uint8_t* from, size_t bytes) override;
+  void Write(Access access, uint8_t* at, const uint8_t* from, size_t bytes) override;
   void CloseWindow(Access access, uint8_t* at, size_t bytes) override;
+
+  // While true: Decommit is refused; Punch takes the access and keeps the pages.
+  bool refuse_decommit = false;
+  bool keep_punched = false;
 
   // Starts another script with the next call.
   void SetScript(std::string script);
@@ -104,6 +110,7 @@ class FakeMemory : public jit_arena::os::Memory {
   uint8_t* origin_ = nullptr;
   std::map<uint8_t*, size_t> reservations_;
   std::map<uint8_t*, Piece> commits_;
+  std::set<uint8_t*> kept_;  // punched ranges whose pages were kept
   std::vector<std::string> log_;
   std::string violations_;
 };
