@@ -277,16 +277,15 @@ describe('bad input', () => {
       arena.freeze([small, draft]);
     });
 
-    it('of callbacks leaves no half of one', () => {
+    it('still gives callbacks, which lie outside of it', () => {
       const { arena } = world;
-      arena.callback(toI32, () => 1);
       for (const bytes of [200 << 10, 4096, 16]) {
         const fill = () => {
           for (;;) arena.install({ code: bytes, movable: false });
         };
         assert.throws(fill, { code: 'ERR_ARENA_FULL' });
       }
-      refuse(() => arena.callback(toI32, () => 1), 'ERR_ARENA_FULL', {});
+      assert.ok(arena.callback(toI32, () => 1).address !== 0n);
     });
 
     it('of retired bytes that a call holds back is ERR_ARENA_RETIRED_LIMIT', () => {
