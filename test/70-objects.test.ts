@@ -188,6 +188,24 @@ describe('objects', () => {
       }
     });
 
+    it('the ends of a section whose name is a C identifier', () => {
+      const text = `#define IN __attribute__((section("commands"), used))
+        static const int a IN = 3; static const int b IN = 4; static const int c IN = 35;
+        extern const int __start_commands[], __stop_commands[]; extern int __start_nothing[] __attribute__((weak));
+        int sum(void) { int s = 0; for (const int* p = __start_commands; p < __stop_commands; p++) s += *p; return s; }
+        int nothing(void) { return __start_nothing != 0; }`;
+      for (const compiler of compilers) {
+        for (const flags of [pic, sections, ['-O0', '-fPIE'], ['-O2', '-fPIC', '-fvisibility=hidden']]) {
+          const x = loadObject(compileText(text, [...flags, '-fdata-sections'], compiler)).install(arena);
+          assert.equal(x.func('sum', i32(0))(), 42);
+          assert.equal(x.func('nothing', i32(0))(), 0);
+          arena.collect();
+          assert.equal(x.func('sum', i32(0))(), 42);
+          x.free();
+        }
+      }
+    });
+
     it('any other is an error that names it', () => {
       assert.throws(() => loadObject(object()), arenaError('ERR_ARENA_SYMBOL', /'hidden'/));
       assert.throws(() => loadObject(object(), { resolve: () => 5 as never }), {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <initializer_list>
+#include <unordered_map>
 
 #include "base/bits.h"
 
@@ -371,7 +372,39 @@ class ObjectReader {
                                 Named(index).c_str(), section.size));
     }
     if (common.align != 1 || common.size != 0) file->sections.push_back(common);
+    if (Status failed = DefineSectionEnds(file)) return failed;
     return RefuseSlimLto(*file);
+  }
+
+  // A linker defines __start_NAME and __stop_NAME, where something refers to them, as the ends of the section NAME.
+  // Only names that are C identifiers come into it: others cannot be part of such a symbol's name in C.
+  Status DefineSectionEnds(ObjectFile* file) const {
+    std::unordered_map<std::string_view, uint32_t> by_name;
+    for (ObjectSymbol& symbol : file->symbols) {
+      constexpr std::string_view kStart = "__start_", kStop = "__stop_";
+      if (symbol.place != ObjectSymbol::Place::kUndefined) continue;
+      bool start = StartsWith(symbol.name, kStart);
+      if (!start && !StartsWith(symbol.name, kStop)) continue;
+      if (by_name.empty())
+        for (uint32_t i = 1; i < headers_.size(); i++)
+          if (file->sections[i].role != ObjectRole::kIgnored) {
+            auto [found, is_new] = by_name.emplace(names_[i], i);
+            if (!is_new) found->second = 0;  // more than one
+          }
+      auto found = by_name.find(symbol.name.substr((start ? kStart : kStop).size()));
+      if (found == by_name.end()) continue;
+      uint32_t index = found->second;
+      if (index == 0)
+        return Unsupported(
+            Format("the object uses '%.*s' and has more than one section of that name: link them into one "
+                   "with ld -r",
+                   static_cast<int>(std::min<size_t>(symbol.name.size(), 80)), symbol.name.data()));
+      symbol.place = ObjectSymbol::Place::kSection;
+      symbol.section = index;
+      symbol.value = start ? 0 : file->sections[index].size;
+      symbol.global = symbol.weak = false;  // the object's own, and nothing that it offers
+    }
+    return Status::Ok();
   }
 
   // An object that has gcc's intermediate code only says so with a symbol, and in byte 4 of a section (struct

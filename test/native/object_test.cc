@@ -422,6 +422,32 @@ TEST(the_host_is_asked_for_weak_definitions) {
   CHECK_EQ(asked, 2);
 }
 
+TEST(the_ends_of_a_section_have_names) {
+  auto with = [](std::initializer_list<const char*> sections, bool defined = false) {
+    ElfMaker maker;
+    uint32_t text = maker.Add(".text", kAX, std::vector<uint8_t>(40, 0x90), 1);
+    uint32_t first = 0;
+    for (const char* name : sections) {
+      uint32_t index = maker.Add(name, kWA, std::vector<uint8_t>(24), 8);
+      if (first == 0) first = index;
+    }
+    uint16_t place = static_cast<uint16_t>(defined ? first : 0);
+    uint32_t start = maker.Symbol("__start_table", kGlobalNone, place, 0);
+    uint32_t stop = maker.Symbol("__stop_table", kWeakNone, place, 0);
+    maker.Relocs(text, {{3, 2, start, -4}, {11, 2, stop, -4}});
+    return maker.Make();
+  };
+  ObjectUnits units = UnitsOf(with({".data", "table", "tables"}));
+  CHECK(units.asked.empty() && units.exports.empty());
+  CHECK_EQ(units.units[0].relocs[0].spec.target, 24);
+  CHECK_EQ(units.units[0].relocs[1].spec.target, 48);
+  for (const UnitReloc& reloc : units.units[0].relocs) CHECK(reloc.spec.target_kind == TargetKind::kOwnState);
+  CHECK_EQ(UnitsOf(with({".data", "tables"})).asked.size(), 2);  // somebody else's
+  CHECK_EQ(UnitsOf(with({"table"}, true)).exports.size(), 2);    // the object's own word counts
+  CHECK(Refuses(with({"table", "table"}), "'__start_table' and has more than one section",
+                ErrorCode::kObjectUnsupported));
+}
+
 TEST(an_object_that_switches_stacks_stays) {
   auto with = [](const char* name) {
     Sample sample;
