@@ -87,6 +87,7 @@ const modes: readonly (readonly string[])[] = [
   ['-O2', '-fPIC', '-ffunction-sections', '-fdata-sections'],
   ['-O0', '-fno-pic', '-mcmodel=large'],
   ['-O2', '-fno-pic', '-mcmodel=large', '-ffunction-sections'],
+  ['-O2', '-fPIC', '-mcmodel=large', '-ffunction-sections'],
 ];
 
 function check(answers: ReturnType<Exercise>): void {

@@ -97,7 +97,7 @@ Napi::Value ReadUnits(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Environment* environment = Environment::Of(env);
   Elements<uint8_t> bytes = ElementsOf<uint8_t>(info[0]);
-  Result<ObjectFile> file = ReadObject(bytes.data, bytes.count);
+  Result<ObjectFile> file = ReadObject(bytes.data, bytes.count, GotKinds::kReplaced);
   if (!file.ok()) return environment->Fail(std::move(file.status()));
   Result<ObjectUnits> made = MakeUnits(file.value());
   if (!made.ok()) return environment->Fail(std::move(made.status()));
@@ -140,7 +140,8 @@ Napi::Value ReadSections(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Environment* environment = Environment::Of(env);
   Elements<uint8_t> bytes = ElementsOf<uint8_t>(info[0]);
-  Result<ObjectFile> read = ReadObject(bytes.data, bytes.count);
+  // A stencil is put together from parts, and which of them a base would lie in, nobody says.
+  Result<ObjectFile> read = ReadObject(bytes.data, bytes.count, GotKinds::kRefused);
   if (!read.ok()) return environment->Fail(std::move(read.status()));
   const ObjectFile& file = read.value();
 

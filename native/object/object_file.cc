@@ -77,7 +77,8 @@ bool IsOrIsUnder(std::string_view name, std::string_view parent) {
 
 class ObjectReader {
  public:
-  ObjectReader(const uint8_t* bytes, size_t size) : bytes_(bytes), size_(size) {}
+  ObjectReader(const uint8_t* bytes, size_t size, GotKinds got_kinds)
+      : bytes_(bytes), size_(size), got_kinds_(got_kinds) {}
 
   Status Read(ObjectFile* file) {
     if (Status failed = ReadHeader()) return failed;
@@ -471,6 +472,8 @@ class ObjectReader {
     uint32_t symbol = LoadAs<uint32_t>(at + 12);
     if (kind == kObjectKindNone) return Status::Ok();
     const arch::KindInfo* info = kind <= 0xFF ? arch::FindKind(static_cast<arch::RelocKind>(kind)) : nullptr;
+    const GotKind* replaced = got_kinds_ == GotKinds::kReplaced ? FindGotKind(kind) : nullptr;
+    if (replaced != nullptr) info = arch::FindKind(replaced->kind);
     auto where = [&] { return Format("%s + %#llx", Named(section_index).c_str(), Wide(offset)); };
     if (info == nullptr) {
       const char* name = ObjectKindName(kind);
@@ -486,6 +489,16 @@ class ObjectReader {
       error.kind = name != nullptr ? name : Format("%u", kind);
       return error;
     }
+    GotUse got = replaced != nullptr ? replaced->use : info->shape == arch::Shape::kGot ? GotUse::kSlot : GotUse::kNone;
+    if (CountsFromBase(got) && section.role != ObjectRole::kCode) {
+      Error error{ErrorCode::kRelocKind, Format("the reloc at %s is %s (%u), which counts from the base of a GOT, and "
+                                                "only code has one here",
+                                                where().c_str(), ObjectKindName(kind), kind)};
+      error.kind = ObjectKindName(kind);
+      return error;
+    }
+    // The base is the base whatever the symbol, by the psABI; compilers name _GLOBAL_OFFSET_TABLE_.
+    if (got == GotUse::kBase) symbol = 0;
     if (offset > section.size || section.size - offset < info->field_bytes)
       return Malformed(Format("the %u bytes of the reloc %s at %s do not lie within the section's %u bytes",
                               info->field_bytes, info->name, where().c_str(), section.size));
@@ -500,12 +513,13 @@ class ObjectReader {
       return Malformed(
           Format("the reloc at %s refers to %s, which is not loaded", where().c_str(), Named(target.section).c_str()));
     file->relocs.push_back(
-        {static_cast<uint32_t>(offset), static_cast<arch::RelocKind>(kind), symbol, LoadAs<int64_t>(at + 16)});
+        {static_cast<uint32_t>(offset), info->kind, got, static_cast<uint8_t>(kind), symbol, LoadAs<int64_t>(at + 16)});
     return Status::Ok();
   }
 
   const uint8_t* bytes_;
   size_t size_;
+  GotKinds got_kinds_;
   std::vector<SectionHeader> headers_;
   std::vector<std::string_view> names_;
   uint32_t symbol_table_ = 0;
@@ -513,9 +527,9 @@ class ObjectReader {
 
 }  // namespace
 
-Result<ObjectFile> ReadObject(const uint8_t* bytes, size_t size) {
+Result<ObjectFile> ReadObject(const uint8_t* bytes, size_t size, GotKinds got_kinds) {
   ObjectFile file;
-  if (Status failed = ObjectReader(bytes, size).Read(&file)) return failed;
+  if (Status failed = ObjectReader(bytes, size, got_kinds).Read(&file)) return failed;
   return file;
 }
 

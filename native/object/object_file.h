@@ -1,8 +1,8 @@
 // A relocatable ELF64 object as plain values: sections, symbols and relocs, all of them checked.
 //
 // The bytes may come from anywhere: nothing outside them is read, no header is believed, and no sum wraps. What passes
-// has sections within the bytes, relocs within their sections, symbols within their sections and kinds that the CPU
-// has. Whatever does not is ERR_ARENA_OBJECT with what is wrong and where; relocs of other kinds are
+// has sections within the bytes, relocs within their sections, symbols within their sections and kinds that an arena
+// keeps. Whatever does not is ERR_ARENA_OBJECT with what is wrong and where; relocs of other kinds are
 // ERR_ARENA_RELOC_KIND; thread-local storage, constructors, IFUNC, handlers of exceptions, sections of unknown types
 // and objects without machine code (LTO) are ERR_ARENA_OBJECT_UNSUPPORTED.
 #pragma once
@@ -49,10 +49,24 @@ struct ObjectSymbol {
   uint64_t size = 0;     // as the object says it: not checked
 };
 
+// How a reloc uses the GOT, which an arena does not have: a slot is a constant beside the code, and the base from which
+// code counts is a place in that code (object_units.h). G is the slot's address, GOT the base.
+enum class GotUse : uint8_t {
+  kNone,
+  kSlot,          // G + A - P
+  kBase,          // GOT + A - P
+  kFromBase,      // S + A - GOT
+  kSlotFromBase,  // G + A - GOT
+};
+
+inline bool CountsFromBase(GotUse use) { return use != GotUse::kNone && use != GotUse::kSlot; }
+
 struct ObjectReloc {
-  uint32_t offset;  // the field lies within the section
-  arch::RelocKind kind;
-  uint32_t symbol;  // in ObjectFile::symbols; not 0 unless absolute 0 is meant
+  uint32_t offset;       // the field lies within the section
+  arch::RelocKind kind;  // one that an arena keeps
+  GotUse got;
+  uint8_t number;   // the kind's, as the object has it: another one where the arena keeps a kind in its place
+  uint32_t symbol;  // in ObjectFile::symbols; not 0 unless absolute 0 or the base is meant
   int64_t addend;
 };
 
@@ -66,7 +80,13 @@ struct ObjectFile {
 // The most that an object's code, data and state may take, each and together: no arena is larger.
 inline constexpr uint64_t kMaxObjectBytes = uint64_t{1} << 31;
 
-Result<ObjectFile> ReadObject(const uint8_t* bytes, size_t size);
+// What becomes of the kinds of the large and the medium code model that count from the base of a GOT.
+enum class GotKinds : uint8_t {
+  kReplaced,  // by kinds that an arena keeps, with a GotUse
+  kRefused,
+};
+
+Result<ObjectFile> ReadObject(const uint8_t* bytes, size_t size, GotKinds got_kinds);
 
 // What differs between CPUs: one file each.
 extern const uint16_t kObjectMachine;  // e_machine
@@ -74,6 +94,13 @@ extern const uint16_t kObjectMachine;  // e_machine
 // The psABI's name of a reloc kind that arch::FindKind does not know, for messages; null when there is none.
 const char* ObjectKindName(uint32_t kind);
 bool IsThreadLocalKind(uint32_t kind);
+// The kind that an arena keeps instead of one that uses a GOT; null when there is none.
+struct GotKind {
+  uint8_t number;  // the psABI's
+  arch::RelocKind kind;
+  GotUse use;
+};
+const GotKind* FindGotKind(uint32_t number);
 inline constexpr uint32_t kObjectKindNone = 0;   // a reloc that changes nothing, on every CPU
 extern const arch::RelocKind kObjectAbsolute64;  // an 8-byte address, such as a slot holds
 extern const arch::RelocKind kObjectRelative32;  // what an instruction that uses a slot beside its code has

@@ -14,11 +14,12 @@ Section SectionOfRole(ObjectRole role) {
 }
 
 // The function's name in a code section's name, empty for .text and its like. Compilers put a function's rarely
-// executed part into .text.unlikely.f.
+// executed part into .text.unlikely.f. In the large code model, clang 18 and later write .ltext for .text.
 std::string_view FunctionOfSection(std::string_view name) {
-  constexpr std::string_view kText = ".text";
-  if (name.substr(0, kText.size()) != kText) return name;
-  name.remove_prefix(kText.size());
+  constexpr std::string_view kText = ".text", kLargeText = ".ltext";
+  std::string_view text = name.substr(0, kLargeText.size()) == kLargeText ? kLargeText : kText;
+  if (name.substr(0, text.size()) != text) return name;
+  name.remove_prefix(text.size());
   if (name.empty()) return name;
   if (name[0] != '.') return name;
   name.remove_prefix(1);
@@ -38,6 +39,11 @@ bool SwitchesStacks(std::string_view name) {
                                 "coro", "Coro", "co_switch", "mco_", "aco_"})
     if (name.find(part) != std::string_view::npos) return true;
   return false;
+}
+
+// From the field to the symbol itself.
+bool IsDistance(const ObjectReloc& reloc) {
+  return reloc.got == GotUse::kNone && arch::FindKind(reloc.kind)->shape == arch::Shape::kRelative;
 }
 
 class UnitMaker {
@@ -102,6 +108,19 @@ class UnitMaker {
     group_[std::max(a, b)] = std::min(a, b);
   }
 
+  // One base for all code of the object that counts from one: whichever of its functions takes the base, and whichever
+  // it is handed to in a register, both mean the same.
+  void JoinUsersOfBase() {
+    uint32_t first = kNoIndex;
+    for (uint32_t i = 0; i < file_.sections.size(); i++) {
+      auto from = file_.relocs.begin() + file_.sections[i].first_reloc;
+      auto counts = [](const ObjectReloc& reloc) { return CountsFromBase(reloc.got); };
+      if (std::none_of(from, from + file_.sections[i].reloc_count, counts)) continue;
+      if (first == kNoIndex) first = i;
+      Join(i, first);
+    }
+  }
+
   void Group() {
     uint32_t count = static_cast<uint32_t>(file_.sections.size());
     for (uint32_t i = 0; i < count; i++) group_[i] = i;
@@ -111,12 +130,11 @@ class UnitMaker {
       auto [found, is_new] = section_of_function.emplace(FunctionOfSection(file_.sections[i].name), i);
       if (!is_new) Join(i, found->second);
     }
+    JoinUsersOfBase();
     for (uint32_t i = 0; i < count; i++) {
       if (file_.sections[i].role != ObjectRole::kData) continue;
       ForEachTarget(i, [&](const ObjectReloc& reloc, uint32_t target) {
-        if (arch::FindKind(reloc.kind)->shape == arch::Shape::kRelative &&
-            file_.sections[target].role != ObjectRole::kState)
-          Join(i, target);
+        if (IsDistance(reloc) && file_.sections[target].role != ObjectRole::kState) Join(i, target);
       });
     }
 
@@ -248,6 +266,7 @@ class UnitMaker {
   // ---- Relocs
 
   Status AddRelocs() {
+    for (const ObjectReloc& reloc : file_.relocs) takes_base_ = takes_base_ || reloc.got == GotUse::kBase;
     for (uint32_t i = 0; i < file_.sections.size(); i++) {
       const ObjectSection& section = file_.sections[i];
       for (uint32_t n = section.first_reloc; n < section.first_reloc + section.reloc_count; n++)
@@ -264,10 +283,9 @@ class UnitMaker {
   Status AddReloc(uint32_t section_index, const ObjectReloc& reloc) {
     const ObjectSection& section = file_.sections[section_index];
     const ObjectSymbol& symbol = file_.symbols[reloc.symbol];
-    const arch::KindInfo& info = *arch::FindKind(reloc.kind);
     const Placed& placed = place_[section_index];
     ObjectUnit& unit = units_->units[placed.unit];
-    SiteUse use = UseOf(section, reloc, info);
+    SiteUse use = UseOf(section, reloc);
 
     UnitReloc made;
     made.spec = RelocSpec{SectionOfRole(section.role),  reloc.kind, TargetKind::kAddress,
@@ -284,9 +302,39 @@ class UnitMaker {
     } else {
       made.spec.target = symbol.value;
     }
-    if (info.shape == arch::Shape::kGot)
+    if (reloc.got == GotUse::kSlot || reloc.got == GotUse::kSlotFromBase)
       if (Status failed = UseSlot(placed.unit, reloc.symbol, &made)) return failed;
+    if (CountsFromBase(reloc.got))
+      if (Status failed = CountFromBase(section_index, reloc, &made)) return failed;
     unit.relocs.push_back(made);
+    return Status::Ok();
+  }
+
+  // The base of the GOT is the first byte of the unit's code. So GOT = P - offset of the site in the code, and what
+  // counts from the base is a distance from the site with that offset in its addend.
+  //
+  // Code takes the base with an instruction that counts from rip, loads a distance from another field, and adds. When
+  // the code moves between the two, the thread goes on in the old copy, and base and distance are both the old copy's.
+  // When the target moves, the field is rewritten at once (docs/moving.md), so the sum leads to the target's old copy
+  // or to its new one; the thread's pin keeps the old one. The base by itself leads nowhere that anybody would keep,
+  // the sum is an address in a register: that counts as taking the symbol's.
+  Status CountFromBase(uint32_t section, const ObjectReloc& reloc, UnitReloc* made) {
+    if (reloc.got == GotUse::kBase) {
+      made->spec.target_kind = TargetKind::kOwnCode;
+      made->takes_address = false;
+      return Status::Ok();
+    }
+    if (!takes_base_) {
+      const char* name = ObjectKindName(reloc.number);
+      Error error{ErrorCode::kRelocKind,
+                  Format("the reloc at section %u '%s' + %#x is %s (%u), which counts from the base of a GOT, and no "
+                         "code of the object takes the base",
+                         section, Shown(file_.sections[section].name).c_str(), reloc.offset, name, reloc.number)};
+      error.kind = name;
+      return error;
+    }
+    uint64_t addend = static_cast<uint64_t>(made->spec.addend) + made->spec.offset;
+    made->spec.addend = static_cast<int64_t>(addend);
     return Status::Ok();
   }
 
@@ -326,17 +374,19 @@ class UnitMaker {
     UnitReloc& slot = unit.relocs[found->second];
     slot.takes_address = slot.takes_address || use->takes_address;
     int64_t addend = use->spec.addend;
-    *use = UnitReloc{RelocSpec{use->spec.section, kObjectRelative32, TargetKind::kOwnData, use->spec.offset,
-                               slot.spec.offset, addend}};
+    arch::RelocKind kind =
+        arch::FindKind(use->spec.kind)->shape == arch::Shape::kGot ? kObjectRelative32 : use->spec.kind;
+    *use =
+        UnitReloc{RelocSpec{use->spec.section, kind, TargetKind::kOwnData, use->spec.offset, slot.spec.offset, addend}};
     return Status::Ok();
   }
 
   // ---- Reasons
 
-  static SiteUse UseOf(const ObjectSection& section, const ObjectReloc& reloc, const arch::KindInfo& info) {
+  static SiteUse UseOf(const ObjectSection& section, const ObjectReloc& reloc) {
     if (section.role == ObjectRole::kCode) return UseOfCodeSite(reloc.kind, section.bytes, section.size, reloc.offset);
     // A distance in data is of use only to who has the data's address.
-    return info.shape == arch::Shape::kRelative ? SiteUse::kAccess : SiteUse::kAddress;
+    return IsDistance(reloc) ? SiteUse::kAccess : SiteUse::kAddress;
   }
 
   void AddEscape(uint32_t section, const ObjectReloc& reloc, SiteUse use) {
@@ -427,6 +477,7 @@ class UnitMaker {
   std::unordered_map<std::string_view, uint32_t> asked_of_;
   std::unordered_map<uint64_t, size_t> slots_;  // by unit and symbol: position in the unit's relocs
   std::map<Escape, Places> escapes_;
+  bool takes_base_ = false;         // some code of the object
   std::vector<uint32_t> by_place_;  // named symbols in the order of their places, and symbol 0
 };
 

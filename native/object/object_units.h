@@ -6,6 +6,8 @@
 // - A constant that holds a distance (a relative reloc), as jump tables do, is one unit with what it measures to.
 // - Other data and state belong to the unit that uses them first, in the order of the sections in the object, directly
 //   or through data of its own; the other users refer to them across executors. What nobody uses belongs to the first.
+// - Code that counts from the base of a GOT, as the large code model does, is one unit, and the base is the first byte
+//   of that unit's code.
 // An object without code gets one unit whose code is a trap.
 //
 // What may move

@@ -35,6 +35,19 @@ constexpr struct {
 };
 
 constexpr arch::RelocKind kPlt32Number = 4;
+constexpr arch::RelocKind kPc32Number = 2, kPc64Number = 24;
+
+// The psABI has L, the address of a PLT entry, for PLTOFF64: here S itself. It has G for an offset in the GOT, and
+// G + GOT for the slot's address.
+constexpr GotKind kGotKindsOfX8664[] = {
+    {25, kPc64Number, GotUse::kFromBase},      // GOTOFF64    S + A - GOT
+    {26, kPc32Number, GotUse::kBase},          // GOTPC32     GOT + A - P
+    {27, kPc64Number, GotUse::kSlotFromBase},  // GOT64       G + A
+    {28, kPc64Number, GotUse::kSlot},          // GOTPCREL64  G + GOT + A - P
+    {29, kPc64Number, GotUse::kBase},          // GOTPC64     GOT + A - P
+    {30, kPc64Number, GotUse::kSlotFromBase},  // GOTPLT64    G + A
+    {31, kPc64Number, GotUse::kFromBase},      // PLTOFF64    L + A - GOT
+};
 
 bool IsRipModRm(uint8_t byte) { return (byte & 0xC7) == 0x05; }
 
@@ -50,6 +63,12 @@ bool IsThreadLocalKind(uint32_t kind) {
   for (const auto& other : kOtherX8664Kinds)
     if (other.kind == kind) return other.thread_local_storage;
   return false;
+}
+
+const GotKind* FindGotKind(uint32_t number) {
+  for (const GotKind& kind : kGotKindsOfX8664)
+    if (kind.number == number) return &kind;
+  return nullptr;
 }
 
 SiteUse UseOfCodeSite(arch::RelocKind kind, const uint8_t* section, uint32_t size, uint32_t offset) {

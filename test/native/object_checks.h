@@ -22,7 +22,7 @@ inline const char* FindBrokenObjectRule(const uint8_t* given, size_t size) {
   auto is_expected = [](ErrorCode code) {
     return code == ErrorCode::kObject || code == ErrorCode::kObjectUnsupported || code == ErrorCode::kRelocKind;
   };
-  Result<ObjectFile> file = ReadObject(bytes.data(), bytes.size());
+  Result<ObjectFile> file = ReadObject(bytes.data(), bytes.size(), GotKinds::kReplaced);
   if (!file.ok()) return is_expected(file.status().code()) ? nullptr : "an error of another kind";
   for (const ObjectReloc& reloc : file.value().relocs)
     if (reloc.symbol >= file.value().symbols.size()) return "a reloc of no symbol";
