@@ -74,6 +74,11 @@ describe('stencils', () => {
       const object = compile('stencils.c', ['-O2', '-fno-pic', '-mcmodel=large']);
       assert.throws(() => StencilSet.fromObject(object), stencilError(/-ffunction-sections/));
       assert.throws(() => StencilSet.fromObject(new Uint8Array(9)), { code: 'ERR_ARENA_OBJECT' });
+      const large = compile('stencils.c', [...flags, '-fPIC', '-mcmodel=large']);
+      assert.throws(() => StencilSet.fromObject(large), {
+        code: 'ERR_ARENA_RELOC_KIND',
+        message: /R_X86_64_GOT\w+ \(\d+\), which is not one that an arena keeps/,
+      });
       assert.throws(() => StencilSet.fromObject('bytes' as never), TypeError);
     });
 
