@@ -1,7 +1,7 @@
 // C that system compilers made: loaded, run with known answers, moved again and again while it is used, and compared.
 import assert from 'node:assert/strict';
 import { Arena, type Executor, type InstalledObject, type LoadedObject, loadObject } from 'jit-arena';
-import { canCompile, compile, compilers } from './support/compile.js';
+import { canCompile, compile, compilers, compileText } from './support/compile.js';
 import { skip } from './support/skip.js';
 
 const i32 = (count: number) => ({ args: Array<'i32'>(count).fill('i32'), returns: 'i32' }) as const;
@@ -233,6 +233,47 @@ describe('real code', () => {
     x.free();
     a.free();
   });
+
+  for (const compiler of compilers) {
+    for (const level of ['-O0', '-O2']) {
+      it(`calls what moves meanwhile, in the large code model: ${compiler} ${level}`, () => {
+        using arena = new Arena();
+        const flags = [level, '-fPIC', '-mcmodel=large'];
+        const garbage = makeGarbage(arena, 1);
+        const a = loadObject(
+          compileText(
+            'static int calls; int level = 5; int other(int n) { return n * 10 + ++calls; }',
+            flags,
+            compiler,
+          ),
+        ).install(arena, { movable: true });
+        garbage.push(...makeGarbage(arena, 2));
+        const text = `int other(int); int step(int); extern int level; static const int weights[] = {1, 100, 10000};
+          int sum(int n) {
+            int all = 0;
+            for (int i = 0; i < 3; i++) { all += other(n) * weights[i]; step(i); all += level++; }
+            return all; }`;
+        let moved = 0;
+        const step = arena.callback({ args: ['i32'], returns: 'i32' }, (n) => {
+          arena.free(garbage.splice(0, 30));
+          moved += arena.collect().moved;
+          return n;
+        });
+        const b = loadObject(compileText(text, flags, compiler), {
+          resolve: (name) => (name === 'step' ? step : a.target(name)),
+        }).install(arena, { movable: true });
+        const places = () => [...addressesOf(a), ...addressesOf(b)];
+        const before = places();
+        const sum = b.func('sum', i32(1));
+        assert.equal(sum(2), 21 + 2200 + 230000 + 5 + 6 + 7);
+        const after = places();
+        assert.ok(moved > 0 && after.every((place, i) => place !== before[i]), `${before} and ${after}`);
+        assert.equal(sum(3), 34 + 3500 + 360000 + 8 + 9 + 10);
+        const { ok, problems, broken } = arena.verify();
+        assert.ok(ok, broken ?? String(problems[0]?.what));
+      });
+    }
+  }
 
   it('goes on in its old copy when it is moved from within', () => {
     using arena = new Arena();
