@@ -41,6 +41,7 @@
 #include "core/thunks.cc"
 
 #include "object/object_file.cc"
+#include "object/object_limits.cc"
 #include "object/object_units.cc"
 #if defined(__x86_64__)
 #include "object/x86_64_object.cc"

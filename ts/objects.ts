@@ -4,11 +4,15 @@ import { checkBytes, copyOf } from './bytes';
 import { ArenaError, type Section } from './errors';
 import type { Executor } from './executor';
 import { idOf, isExecutor, isOf, nativeOf } from './identity';
-import { addon, type NativeArena, type NativeDescription, orRaise } from './native';
-import { bufferOf, freeze, isSharedArrayBuffer } from './primordials';
+import { addon, type NativeArena, type NativeDescription, orRaise, raise } from './native';
+import { type Asked, ObjectUnits, type UnitReloc } from './object-units';
+import { bufferOf, elementsOf, freeze, isSharedArrayBuffer } from './primordials';
 import {
+  beginRelocs,
   type ExecutorTarget,
-  type Reloc,
+  encodeReloc,
+  endRelocs,
+  putReloc,
   type RelocKind,
   type RelocTarget,
   relocKindNumbers,
@@ -62,37 +66,8 @@ export interface InstallOptions {
   movable?: boolean;
 }
 
-interface NativeUnit {
-  name: string;
-  movable: boolean;
-  bytes: [Uint8Array, Uint8Array, Uint8Array];
-  sizes: [number, number, number];
-  aligns: [number, number, number];
-  entries: Uint32Array;
-  /** Native/node/objects.cc has the order of the fields. */
-  relocs: { fields: Int32Array; targets: BigUint64Array; addends: BigInt64Array };
-}
-
-interface NativeUnits {
-  units: NativeUnit[];
-  exports: {
-    name: string;
-    unit: number;
-    section: Section;
-    offset: number;
-    bytes: number;
-    /** -1 unless it is a function. */
-    entry: number;
-    weak: boolean;
-  }[];
-  /** What relocs refer to and somebody else may have to provide. */
-  asked: { name: string; weak: boolean; defined: boolean }[];
-  reasons: string[];
-}
-
 const sections = ['code', 'data', 'state'] as const;
 const kindNames = new Map(Object.entries(relocKindNumbers).map(([name, number]) => [number, name as RelocKind]));
-const relocFields = 8;
 
 /**
  * Reads a relocatable object (ELF64, made by gcc or clang with `-c`) and resolves what it needs. docs/objects.md tells
@@ -106,12 +81,10 @@ export function loadObject(bytes: Uint8Array, options: LoadOptions = {}): Loaded
   const { resolve, name } = options;
   if (resolve !== undefined && typeof resolve !== 'function') throw new TypeError('resolve is not a function');
   if (name !== undefined && typeof name !== 'string') throw new TypeError('name is not a string');
-  const read = orRaise(addon.readUnits(privateCopy(bytes))) as NativeUnits;
-  return new LoadedObject(
-    read,
-    read.asked.map((symbol) => resolveSymbol(symbol, resolve)),
-    name,
-  );
+  const units = new ObjectUnits(privateCopy(bytes));
+  const targets: (RelocTarget | undefined)[] = [];
+  for (let i = 0; i < units.askedCount; i++) targets[i] = resolveSymbol(units.asked(i), resolve);
+  return new LoadedObject(units, targets, name);
 }
 
 /** The bytes of an object, out of the reach of other threads where they are shared. */
@@ -121,10 +94,7 @@ export function privateCopy(bytes: Uint8Array): Uint8Array {
 }
 
 /** Undefined where the object's own definition serves. */
-function resolveSymbol(
-  { name, weak, defined }: NativeUnits['asked'][number],
-  resolve: LoadOptions['resolve'],
-): RelocTarget | undefined {
+function resolveSymbol({ name, weak, defined }: Asked, resolve: LoadOptions['resolve']): RelocTarget | undefined {
   const target: RelocTarget | undefined = resolve?.(name, freeze({ weak, defined }));
   if (target === undefined) {
     if (defined) return undefined;
@@ -159,33 +129,37 @@ function nameOf(executor: ExecutorTarget): ExecutorTarget {
 
 /** An object in memory, not yet in an arena. It can be installed any number of times, each with state of its own. */
 export class LoadedObject {
-  /** Global symbols: what the object defines, then what it needs. */
-  readonly symbols: readonly ObjectSymbol[];
   /** True unless there are `reasons`. */
   readonly movable: boolean;
-  /** What takes an address that it could keep, in words. An executor whose address is taken does not move. */
-  readonly reasons: readonly string[];
-  readonly #read: NativeUnits;
+  readonly #units: ObjectUnits;
   readonly #targets: readonly (RelocTarget | undefined)[];
   readonly #name: string | undefined;
+  #symbols: readonly ObjectSymbol[] | undefined;
+  #reasons: readonly string[] | undefined;
 
   /** @internal Use `loadObject`. */
-  constructor(read: object, targets: readonly (RelocTarget | undefined)[], name: string | undefined) {
-    this.#read = read as NativeUnits;
+  constructor(units: object, targets: readonly (RelocTarget | undefined)[], name: string | undefined) {
+    this.#units = units as ObjectUnits;
     this.#targets = targets;
     this.#name = name;
-    this.reasons = freeze(this.#read.reasons);
-    this.movable = this.reasons.length === 0;
-    this.symbols = freeze([
-      ...this.#read.exports.map(({ name, section, bytes, weak, unit }) => {
-        const kind = section === 'code' ? ('function' as const) : section;
-        return { name, kind, bytes, weak, executor: unit };
-      }),
-      ...this.#read.asked
-        .filter(({ defined }) => !defined)
-        .map(({ name, weak }) => ({ name, kind: 'undefined' as const, bytes: 0, weak })),
-    ]);
+    this.movable = this.#units.reasonCount === 0;
     freeze(this);
+  }
+
+  /** Global symbols: what the object defines, then what it needs. */
+  get symbols(): readonly ObjectSymbol[] {
+    this.#symbols ??= freeze(symbolsOf(this.#units));
+    return this.#symbols;
+  }
+
+  /** What takes an address that it could keep, in words. An executor whose address is taken does not move. */
+  get reasons(): readonly string[] {
+    if (this.#reasons === undefined) {
+      const reasons: string[] = [];
+      for (let i = 0; i < this.#units.reasonCount; i++) reasons[i] = this.#units.reason(i);
+      this.#reasons = freeze(reasons);
+    }
+    return this.#reasons;
   }
 
   /**
@@ -198,10 +172,10 @@ export class LoadedObject {
     if (movable !== undefined && typeof movable !== 'boolean') {
       throw new TypeError(`movable is ${String(movable)}, and not true or false`);
     }
-    const { units, exports } = this.#read;
+    const units = this.#units;
     const executors: Executor[] = [];
     try {
-      for (const unit of units) {
+      units.forEachUnit((unit, i) => {
         const executor = arena.allocate({
           code: unit.bytes[0],
           data: unit.sizes[1],
@@ -213,53 +187,65 @@ export class LoadedObject {
           movable: movable ?? unit.movable,
           name: this.#name ?? unit.name,
         });
-        executors.push(executor);
-        if (unit.bytes[1].length !== 0) executor.write('data', 0, unit.bytes[1]);
-        if (unit.bytes[2].length !== 0) executor.write('state', 0, unit.bytes[2]);
-      }
-      units.forEach((unit, i) => {
-        const executor = executors[i] as Executor;
-        const relocs = this.#relocsOf(unit, executors, nativeOf(executor) as NativeArena, movable === true);
-        if (relocs.length !== 0) executor.addRelocs(relocs);
+        executors[i] = executor;
+        if (elementsOf(unit.bytes[1]) !== 0) executor.write('data', 0, unit.bytes[1]);
+        if (elementsOf(unit.bytes[2]) !== 0) executor.write('state', 0, unit.bytes[2]);
+      });
+      units.forEachUnitsRelocs((unit, first, count) => {
+        if (count !== 0) this.#addRelocs(executors[unit] as Executor, first, count, executors, movable === true);
       });
       arena.freeze(executors);
     } catch (error) {
       arena.free(executors);
       throw error;
     }
-    return new InstalledObject(executors, exports);
+    return new InstalledObject(executors, units);
   }
 
-  #relocsOf(unit: NativeUnit, executors: readonly Executor[], native: NativeArena, promised: boolean): Reloc[] {
-    const { fields, targets, addends } = unit.relocs;
-    return Array.from(targets, (own, i) => {
-      const at = i * relocFields;
-      const field = (n: number) => fields[at + n] as number;
-      const symbol = field(6);
-      const given = symbol >= 0 ? this.#targets[symbol] : undefined;
-      let target: RelocTarget;
+  #addRelocs(
+    executor: Executor,
+    first: number,
+    count: number,
+    executors: readonly Executor[],
+    promised: boolean,
+  ): void {
+    const native = nativeOf(executor) as NativeArena;
+    const encoding = beginRelocs();
+    const reloc = {} as UnitReloc;
+    for (let i = 0; i < count; i++) {
+      this.#units.readReloc(first + i, reloc);
+      const { section, kind, targetKind, offset, target, addend, asked } = reloc;
+      const given = asked >= 0 ? this.#targets[asked] : undefined;
       if (given !== undefined) {
-        target = given;
-        if (field(7) === 1 && !promised)
-          checkStays(target, native, (this.#read.asked[symbol] as { name: string }).name);
-      } else if (field(2) === TargetKind.address) target = { address: own };
-      else if (field(2) === TargetKind.batchMember) {
-        const executor = executors[Number(own)] as Executor;
-        target = { executor, section: sections[field(4)] as Section, offset: field(5) };
-      } else target = { own: sections[field(2)] as Section, offset: Number(own) };
-      return {
-        section: sections[field(0)] as Section,
-        kind: kindNames.get(field(1)) as RelocKind,
-        offset: field(3),
-        target,
-        addend: addends[i] as bigint,
-      };
-    });
+        if (reloc.takesAddress && !promised) checkStays(given, native, () => this.#units.asked(asked).name);
+        const named = { section: sections[section] as Section, kind: kindNames.get(kind) as RelocKind };
+        encodeReloc(i, { ...named, offset, target: given, addend }, native);
+      } else if (targetKind === TargetKind.batchMember) {
+        const id = idOf(executors[Number(target)] as Executor);
+        const { targetSection, targetOffset } = reloc;
+        putReloc(i, section, offset, kind, TargetKind.executor, id, addend, targetSection, targetOffset);
+      } else putReloc(i, section, offset, kind, targetKind, target, addend);
+    }
+    endRelocs(encoding, count);
+    if (native.addRelocs(idOf(executor)) !== 0) raise();
   }
 }
 
+function symbolsOf(units: ObjectUnits): ObjectSymbol[] {
+  const symbols: ObjectSymbol[] = [];
+  for (let i = 0; i < units.exportCount; i++) {
+    const { name, section, bytes, weak, unit } = units.export(i);
+    symbols[i] = { name, kind: section === 'code' ? 'function' : section, bytes, weak, executor: unit };
+  }
+  for (let i = 0; i < units.askedCount; i++) {
+    const { name, weak, defined } = units.asked(i);
+    if (!defined) symbols[symbols.length] = { name, kind: 'undefined', bytes: 0, weak };
+  }
+  return symbols;
+}
+
 /** That an executor whose address is taken, and could be kept, never moves. */
-function checkStays(target: RelocTarget, native: NativeArena, name: string): void {
+function checkStays(target: RelocTarget, native: NativeArena, name: () => string): void {
   if (typeof target !== 'object') return;
   const executor = 'id' in target ? target : 'executor' in target ? target.executor : undefined;
   // Of another arena, or none: addRelocs has the error for it.
@@ -267,7 +253,7 @@ function checkStays(target: RelocTarget, native: NativeArena, name: string): voi
   const id = idOf(executor);
   if (!(orRaise(native.describe(id)) as NativeDescription).movable) return;
   const message =
-    `the object takes the address of '${name}', which is in executor ${id}, and that can move: install it with ` +
+    `the object takes the address of '${name()}', which is in executor ${id}, and that can move: install it with ` +
     'movable: false, or this object with movable: true, which promises that it keeps no address longer than a call';
   throw new ArenaError('ERR_ARENA_MOVABLE', message, { executor: id });
 }
@@ -276,20 +262,21 @@ function checkStays(target: RelocTarget, native: NativeArena, name: string): voi
 export class InstalledObject {
   /** One for the object, or with `-ffunction-sections` one per section of code. */
   readonly executors: readonly Executor[];
-  readonly #exports: ReadonlyMap<string, NativeUnits['exports'][number]>;
+  readonly #units: ObjectUnits;
 
   /** @internal Use `install` of a loaded object. */
-  constructor(executors: readonly Executor[], exports: readonly object[]) {
+  constructor(executors: readonly Executor[], units: object) {
     this.executors = freeze(executors);
-    this.#exports = new Map((exports as NativeUnits['exports']).map((symbol) => [symbol.name, symbol]));
+    this.#units = units as ObjectUnits;
     freeze(this);
   }
 
   #find(name: string) {
-    const symbol = this.#exports.get(name);
+    const symbol = this.#units.exportNamed(name);
     if (symbol !== undefined) return symbol;
-    const names = [...this.#exports.keys()];
-    const known = names.length === 0 ? 'no global symbols' : names.slice(0, 20).join(', ');
+    const names: string[] = [];
+    for (let i = 0; i < this.#units.exportCount && i < 20; i++) names[i] = this.#units.export(i).name;
+    const known = names.length === 0 ? 'no global symbols' : names.join(', ');
     throw new ArenaError('ERR_ARENA_SYMBOL', `the object defines no global symbol '${String(name)}', but ${known}`);
   }
 

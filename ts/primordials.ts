@@ -1,6 +1,6 @@
 // The intrinsics that decide what memory a view has, and what a value is, as they were when the package was loaded. What
 // a program puts in their place later decides nothing; nor does what an object has as a property of its own.
-import { types } from 'node:util';
+import { TextDecoder, types } from 'node:util';
 
 // biome-ignore lint/suspicious/noExplicitAny: any method of any object
 type Method = (this: any, ...args: any[]) => any;
@@ -63,3 +63,8 @@ export const mapSet = uncurry(Map.prototype.set) as <K, V>(map: Map<K, V>, key: 
 export const weakMapGet = uncurry(WeakMap.prototype.get) as <V>(map: WeakMap<object, V>, key: object) => V | undefined;
 export const weakMapSet = uncurry(WeakMap.prototype.set) as <V>(map: WeakMap<object, V>, key: object, value: V) => void;
 export const includes = uncurry(String.prototype.includes) as (text: string, words: string) => boolean;
+
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+const decode = uncurry(TextDecoder.prototype.decode);
+/** UTF-8 as text; what is none becomes U+FFFD. */
+export const decodeText = (bytes: Uint8Array): string => decode(decoder, bytes);

@@ -167,7 +167,8 @@ export function encodeRelocs(relocs: readonly Reloc[], native: NativeArena): num
   return encoding;
 }
 
-function encodeReloc(index: number, reloc: Reloc, native: NativeArena): void {
+/** Puts one reloc, as `putReloc` does. */
+export function encodeReloc(index: number, reloc: Reloc, native: NativeArena): void {
   if (typeof reloc !== 'object' || reloc === null) throw new TypeError(`reloc ${index} is not an object`);
   const { section = 'code', offset, kind, target, addend = 0 } = reloc;
   const sectionNumber = checkSection(section);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string_view>
+#include <vector>
 
 #include "node/arena_handle.h"
 #include "node/elements.h"
@@ -11,7 +13,25 @@
 namespace jit_arena::node {
 namespace {
 
-// Relocs as columns, since an object has many. ts/objects.ts names the same positions.
+// Units, symbols and relocs are columns, since an object has many. ts/object-units.ts names the same positions.
+enum UnitField : size_t {
+  kUnitSizes,                            // of its sections
+  kUnitAligns = kUnitSizes + kSections,  // of its sections
+  kUnitBytes = kUnitAligns + kSections,  // that its sections begin with: the rest is zero
+  kUnitEntries = kUnitBytes + kSections,
+  kUnitRelocs,
+  kUnitMovable,
+  kUnitFields
+};
+enum ExportField : size_t {
+  kExportUnit,
+  kExportSection,
+  kExportOffset,
+  kExportBytes,
+  kExportEntry,  // -1 unless it is a function
+  kExportWeak,
+  kExportFields
+};
 enum RelocField : size_t {
   kFieldSection,
   kFieldKind,
@@ -23,6 +43,7 @@ enum RelocField : size_t {
   kFieldTakesAddress,
   kRelocFields
 };
+enum AskedFlag : uint8_t { kAskedWeak = 1, kAskedDefined = 2 };
 
 // In these functions an array has no memory when the worker is being terminated; nobody will see it.
 
@@ -34,29 +55,52 @@ Napi::Uint8Array CopyOf(Napi::Env env, const uint8_t* bytes, size_t count) {
 
 Napi::Number NumberOf(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 
-Napi::Value IndexOrNone(Napi::Env env, uint32_t index) {
-  return index == kNoIndex ? Napi::Number::New(env, -1) : NumberOf(env, index);
+// Many texts as one: their bytes, and where each ends. JavaScript decodes those that it is asked for.
+template <class TextOf>
+Napi::Object TextsOf(Napi::Env env, size_t count, TextOf text_of) {
+  size_t total = 0;
+  for (size_t i = 0; i < count; i++) total += text_of(i).size();
+  Napi::Uint8Array bytes = Napi::Uint8Array::New(env, total);
+  Napi::Float64Array ends = Napi::Float64Array::New(env, count);
+  if (bytes.IsEmpty() || ends.IsEmpty()) return Napi::Object();
+  size_t end = 0;
+  for (size_t i = 0; i < count; i++) {
+    std::string_view text = text_of(i);
+    std::copy(text.begin(), text.end(), bytes.Data() + end);
+    end += text.size();
+    ends[i] = static_cast<double>(end);
+  }
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("bytes", bytes);
+  object.Set("ends", ends);
+  return object;
 }
 
-Napi::Object RelocsOf(Napi::Env env, const std::vector<UnitReloc>& relocs) {
-  Napi::Int32Array fields = Napi::Int32Array::New(env, relocs.size() * kRelocFields);
-  Napi::BigUint64Array targets = Napi::BigUint64Array::New(env, relocs.size());
-  Napi::BigInt64Array addends = Napi::BigInt64Array::New(env, relocs.size());
+Napi::Object RelocsOf(Napi::Env env, const std::vector<ObjectUnit>& units) {
+  size_t count = 0;
+  for (const ObjectUnit& unit : units) count += unit.relocs.size();
+  Napi::Int32Array fields = Napi::Int32Array::New(env, count * kRelocFields);
+  Napi::BigUint64Array targets = Napi::BigUint64Array::New(env, count);
+  Napi::BigInt64Array addends = Napi::BigInt64Array::New(env, count);
   if (fields.IsEmpty() || targets.IsEmpty() || addends.IsEmpty()) return Napi::Object();
-  for (size_t i = 0; i < relocs.size(); i++) {
-    const RelocSpec& spec = relocs[i].spec;
-    int32_t* field = fields.Data() + i * kRelocFields;
-    field[kFieldSection] = static_cast<int32_t>(spec.section);
-    field[kFieldKind] = spec.kind;
-    field[kFieldTargetKind] = static_cast<int32_t>(spec.target_kind);
-    // Offsets are below kMaxObjectBytes, and so is the number of symbols.
-    field[kFieldOffset] = static_cast<int32_t>(spec.offset);
-    field[kFieldTargetSection] = static_cast<int32_t>(spec.target_section);
-    field[kFieldTargetOffset] = static_cast<int32_t>(spec.target_offset);
-    field[kFieldAsked] = static_cast<int32_t>(relocs[i].asked);
-    field[kFieldTakesAddress] = relocs[i].takes_address;
-    targets[i] = spec.target;
-    addends[i] = spec.addend;
+  size_t i = 0;
+  for (const ObjectUnit& unit : units) {
+    for (const UnitReloc& reloc : unit.relocs) {
+      const RelocSpec& spec = reloc.spec;
+      int32_t* field = fields.Data() + i * kRelocFields;
+      field[kFieldSection] = static_cast<int32_t>(spec.section);
+      field[kFieldKind] = spec.kind;
+      field[kFieldTargetKind] = static_cast<int32_t>(spec.target_kind);
+      // Offsets are below kMaxObjectBytes, and so is the number of symbols.
+      field[kFieldOffset] = static_cast<int32_t>(spec.offset);
+      field[kFieldTargetSection] = static_cast<int32_t>(spec.target_section);
+      field[kFieldTargetOffset] = static_cast<int32_t>(spec.target_offset);
+      field[kFieldAsked] = static_cast<int32_t>(reloc.asked);
+      field[kFieldTakesAddress] = reloc.takes_address;
+      targets[i] = spec.target;
+      addends[i] = spec.addend;
+      i++;
+    }
   }
   Napi::Object object = Napi::Object::New(env);
   object.Set("fields", fields);
@@ -65,26 +109,64 @@ Napi::Object RelocsOf(Napi::Env env, const std::vector<UnitReloc>& relocs) {
   return object;
 }
 
-Napi::Object UnitOf(Napi::Env env, const ObjectUnit& unit) {
-  Napi::Object object = Napi::Object::New(env);
-  object.Set("name", unit.name);
-  object.Set("movable", unit.movable);
-  Napi::Array bytes = Napi::Array::New(env, kSections);
-  Napi::Array sizes = Napi::Array::New(env, kSections);
-  Napi::Array aligns = Napi::Array::New(env, kSections);
-  for (uint32_t i = 0; i < kSections; i++) {
-    bytes.Set(i, CopyOf(env, unit.bytes[i].data(), unit.bytes[i].size()));
-    sizes.Set(i, NumberOf(env, unit.sizes[i]));
-    aligns.Set(i, NumberOf(env, unit.aligns[i]));
+// The units' sections and entries one behind the other, and what each unit has of them.
+void SetUnits(Napi::Env env, const std::vector<ObjectUnit>& units, Napi::Object object) {
+  size_t total = 0, entry_count = 0;
+  for (const ObjectUnit& unit : units) {
+    for (const std::vector<uint8_t>& bytes : unit.bytes) total += bytes.size();
+    entry_count += unit.entries.size();
   }
+  Napi::Float64Array fields = Napi::Float64Array::New(env, units.size() * kUnitFields);
+  Napi::Uint8Array bytes = Napi::Uint8Array::New(env, total);
+  Napi::Uint32Array entries = Napi::Uint32Array::New(env, entry_count);
+  if (fields.IsEmpty() || bytes.IsEmpty() || entries.IsEmpty()) return;
+  uint8_t* next_byte = bytes.Data();
+  uint32_t* next_entry = entries.Data();
+  double* field = fields.Data();
+  for (const ObjectUnit& unit : units) {
+    for (uint32_t i = 0; i < kSections; i++) {
+      field[kUnitSizes + i] = unit.sizes[i];
+      field[kUnitAligns + i] = unit.aligns[i];
+      field[kUnitBytes + i] = static_cast<double>(unit.bytes[i].size());
+      next_byte = std::copy(unit.bytes[i].begin(), unit.bytes[i].end(), next_byte);
+    }
+    field[kUnitEntries] = static_cast<double>(unit.entries.size());
+    field[kUnitRelocs] = static_cast<double>(unit.relocs.size());
+    field[kUnitMovable] = unit.movable;
+    next_entry = std::copy(unit.entries.begin(), unit.entries.end(), next_entry);
+    field += kUnitFields;
+  }
+  object.Set("units", fields);
+  object.Set("unitNames", TextsOf(env, units.size(), [&](size_t i) { return units[i].name; }));
   object.Set("bytes", bytes);
-  object.Set("sizes", sizes);
-  object.Set("aligns", aligns);
-  Napi::Uint32Array entries = Napi::Uint32Array::New(env, unit.entries.size());
-  if (!entries.IsEmpty()) std::copy(unit.entries.begin(), unit.entries.end(), entries.Data());
   object.Set("entries", entries);
-  object.Set("relocs", RelocsOf(env, unit.relocs));
-  return object;
+  object.Set("relocs", RelocsOf(env, units));
+}
+
+void SetExports(Napi::Env env, const std::vector<ObjectExport>& exports, Napi::Object object) {
+  Napi::Float64Array fields = Napi::Float64Array::New(env, exports.size() * kExportFields);
+  if (fields.IsEmpty()) return;
+  double* field = fields.Data();
+  for (const ObjectExport& exported : exports) {
+    field[kExportUnit] = exported.unit;
+    field[kExportSection] = static_cast<double>(exported.section);
+    field[kExportOffset] = exported.offset;
+    field[kExportBytes] = static_cast<double>(exported.size);
+    field[kExportEntry] = exported.entry == kNoIndex ? -1 : static_cast<double>(exported.entry);
+    field[kExportWeak] = exported.weak;
+    field += kExportFields;
+  }
+  object.Set("exports", fields);
+  object.Set("exportNames", TextsOf(env, exports.size(), [&](size_t i) { return exports[i].name; }));
+}
+
+void SetAsked(Napi::Env env, const std::vector<AskedSymbol>& asked, Napi::Object object) {
+  Napi::Uint8Array flags = Napi::Uint8Array::New(env, asked.size());
+  if (flags.IsEmpty()) return;
+  for (size_t i = 0; i < asked.size(); i++)
+    flags[i] = static_cast<uint8_t>((asked[i].weak ? kAskedWeak : 0) | (asked[i].defined ? kAskedDefined : 0));
+  object.Set("asked", flags);
+  object.Set("askedNames", TextsOf(env, asked.size(), [&](size_t i) { return asked[i].name; }));
 }
 
 const char* RoleName(ObjectRole role) {
@@ -104,35 +186,11 @@ Napi::Value ReadUnits(const Napi::CallbackInfo& info) {
   const ObjectUnits& units = made.value();
 
   Napi::Object object = Napi::Object::New(env);
-  Napi::Array array = Napi::Array::New(env, units.units.size());
-  for (uint32_t i = 0; i < units.units.size(); i++) array.Set(i, UnitOf(env, units.units[i]));
-  object.Set("units", array);
-  array = Napi::Array::New(env, units.exports.size());
-  for (uint32_t i = 0; i < units.exports.size(); i++) {
-    const ObjectExport& exported = units.exports[i];
-    Napi::Object item = Napi::Object::New(env);
-    item.Set("name", exported.name);
-    item.Set("unit", NumberOf(env, exported.unit));
-    item.Set("section", SectionName(exported.section));
-    item.Set("offset", NumberOf(env, exported.offset));
-    item.Set("bytes", NumberOf(env, exported.size));
-    item.Set("entry", IndexOrNone(env, exported.entry));
-    item.Set("weak", exported.weak);
-    array.Set(i, item);
-  }
-  object.Set("exports", array);
-  array = Napi::Array::New(env, units.asked.size());
-  for (uint32_t i = 0; i < units.asked.size(); i++) {
-    Napi::Object item = Napi::Object::New(env);
-    item.Set("name", units.asked[i].name);
-    item.Set("weak", units.asked[i].weak);
-    item.Set("defined", units.asked[i].defined);
-    array.Set(i, item);
-  }
-  object.Set("asked", array);
-  array = Napi::Array::New(env, units.reasons.size());
-  for (uint32_t i = 0; i < units.reasons.size(); i++) array.Set(i, units.reasons[i].text);
-  object.Set("reasons", array);
+  SetUnits(env, units.units, object);
+  SetExports(env, units.exports, object);
+  SetAsked(env, units.asked, object);
+  object.Set("reasons",
+             TextsOf(env, units.reasons.size(), [&](size_t i) { return std::string_view(units.reasons[i].text); }));
   return object;
 }
 

@@ -4,9 +4,10 @@
 #include <algorithm>
 #include <cstring>
 #include <initializer_list>
-#include <unordered_map>
+#include <map>
 
 #include "base/bits.h"
+#include "object/object_limits.h"
 
 namespace jit_arena {
 namespace {
@@ -53,7 +54,6 @@ constexpr size_t kElfSectionHeaderBytes = 64;
 constexpr size_t kElfSymbolBytes = 24;
 constexpr size_t kElfRelaBytes = 24;
 constexpr uint64_t kMaxObjectAlign = uint64_t{1} << 16;
-constexpr uint64_t kMaxObjectPadding = uint64_t{1} << 26;
 constexpr size_t kMaxObjectNameBytes = 4096;
 
 struct SectionHeader {
@@ -281,7 +281,11 @@ class ObjectReader {
       loaded += AlignUp(header.size, section.align);
       if (from_file > size_) return Malformed("the sections are larger than the object: they share bytes");
       if (loaded > kMaxObjectBytes) return Malformed("the sections are larger than any arena");
-      if (padding > kMaxObjectPadding) return Malformed("the alignments of the sections add up to more than 64 MiB");
+      if (padding > MaxPadding(size_))
+        return Malformed(
+            Format("the alignments of the sections up to %s add up to more than %llu bytes, for an object "
+                   "of %zu",
+                   Named(i).c_str(), Wide(MaxPadding(size_)), size_));
     }
     return Status::Ok();
   }
@@ -310,7 +314,7 @@ class ObjectReader {
     common.name = "COMMON";
     common.role = ObjectRole::kState;
     uint32_t common_index = static_cast<uint32_t>(file->sections.size());
-    uint64_t loaded = 0;
+    uint64_t loaded = 0, name_bytes = 0;
     for (const ObjectSection& section : file->sections) loaded += AlignUp(section.size, section.align);
     for (uint64_t i = 1; i < count; i++) {
       const uint8_t* at = bytes_ + table.offset + i * kElfSymbolBytes;
@@ -331,6 +335,12 @@ class ObjectReader {
       };
       if (Status failed = ReadString(table.link, LoadAs<uint32_t>(at), &symbol.name))
         return Malformed(Format("the name of symbol %llu: %s", Wide(i), failed.error().message.c_str()));
+      if (symbol.global || index == kElfUndefined) name_bytes += symbol.name.size();
+      if (name_bytes > MaxNameBytes(size_))
+        return Malformed(
+            Format("the names of the global symbols up to %llu add up to %llu bytes, more than %llu times "
+                   "the object's %zu: they share bytes",
+                   Wide(i), Wide(name_bytes), Wide(kMaxNameTimes), size_));
       if (binding != kElfLocal && !symbol.global)
         return Malformed(Format("%s has the unknown binding %u", named().c_str(), binding));
       if (type == kElfIfunc)
@@ -380,18 +390,20 @@ class ObjectReader {
   // A linker defines __start_NAME and __stop_NAME, where something refers to them, as the ends of the section NAME.
   // Only names that are C identifiers come into it: others cannot be part of such a symbol's name in C.
   Status DefineSectionEnds(ObjectFile* file) const {
-    std::unordered_map<std::string_view, uint32_t> by_name;
+    std::map<std::string_view, uint32_t> by_name;
+    bool known = false;
     for (ObjectSymbol& symbol : file->symbols) {
       constexpr std::string_view kStart = "__start_", kStop = "__stop_";
       if (symbol.place != ObjectSymbol::Place::kUndefined) continue;
       bool start = StartsWith(symbol.name, kStart);
       if (!start && !StartsWith(symbol.name, kStop)) continue;
-      if (by_name.empty())
+      if (!known)
         for (uint32_t i = 1; i < headers_.size(); i++)
           if (file->sections[i].role != ObjectRole::kIgnored) {
             auto [found, is_new] = by_name.emplace(names_[i], i);
             if (!is_new) found->second = 0;  // more than one
           }
+      known = true;
       auto found = by_name.find(symbol.name.substr((start ? kStart : kStop).size()));
       if (found == by_name.end()) continue;
       uint32_t index = found->second;

@@ -1,10 +1,12 @@
 #include "object/object_units.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <unordered_map>
 
 #include "base/bits.h"
+#include "object/object_limits.h"
 
 namespace jit_arena {
 namespace {
@@ -46,10 +48,15 @@ bool IsDistance(const ObjectReloc& reloc) {
   return reloc.got == GotUse::kNone && arch::FindKind(reloc.kind)->shape == arch::Shape::kRelative;
 }
 
+bool UsesSlot(const ObjectReloc& reloc) { return reloc.got == GotUse::kSlot || reloc.got == GotUse::kSlotFromBase; }
+
 class UnitMaker {
  public:
   explicit UnitMaker(const ObjectFile& file)
-      : file_(file), group_(file.sections.size()), place_(file.sections.size()) {}
+      : file_(file),
+        group_(file.sections.size()),
+        place_(file.sections.size()),
+        asked_of_symbol_(file.symbols.size(), kNoIndex) {}
 
   Status Make(ObjectUnits* units) {
     units_ = units;
@@ -57,6 +64,7 @@ class UnitMaker {
     if (Status failed = Place()) return failed;
     if (Status failed = AddSymbols()) return failed;
     if (Status failed = AddRelocs()) return failed;
+    if (Status failed = CheckNeeds(file_, escapes_.size())) return failed;
     AddReasons();
     StayWithSuspendedStacks();
     return Status::Ok();
@@ -124,7 +132,7 @@ class UnitMaker {
   void Group() {
     uint32_t count = static_cast<uint32_t>(file_.sections.size());
     for (uint32_t i = 0; i < count; i++) group_[i] = i;
-    std::unordered_map<std::string_view, uint32_t> section_of_function;
+    std::map<std::string_view, uint32_t> section_of_function;
     for (uint32_t i = 0; i < count; i++) {
       if (!IsCodeOfUnit(i)) continue;
       auto [found, is_new] = section_of_function.emplace(FunctionOfSection(file_.sections[i].name), i);
@@ -208,7 +216,7 @@ class UnitMaker {
         if (zero || section.size == 0) continue;
         unit.bytes[in].resize(offset, section.role == ObjectRole::kCode ? arch::kPoisonByte : 0);
         unit.bytes[in].insert(unit.bytes[in].end(), section.bytes, section.bytes + section.size);
-        if (unit.name.empty() && section.role == ObjectRole::kCode) unit.name = std::string(section.name.substr(0, 80));
+        if (unit.name.empty() && section.role == ObjectRole::kCode) unit.name = section.name.substr(0, 80);
       }
     }
     for (ObjectUnit& unit : units_->units) {
@@ -222,16 +230,13 @@ class UnitMaker {
   // ---- Symbols
 
   Status AddSymbols() {
-    std::unordered_map<std::string_view, uint32_t> seen;
     for (uint32_t i = 1; i < file_.symbols.size(); i++) {
       const ObjectSymbol& symbol = file_.symbols[i];
       if (!symbol.global || symbol.place != ObjectSymbol::Place::kSection || !IsLoaded(symbol.section)) continue;
       if (place_[symbol.section].unit == kNoIndex) continue;
-      if (!seen.emplace(symbol.name, i).second)
-        return Error{ErrorCode::kObject, Format("the object defines '%s' twice", Shown(symbol.name).c_str())};
       const Placed& placed = place_[symbol.section];
       const ObjectSection& section = file_.sections[symbol.section];
-      ObjectExport exported{std::string(symbol.name),
+      ObjectExport exported{symbol.name,
                             placed.unit,
                             SectionOfRole(section.role),
                             placed.offset + static_cast<uint32_t>(symbol.value),
@@ -244,19 +249,35 @@ class UnitMaker {
         exported.entry = static_cast<uint32_t>(entries.size());
         entries.push_back(exported.offset);
         ObjectUnit& unit = units_->units[placed.unit];
-        if (entries.size() == 1) unit.name = std::string(symbol.name.substr(0, 80));
+        if (entries.size() == 1) unit.name = symbol.name.substr(0, 80);
       }
-      units_->exports.push_back(std::move(exported));
+      units_->exports.push_back(exported);
     }
     for (ObjectUnit& unit : units_->units)
       if (unit.entries.empty()) unit.entries.push_back(0);
-    return Status::Ok();
+    return CheckNames();
   }
 
-  uint32_t AskedOf(const ObjectSymbol& symbol) {
+  Status CheckNames() const {
+    std::vector<std::string_view> names;
+    names.reserve(units_->exports.size());
+    for (const ObjectExport& exported : units_->exports) names.push_back(exported.name);
+    std::sort(names.begin(), names.end());
+    auto twice = std::adjacent_find(names.begin(), names.end());
+    if (twice == names.end()) return Status::Ok();
+    return Error{ErrorCode::kObject, Format("the object defines '%s' twice", Shown(*twice).c_str())};
+  }
+
+  // A symbol's name is looked up once, however many relocs refer to it.
+  uint32_t AskedOf(uint32_t index) {
+    if (asked_of_symbol_[index] == kNoIndex) asked_of_symbol_[index] = AskedOfName(file_.symbols[index]);
+    return asked_of_symbol_[index];
+  }
+
+  uint32_t AskedOfName(const ObjectSymbol& symbol) {
     auto [found, is_new] = asked_of_.emplace(symbol.name, static_cast<uint32_t>(units_->asked.size()));
     bool defined = symbol.place == ObjectSymbol::Place::kSection;
-    if (is_new) units_->asked.push_back({std::string(symbol.name), symbol.weak, defined});
+    if (is_new) units_->asked.push_back({symbol.name, symbol.weak, defined});
     // A strong use is enough.
     else if (!symbol.weak)
       units_->asked[found->second].weak = false;
@@ -267,6 +288,7 @@ class UnitMaker {
 
   Status AddRelocs() {
     for (const ObjectReloc& reloc : file_.relocs) takes_base_ = takes_base_ || reloc.got == GotUse::kBase;
+    ReserveRelocs();
     for (uint32_t i = 0; i < file_.sections.size(); i++) {
       const ObjectSection& section = file_.sections[i];
       for (uint32_t n = section.first_reloc; n < section.first_reloc + section.reloc_count; n++)
@@ -278,6 +300,17 @@ class UnitMaker {
         return a.spec.section != b.spec.section ? a.spec.section < b.spec.section : a.spec.offset < b.spec.offset;
       });
     return Status::Ok();
+  }
+
+  // The relocs are most of what an object needs: a vector that grows would need thrice their memory.
+  void ReserveRelocs() {
+    std::vector<size_t> counts(units_->units.size());
+    for (uint32_t i = 0; i < file_.sections.size(); i++) {
+      const ObjectSection& section = file_.sections[i];
+      for (uint32_t n = section.first_reloc; n < section.first_reloc + section.reloc_count; n++)
+        counts[place_[i].unit] += UsesSlot(file_.relocs[n]) ? 2 : 1;
+    }
+    for (size_t i = 0; i < counts.size(); i++) units_->units[i].relocs.reserve(counts[i]);
   }
 
   Status AddReloc(uint32_t section_index, const ObjectReloc& reloc) {
@@ -293,16 +326,16 @@ class UnitMaker {
     made.takes_address = use == SiteUse::kAddress || use == SiteUse::kUnknown;
     if (symbol.place == ObjectSymbol::Place::kSection) {
       NameTarget(placed.unit, symbol.section, static_cast<uint32_t>(symbol.value), &made.spec);
-      if (symbol.weak && !symbol.name.empty()) made.asked = AskedOf(symbol);
+      if (symbol.weak && !symbol.name.empty()) made.asked = AskedOf(reloc.symbol);
       bool to_code = file_.sections[symbol.section].role == ObjectRole::kCode;
       // A branch into data is none that a compiler makes.
       if (made.takes_address || (use == SiteUse::kBranch && !to_code)) AddEscape(section_index, reloc, use);
     } else if (symbol.place == ObjectSymbol::Place::kUndefined && reloc.symbol != 0) {
-      made.asked = AskedOf(symbol);
+      made.asked = AskedOf(reloc.symbol);
     } else {
       made.spec.target = symbol.value;
     }
-    if (reloc.got == GotUse::kSlot || reloc.got == GotUse::kSlotFromBase)
+    if (UsesSlot(reloc))
       if (Status failed = UseSlot(placed.unit, reloc.symbol, &made)) return failed;
     if (CountsFromBase(reloc.got))
       if (Status failed = CountFromBase(section_index, reloc, &made)) return failed;
@@ -458,11 +491,20 @@ class UnitMaker {
   // A stack that is left in the middle of a call and gone on with in a later one has return addresses into the object,
   // and no pin keeps what they lead to. Any function of the object may be on it.
   void StayWithSuspendedStacks() {
-    for (const ObjectSymbol& symbol : file_.symbols) {
-      if (units_->units.empty() || symbol.is_section || !SwitchesStacks(symbol.name)) continue;
+    if (units_->units.empty()) return;
+    // Names may share bytes: of those that end in one place the longest has all that the others have.
+    std::vector<std::string_view> names;
+    for (const ObjectSymbol& symbol : file_.symbols)
+      if (!symbol.is_section && !symbol.name.empty()) names.push_back(symbol.name);
+    std::sort(names.begin(), names.end(), [](auto a, auto b) { return std::less<>()(a.data(), b.data()); });
+    const char* end = nullptr;
+    for (std::string_view name : names) {
+      if (name.data() + name.size() == end) continue;
+      end = name.data() + name.size();
+      if (!SwitchesStacks(name)) continue;
       for (ObjectUnit& unit : units_->units) unit.movable = false;
-      units_->reasons.push_back({0, Format("'%s' can suspend a stack that has return addresses into the object",
-                                           Shown(symbol.name).c_str())});
+      units_->reasons.push_back(
+          {0, Format("'%s' can suspend a stack that has return addresses into the object", Shown(name).c_str())});
       return;
     }
   }
@@ -474,8 +516,10 @@ class UnitMaker {
   std::vector<uint32_t> group_;
   std::vector<Placed> place_;  // by section
   std::unordered_map<uint32_t, uint32_t> unit_of_root_;
-  std::unordered_map<std::string_view, uint32_t> asked_of_;
-  std::unordered_map<uint64_t, size_t> slots_;  // by unit and symbol: position in the unit's relocs
+  // Not hashed: whoever makes an object can choose names that all have one hash.
+  std::map<std::string_view, uint32_t> asked_of_;
+  std::vector<uint32_t> asked_of_symbol_;
+  std::map<uint64_t, size_t> slots_;  // by unit and symbol: position in the unit's relocs
   std::map<Escape, Places> escapes_;
   bool takes_base_ = false;         // some code of the object
   std::vector<uint32_t> by_place_;  // named symbols in the order of their places, and symbol 0
@@ -484,6 +528,7 @@ class UnitMaker {
 }  // namespace
 
 Result<ObjectUnits> MakeUnits(const ObjectFile& file) {
+  if (Status failed = CheckNeeds(file, 0)) return failed;
   ObjectUnits units;
   if (Status failed = UnitMaker(file).Make(&units)) return failed;
   return units;

@@ -18,6 +18,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/spec.h"
@@ -38,7 +39,7 @@ struct UnitReloc {
 };
 
 struct ObjectUnit {
-  std::string name;                       // of its first function, or of its first section
+  std::string_view name;                  // of its first function, or of its first section
   std::vector<uint8_t> bytes[kSections];  // the rest of a section, up to its size, is zero
   uint32_t sizes[kSections] = {};
   uint32_t aligns[kSections] = {16, 8, 16};
@@ -49,7 +50,7 @@ struct ObjectUnit {
 
 // A global symbol that the object defines.
 struct ObjectExport {
-  std::string name;
+  std::string_view name;
   uint32_t unit;
   Section section;
   uint32_t offset;
@@ -61,7 +62,7 @@ struct ObjectExport {
 // A symbol that somebody else may have to provide: one that is undefined, or a weak definition, of which another object
 // may have the one instance.
 struct AskedSymbol {
-  std::string name;
+  std::string_view name;
   bool weak = false;     // undefined and weak: 0 when nobody has it
   bool defined = false;  // a weak definition: the object's own when nobody else has it
 };
@@ -71,6 +72,7 @@ struct ImmovableReason {
   std::string text;  // what takes an address of it, where
 };
 
+// Names are views of the bytes that the object was read from.
 struct ObjectUnits {
   std::vector<ObjectUnit> units;
   std::vector<ObjectExport> exports;  // in the order of the object's symbols; names are distinct
@@ -78,7 +80,8 @@ struct ObjectUnits {
   std::vector<ImmovableReason> reasons;
 };
 
-// ERR_ARENA_OBJECT for what a compiler never makes: a symbol defined twice, or a unit larger than any arena.
+// ERR_ARENA_OBJECT for what a compiler never makes: a symbol defined twice, or a unit larger than any arena; and for an
+// object that needs too much memory (object_limits.h).
 Result<ObjectUnits> MakeUnits(const ObjectFile& file);
 
 }  // namespace jit_arena

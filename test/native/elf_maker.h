@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -146,7 +147,10 @@ inline bool Refuses(const std::vector<uint8_t>& bytes, const char* words, ErrorC
   return false;
 }
 
-inline ObjectUnits UnitsOf(const std::vector<uint8_t>& bytes) {
+// The units have views of the bytes, which stay for as long as the process.
+inline ObjectUnits UnitsOf(std::vector<uint8_t> given) {
+  static std::deque<std::vector<uint8_t>> kept;
+  const std::vector<uint8_t>& bytes = kept.emplace_back(std::move(given));
   Result<ObjectFile> file = ReadObject(bytes.data(), bytes.size(), GotKinds::kReplaced);
   CHECK(file.ok());
   if (!file.ok()) return {};

@@ -62,7 +62,7 @@ inline const char* FindBrokenObjectRule(const uint8_t* given, size_t size) {
       }
     }
   }
-  std::set<std::string> names;
+  std::set<std::string_view> names;
   for (const ObjectExport& exported : units.exports) {
     if (exported.unit >= units.units.size()) return "a symbol of no unit";
     const ObjectUnit& unit = units.units[exported.unit];

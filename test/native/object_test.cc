@@ -2,6 +2,7 @@
 // truncation and many mutations of them. Under ASan a read outside the bytes ends the test. Real objects are loaded,
 // run and mutated by test/70-objects.test.ts, and by test/fuzz.
 #include "elf_maker.h"
+#include "object/object_limits.h"
 #include "object_checks.h"
 #include "test.h"
 
@@ -405,7 +406,57 @@ TEST(sections_that_share_bytes_do_not_multiply) {
 
   ElfMaker aligned;
   for (int i = 0; i < 1025; i++) aligned.Add(".data", kWA, {1}, 1 << 16);
-  CHECK(Refuses(aligned.Make(), "add up to more than 64 MiB"));
+  CHECK(Refuses(aligned.Make(), "the alignments of the sections up to"));
+}
+
+TEST(names_that_share_bytes_do_not_multiply) {
+  auto with = [](uint32_t count, uint8_t info) {
+    ElfMaker maker;
+    uint32_t text = maker.Add(".text", kAX, std::vector<uint8_t>(8), 1);
+    uint32_t longest = maker.AddName(std::string(4000, 'n'));
+    for (uint32_t i = 0; i < count; i++) {
+      uint32_t symbol = maker.Symbol("", info, static_cast<uint16_t>(text), 0);
+      ElfMaker::Put<uint32_t>(maker.symbols, symbol * size_t{24}, longest + i);
+    }
+    return maker.Make();
+  };
+  // The names have 4000, 3999, … bytes; the object has about 4800 and 24 for each of them.
+  CHECK(ReadStatus(with(4, kGlobalFunction)).ok());
+  CHECK(Refuses(with(6, kGlobalFunction), "the names of the global symbols up to 5 add up to"));
+  CHECK(ReadStatus(with(1000, 0x02)).ok());
+  // One of 4000 that ends as another does tells of both.
+  ElfMaker maker;
+  uint32_t text = maker.Add(".text", kAX, std::vector<uint8_t>(8), 1);
+  uint32_t name = maker.AddName("my_swapcontext_of_mine");
+  for (uint32_t from : {name + 15, name, name + 18}) {
+    uint32_t symbol = maker.Symbol("", kGlobalFunction, static_cast<uint16_t>(text), 0);
+    ElfMaker::Put<uint32_t>(maker.symbols, symbol * size_t{24}, from);
+  }
+  ObjectUnits units = UnitsOf(maker.Make());
+  CHECK_EQ(units.reasons.size(), 1);
+  CHECK(units.reasons[0].text.find("'my_swapcontext_of_mine' can suspend a stack") == 0);
+}
+
+TEST(what_would_need_too_much_memory_is_refused_before_it_is_made) {
+  // None of the bytes is read.
+  uint8_t byte = 0;
+  ObjectFile file;
+  file.sections.resize(2);
+  file.symbols.resize(1);
+  file.sections[1].role = ObjectRole::kData;
+  file.sections[1].bytes = &byte;
+  file.sections[1].size = static_cast<uint32_t>(kMaxObjectNeeds / 3) + 1;
+  Result<ObjectUnits> units = MakeUnits(file);
+  CHECK(!units.ok());
+  if (units.ok()) return;
+  CHECK(units.status().code() == ErrorCode::kObject);
+  CHECK(units.status().error().message.find(
+            "loading the object would need about 1024 MiB of memory, and may need 1024") == 0);
+  file.sections[1].bytes = nullptr;
+  CHECK(MakeUnits(file).ok());
+  // Addresses that are taken count too.
+  CHECK(CheckNeeds(file, 1'000'000).ok());
+  CHECK(!CheckNeeds(file, 2'000'000).ok());
 }
 
 TEST(lies_of_symbols_and_relocs) {
