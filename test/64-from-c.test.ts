@@ -134,6 +134,14 @@ describe('native hosts', function () {
     const source = match[1] as string;
     if (!source.includes('int main')) continue;
     const line = guide.slice(0, match.index).split('\n').length;
+    it(`can compile and run docs/c-api.md, line ${line}, with what the page says for linking by hand`, () => {
+      const file = join(folder, `hand${line}.c`);
+      writeFileSync(file, source);
+      const library = join(prefix, 'lib/libjit_arena.a');
+      const flags = /libjit_arena\.a (-[^`]*)`/.exec(guide)?.[1]?.split(' ') as string[];
+      run('cc', ['-std=c11', `-I${join(prefix, 'include')}`, file, '-o', `${file}.out`, library, ...flags]);
+      run(`${file}.out`, []);
+    });
     for (const linking of [[], ['--static']]) {
       it(`can compile and run docs/c-api.md, line ${line}, with pkg-config ${linking}`, function () {
         if (!there('pkg-config')) skip(this, 'there is no pkg-config');

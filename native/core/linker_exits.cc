@@ -39,8 +39,9 @@ void Linker::MakeCold(ExitRecord& record) const {
 void Linker::Backoff(ExitRecord& record) const {
   uint32_t temperature = record.temperature.load(std::memory_order_relaxed);
   uint32_t backoff = std::min<uint32_t>((temperature & kLargestBackoff) + 1u, kLargestBackoff);
-  record.temperature.store(Temperature(exit_threshold_ * std::pow(exit_growth_, backoff), backoff),
-                           std::memory_order_relaxed);
+  double threshold = exit_threshold_;
+  for (uint32_t i = 0; i < backoff; i++) threshold *= exit_growth_;
+  record.temperature.store(Temperature(threshold, backoff), std::memory_order_relaxed);
 }
 
 // Fills what stands behind the state in its span.

@@ -399,6 +399,50 @@ TEST(places_end_in_threads_whose_arena_has_gone) {
   CHECK_STATUS(ja_dispose(arena), JA_ERR_DISPOSED);
 }
 
+// Nothing unwinds through machine code, so that the frames in front of it never get to their ends. Under the address
+// sanitizer that looked like an error of its own (os/linux_thread_end.cc).
+TEST(a_thread_may_be_cancelled_inside_machine_code) {
+  static std::atomic<int> inside;
+  struct Stay {
+    static void Here() {
+      inside = 1;
+      for (;;) pause();
+    }
+    static void* Run(void* arena) {
+      volatile char guarded[100];
+      guarded[99] = 1;
+      ja_thread* thread = Attach(static_cast<ja_arena*>(arena));
+      ja_executor id = 0;
+      uint64_t address = 0;
+      size_t count = 0;
+      CHECK_OK(ja_executors(static_cast<ja_arena*>(arena), &id, 1, &count));
+      CHECK_OK(ja_enter(thread));
+      CHECK_OK(ja_entry(thread, id, &address));
+      reinterpret_cast<void (*)()>(address)();
+      return reinterpret_cast<void*>(uintptr_t{guarded[99] != 0});
+    }
+  };
+  ja_arena* arena = Create();
+  Code code;
+  code.Put({0x50, 0x48, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xD0, 0x58, 0xC3});  // push rax; mov rax, Here; call rax …
+  void (*here)() = &Stay::Here;
+  std::memcpy(code.bytes.data() + 3, &here, sizeof here);
+  ja_executor id = 0;
+  CHECK_OK(ja_install(arena, code.Spec(), 1, &id));
+  for (int i = 0; i < 5; i++) {
+    inside = 0;
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, nullptr, &Stay::Run, arena), 0);
+    while (inside == 0) usleep(100);
+    CHECK_EQ(pthread_cancel(thread), 0);
+    void* result = nullptr;
+    CHECK_EQ(pthread_join(thread, &result), 0);
+    CHECK(result == PTHREAD_CANCELED);
+  }
+  CheckNobodyIsPinned(arena);
+  CHECK_OK(ja_dispose(arena));
+}
+
 TEST(in_a_child_the_places_of_other_threads_have_ended) {
   for (ja_fork mode : {JA_FORK_DROP, JA_FORK_COPY}) {
     ja_options options = ja_options_init();
