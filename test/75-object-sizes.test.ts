@@ -13,8 +13,11 @@ const script = join(__dirname, 'support/large-objects.js');
 const slack = 12_000_000;
 const maxMillis = 5000;
 
-function costsOf(kind: Kind): Costs {
-  const child = spawnSync(process.execPath, ['--expose-gc', script, kind], { encoding: 'utf8', timeout: 60_000 });
+function costsOf(kind: Kind, ...what: 'stencils'[]): Costs {
+  const child = spawnSync(process.execPath, ['--expose-gc', script, kind, ...what], {
+    encoding: 'utf8',
+    timeout: 60_000,
+  });
   assert.equal(child.status, 0, `the child ended with ${child.signal ?? child.status}: ${child.stderr}`);
   return JSON.parse(child.stdout) as Costs;
 }
@@ -36,6 +39,7 @@ const withinTenTimes: Kind[] = [
   'sections',
   'units',
   'jumpTables',
+  'callsOfOne',
   'constants',
   'escapes',
   'ownAddresses',
@@ -46,6 +50,8 @@ const withinTenTimes: Kind[] = [
 ];
 // What takes an address of what is told with names that they all share, up to 80 bytes of each.
 const within64Times: Kind[] = ['escapesOfEach'];
+/** As stencils, which share what they use. */
+const stencilsWithinTenTimes: Kind[] = ['branches', 'units', 'callsOfOne', 'endingJumps', 'sharedConstants'];
 
 const refused: [kind: Kind, words: RegExp][] = [
   [
@@ -86,8 +92,24 @@ describe('sizes of objects', () => {
     });
   }
 
+  for (const kind of stencilsWithinTenTimes) {
+    it(`${kind}: becomes stencils within 10 times its bytes`, () => {
+      const { bytes, load } = costsOf(kind, 'stencils');
+      check('stencils', load, bytes, 10);
+    });
+  }
+
+  it('refuses stencils that share more than a set may come to', () => {
+    const { load } = costsOf('sharedHoles', 'stencils');
+    const words =
+      'the stencils have more than 4194304 holes and parts, what they share counted for each: split the set';
+    assert.equal(load.error, `ERR_ARENA_STENCIL: ${words}`);
+    assert.ok(load.millis <= maxMillis, `${load.millis} ms`);
+  });
+
   it('has a bound for each kind', () => {
-    const bounded = [...withinTenTimes, ...within64Times, ...refused.map(([kind]) => kind)];
+    const stencils: Kind[] = [...stencilsWithinTenTimes, 'sharedHoles'];
+    const bounded = [...new Set([...withinTenTimes, ...within64Times, ...stencils, ...refused.map(([kind]) => kind)])];
     assert.deepEqual(bounded.sort(), Object.keys(kinds).sort());
   });
 });

@@ -9,6 +9,11 @@ import { type RelocKind, relocKindNumbers } from './relocs';
 /** The hole that stands for the next stencil. */
 export const continueHole = 'CONTINUE';
 
+/** What a set may come to, which goes with its stencils times what they share. A compiler's has some thousands. */
+const maxUses = 2 ** 22;
+
+type Triple = [number, number, number];
+
 /** A section of the object: a stencil's body, or what it uses. */
 export interface Part {
   readonly section: Section;
@@ -48,19 +53,16 @@ export class Stencil {
   readonly #made = true;
 
   /** @internal Stencils come from a StencilSet. */
-  constructor(name: string, body: Part, bodies: ReadonlySet<Part>, isPrivate: ReadonlySet<Part>, jumpBytes: number) {
+  constructor(name: string, body: Part, uses: Uses, isPrivate: ReadonlySet<Part>, jumpBytes: number) {
     this.name = name;
     this.body = body;
     const used = new Set([body]);
     const holes = new Set<string>();
     // A set that grows while it is walked.
     for (const part of used) {
-      for (const reloc of part.relocs) {
-        // Constants that refer to another stencil are its jump table, in a section that stencils share.
-        const isForeign = part.section !== 'code' && reloc.part !== undefined && bodies.has(reloc.part);
-        if (reloc.part !== undefined && !isForeign) used.add(reloc.part);
-        if (reloc.hole !== undefined) holes.add(reloc.hole);
-      }
+      const { parts, holes: itsHoles } = uses.of(part);
+      for (const other of parts) used.add(other);
+      for (const hole of itsHoles) holes.add(hole);
     }
     used.delete(body);
     this.shared = freeze([...used].filter((part) => !isPrivate.has(part)));
@@ -88,13 +90,18 @@ function fail(message: string): never {
 interface NativeSections {
   sections: {
     index: number;
-    name: string;
     section: Section;
     size: number;
     align: number;
-    bytes: Uint8Array;
-    relocs: { offset: number; kind: RelocKind; symbol: number; addend: bigint }[];
+    /** How many it begins with; the rest of its size is zero. */
+    bytes: number;
+    relocs: number;
   }[];
+  /** Those of all sections, one behind the other. */
+  bytes: Uint8Array;
+  /** Offset, kind and symbol of each. */
+  relocs: Uint32Array;
+  addends: BigInt64Array;
   symbols: { name: string; section: number; value: bigint; global: boolean; undefined: boolean }[];
 }
 
@@ -107,10 +114,12 @@ export class StencilSet {
     this.#parts = parts;
     const allBodies = new Set(bodies.values());
     const isPrivate = privateParts(parts, allBodies);
+    const uses = new Uses(parts, allBodies);
+    const targets = targetsIn(allBodies, parts);
     const jumps = new Map<Part, number>();
     for (const [name, body] of bodies) {
-      if (!jumps.has(body)) jumps.set(body, endingJump(body, parts));
-      this.#stencils.set(name, new Stencil(name, body, allBodies, isPrivate, jumps.get(body) as number));
+      if (!jumps.has(body)) jumps.set(body, endingJump(body, targets));
+      this.#stencils.set(name, new Stencil(name, body, uses, isPrivate, jumps.get(body) as number));
     }
   }
 
@@ -120,14 +129,21 @@ export class StencilSet {
    * ERR_ARENA_STENCIL.
    */
   static fromObject(bytes: Uint8Array): StencilSet {
-    const { sections, symbols } = orRaise(addon.readSections(privateCopy(bytes))) as NativeSections;
+    const read = orRaise(addon.readSections(privateCopy(bytes))) as NativeSections;
+    const { sections, symbols, relocs, addends } = read;
     const parts = new Map<number, Part & { relocs: PartReloc[] }>();
+    let byte = 0;
     for (const { index, section, size, align, bytes } of sections) {
-      parts.set(index, { section, size, align, bytes: withoutZeroTail(bytes), relocs: [] });
+      parts.set(index, { section, size, align, bytes: withoutZeroTail(read.bytes, byte, byte + bytes), relocs: [] });
+      byte += bytes;
     }
-    for (const { index, relocs } of sections) {
+    let next = 0;
+    for (const { index, relocs: count } of sections) {
       const made = (parts.get(index) as { relocs: PartReloc[] }).relocs;
-      for (const { offset, kind, symbol, addend } of relocs) {
+      for (const end = next + count; next < end; next++) {
+        const [offset, kindNumber, symbol] = [relocs[3 * next], relocs[3 * next + 1], relocs[3 * next + 2]] as Triple;
+        const kind = kindNames.get(kindNumber) as RelocKind;
+        const addend = addends[next] as bigint;
         const { name, section, value, undefined: isHole } = symbols[symbol] as NativeSections['symbols'][number];
         if (isHole) made.push({ offset, kind, hole: name, partOffset: 0, addend });
         else if (section === 0) made.push({ offset, kind, partOffset: 0, addend: BigInt.asIntN(64, value + addend) });
@@ -175,11 +191,44 @@ export class StencilSet {
   }
 }
 
-function withoutZeroTail(bytes: Uint8Array): Uint8Array {
-  let end = bytes.length;
-  while (end > 0 && bytes[end - 1] === 0) end--;
-  return copyOf(bytes, 0, end);
+function withoutZeroTail(bytes: Uint8Array, start: number, end: number): Uint8Array {
+  let last = end;
+  while (last > start && bytes[last - 1] === 0) last--;
+  return viewOf(bytes, start, last);
 }
+
+/** What each part refers to itself, and each of it once: many stencils may share a part with many relocs. */
+class Uses {
+  readonly #of = new Map<Part, { parts: readonly Part[]; holes: readonly string[] }>();
+  #told = 0;
+
+  constructor(all: readonly Part[], bodies: ReadonlySet<Part>) {
+    for (const part of all) {
+      if (part.relocs.length === 0) continue;
+      const parts = new Set<Part>();
+      const holes = new Set<string>();
+      for (const reloc of part.relocs) {
+        // Constants that refer to another stencil are its jump table, in a section that stencils share.
+        const isForeign = part.section !== 'code' && reloc.part !== undefined && bodies.has(reloc.part);
+        if (reloc.part !== undefined && !isForeign) parts.add(reloc.part);
+        if (reloc.hole !== undefined) holes.add(reloc.hole);
+      }
+      this.#of.set(part, { parts: [...parts], holes: [...holes] });
+    }
+  }
+
+  of(part: Part): { parts: readonly Part[]; holes: readonly string[] } {
+    const uses = this.#of.get(part);
+    if (uses === undefined) return nothing;
+    this.#told += uses.parts.length + uses.holes.length;
+    if (this.#told > maxUses) {
+      fail(`the stencils have more than ${maxUses} holes and parts, what they share counted for each: split the set`);
+    }
+    return uses;
+  }
+}
+
+const nothing = { parts: [], holes: [] };
 
 /** Parts that differ from one emit to the next: bodies, what has a hole, and what refers to such a part. */
 function privateParts(parts: readonly Part[], bodies: ReadonlySet<Part>): Set<Part> {
@@ -203,7 +252,7 @@ function privateParts(parts: readonly Part[], bodies: ReadonlySet<Part>): Set<Pa
  * The length of the jump to CONTINUE that a body ends with, on x86-64: `jmp rel32`, or `movabs $CONTINUE, reg; jmp *reg`.
  * Without it the body runs into what follows. 0 where anything might jump between the two instructions.
  */
-function endingJump(body: Part, parts: readonly Part[]): number {
+function endingJump(body: Part, targets: Targets): number {
   const { size } = body;
   const at = (offset: number) => body.bytes[offset] ?? 0;
   const last = body.relocs.at(-1);
@@ -219,11 +268,11 @@ function endingJump(body: Part, parts: readonly Part[]): number {
   if (extended ? at(size - 3) !== 0x41 : last.offset !== size - 10) return 0;
   if (at(last.offset - 2) !== (extended ? 0x49 : 0x48) || at(last.offset - 1) !== 0xb8 + register) return 0;
   const jump = extended ? size - 3 : size - 2;
-  return mayBeTarget(body, jump, parts) ? 0 : size - last.offset + 2;
+  return mayBeTarget(body, jump, targets.get(body)) ? 0 : size - last.offset + 2;
 }
 
 /** True if any bytes of the body, read as a branch, go to `offset`, or any reloc refers to it. */
-function mayBeTarget(body: Part, offset: number, parts: readonly Part[]): boolean {
+function mayBeTarget(body: Part, offset: number, targets: ReadonlySet<bigint> | 'any' | undefined): boolean {
   const code = new Uint8Array(body.size);
   code.set(body.bytes);
   const view = new DataView(code.buffer);
@@ -234,15 +283,26 @@ function mayBeTarget(body: Part, offset: number, parts: readonly Part[]): boolea
     const isLong = opcode === 0xe8 || opcode === 0xe9 || (opcode >= 0x80 && opcode < 0x90 && code[i - 1] === 0x0f);
     if (isLong && i + 5 <= code.length && i + 5 + view.getInt32(i + 1, true) === offset) return true;
   }
-  return parts.some(({ section, relocs }) =>
-    relocs.some((reloc) => {
-      if (reloc.part !== body) return false;
+  if (targets === undefined || targets === 'any') return targets === 'any';
+  return targets.has(BigInt(offset)) || targets.has(BigInt(offset) - 4n);
+}
+
+/** Where relocs refer to in each body; `any` where one does not tell. */
+type Targets = ReadonlyMap<Part, ReadonlySet<bigint> | 'any'>;
+
+function targetsIn(bodies: ReadonlySet<Part>, parts: readonly Part[]): Targets {
+  const targets = new Map<Part, Set<bigint> | 'any'>();
+  for (const { section, relocs } of parts) {
+    for (const { part: body, kind, partOffset, addend } of relocs) {
+      if (body === undefined || !bodies.has(body)) continue;
+      const known = targets.get(body) ?? new Set();
       // A distance in data counts from a place that the reloc does not tell.
-      if (section !== 'code' && reloc.kind.startsWith('R_X86_64_P')) return true;
-      const target = BigInt(reloc.partOffset) + reloc.addend;
-      return target === BigInt(offset) || target + 4n === BigInt(offset);
-    }),
-  );
+      const isTold = section === 'code' || !kind.startsWith('R_X86_64_P');
+      targets.set(body, isTold ? known : 'any');
+      if (isTold && known !== 'any') known.add(BigInt(partOffset) + addend);
+    }
+  }
+  return targets;
 }
 
 // ---- The file. Numbers are LEB128, signed ones zigzag; the last 4 bytes are a checksum of the others.

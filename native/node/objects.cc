@@ -1,13 +1,13 @@
 #include "node/objects.h"
 
 #include <algorithm>
-#include <cstring>
 #include <string_view>
 #include <vector>
 
 #include "node/arena_handle.h"
 #include "node/elements.h"
 #include "object/object_file.h"
+#include "object/object_limits.h"
 #include "object/object_units.h"
 
 namespace jit_arena::node {
@@ -43,15 +43,11 @@ enum RelocField : size_t {
   kFieldTakesAddress,
   kRelocFields
 };
+// Those of stencils: ts/stencils.ts.
+enum PartRelocField : size_t { kPartRelocOffset, kPartRelocKind, kPartRelocSymbol, kPartRelocFields };
 enum AskedFlag : uint8_t { kAskedWeak = 1, kAskedDefined = 2 };
 
 // In these functions an array has no memory when the worker is being terminated; nobody will see it.
-
-Napi::Uint8Array CopyOf(Napi::Env env, const uint8_t* bytes, size_t count) {
-  Napi::Uint8Array array = Napi::Uint8Array::New(env, count);
-  if (count != 0 && !array.IsEmpty()) std::memcpy(array.Data(), bytes, count);
-  return array;
-}
 
 Napi::Number NumberOf(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 
@@ -202,29 +198,38 @@ Napi::Value ReadSections(const Napi::CallbackInfo& info) {
   Result<ObjectFile> read = ReadObject(bytes.data, bytes.count, GotKinds::kRefused);
   if (!read.ok()) return environment->Fail(std::move(read.status()));
   const ObjectFile& file = read.value();
+  if (Status failed = CheckNeeds(file, 0)) return environment->Fail(std::move(failed));
 
+  size_t total = 0;
+  for (const ObjectSection& section : file.sections)
+    if (section.bytes != nullptr) total += section.size;
+  Napi::Uint8Array all_bytes = Napi::Uint8Array::New(env, total);
+  Napi::Uint32Array reloc_fields = Napi::Uint32Array::New(env, file.relocs.size() * kPartRelocFields);
+  Napi::BigInt64Array addends = Napi::BigInt64Array::New(env, file.relocs.size());
+  if (all_bytes.IsEmpty() || reloc_fields.IsEmpty() || addends.IsEmpty()) return Napi::Object();
+  uint8_t* next_byte = all_bytes.Data();
+  size_t next_reloc = 0;
   Napi::Array sections = Napi::Array::New(env);
   for (uint32_t i = 0; i < file.sections.size(); i++) {
     const ObjectSection& section = file.sections[i];
     if (section.role == ObjectRole::kIgnored) continue;
     Napi::Object item = Napi::Object::New(env);
     item.Set("index", NumberOf(env, i));
-    item.Set("name", std::string(section.name));
     item.Set("section", RoleName(section.role));
     item.Set("size", NumberOf(env, section.size));
     item.Set("align", NumberOf(env, section.align));
-    item.Set("bytes", CopyOf(env, section.bytes, section.bytes != nullptr ? section.size : 0));
-    Napi::Array relocs = Napi::Array::New(env, section.reloc_count);
+    size_t byte_count = section.bytes != nullptr ? section.size : 0;
+    next_byte = std::copy(section.bytes, section.bytes + byte_count, next_byte);
+    item.Set("bytes", NumberOf(env, byte_count));
+    item.Set("relocs", NumberOf(env, section.reloc_count));
     for (uint32_t n = 0; n < section.reloc_count; n++) {
       const ObjectReloc& reloc = file.relocs[section.first_reloc + n];
-      Napi::Object made = Napi::Object::New(env);
-      made.Set("offset", NumberOf(env, reloc.offset));
-      made.Set("kind", arch::FindKind(reloc.kind)->name);
-      made.Set("symbol", NumberOf(env, reloc.symbol));
-      made.Set("addend", Napi::BigInt::New(env, reloc.addend));
-      relocs.Set(n, made);
+      uint32_t* field = reloc_fields.Data() + next_reloc * kPartRelocFields;
+      field[kPartRelocOffset] = reloc.offset;
+      field[kPartRelocKind] = reloc.kind;
+      field[kPartRelocSymbol] = reloc.symbol;
+      addends[next_reloc++] = reloc.addend;
     }
-    item.Set("relocs", relocs);
     sections.Set(sections.Length(), item);
   }
   Napi::Array symbols = Napi::Array::New(env, file.symbols.size());
@@ -241,6 +246,9 @@ Napi::Value ReadSections(const Napi::CallbackInfo& info) {
   }
   Napi::Object object = Napi::Object::New(env);
   object.Set("sections", sections);
+  object.Set("bytes", all_bytes);
+  object.Set("relocs", reloc_fields);
+  object.Set("addends", addends);
   object.Set("symbols", symbols);
   return object;
 }

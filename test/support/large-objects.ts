@@ -1,7 +1,7 @@
 // Objects that are large in one way each, and what it costs to load them. Run as a script in a process of its own, with
-// a kind's name as its argument.
+// a kind's name as its argument, and `stencils` where stencils are to be made of it.
 import { readFileSync, writeFileSync } from 'node:fs';
-import { Arena, ArenaError, loadObject } from 'jit-arena';
+import { Arena, ArenaError, loadObject, StencilSet } from 'jit-arena';
 import { type ElfSection, elfHeader, makeElf, strings } from './elf.js';
 
 const times = <T>(count: number, make: (i: number) => T): T[] => Array.from({ length: count }, (_, i) => make(i));
@@ -16,6 +16,16 @@ const zeros = (name: string, kind: 'data' | 'state', bytes: number, align = 1): 
 const one = strings(['f']);
 const first = { name: 1, section: 0 };
 const [absolute64, relative32, got] = [1, 2, 9];
+
+function sharedConstants(count: number, holes: number): Uint8Array {
+  const { at, bytes } = strings([...times(count, (i) => `n${i}`), ...times(holes, (i) => `HOLE${i}`)]);
+  const table = { name: 1, section: count, binding: 'local' as const };
+  const symbols = [table, ...at.map((name, section) => (section < count ? { name, section } : { name }))];
+  const use = [{ offset: 1, kind: relative32, symbol: 0, addend: -4 }];
+  const relocs = times(count, (i) => ({ offset: 8 * i, kind: absolute64, symbol: 1 + count + (i % holes) }));
+  const functions = times(count, (i) => ({ ...text(8, `.text.f${i}`), relocs: use }));
+  return makeElf([...functions, { ...zeros('.rodata', 'data', 8 * count), relocs }], symbols, bytes);
+}
 
 export const kinds = {
   symbols() {
@@ -52,13 +62,13 @@ export const kinds = {
   },
   sections() {
     return makeElf(
-      times(60_000, (i) => text(16, `.text.f${i}`)),
+      times(40_000, (i) => text(16, `.text.f${i}`)),
       [first],
       one.bytes,
     );
   },
   units() {
-    const { at, bytes } = namesOf(60_000, 8);
+    const { at, bytes } = namesOf(40_000, 8);
     const symbols = at.map((name, section) => ({ name, section }));
     return makeElf(
       times(at.length, (i) => text(16, `.text.f${i}`)),
@@ -75,6 +85,33 @@ export const kinds = {
     const symbols = at.map((name, section) => ({ name, section }));
     return makeElf([...times(at.length, (i) => text(8, `.text.f${i}`)), ...tables], symbols, bytes);
   },
+  // Each function calls the first.
+  callsOfOne() {
+    const { at, bytes } = namesOf(20_000, 8);
+    const relocs = [{ offset: 1, kind: relative32, symbol: 0, addend: -4 }];
+    const symbols = at.map((name, section) => ({ name, section }));
+    return makeElf(
+      times(at.length, (i) => ({ ...text(8, `.text.f${i}`), relocs })),
+      symbols,
+      bytes,
+    );
+  },
+  // Each function is a stencil that ends with `movabs $CONTINUE, rax; jmp *rax`.
+  endingJumps() {
+    const count = 30_000;
+    const { at, bytes } = strings([...times(count, (i) => `n${i}`), 'CONTINUE']);
+    const relocs = [{ offset: 2, kind: absolute64, symbol: count }];
+    const code = Uint8Array.of(0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xe0);
+    const symbols = at.map((name, section) => (section < count ? { name, section } : { name }));
+    return makeElf(
+      times(count, (i) => ({ name: `.text.f${i}`, bytes: code, relocs })),
+      symbols,
+      bytes,
+    );
+  },
+  // Each function uses constants that have many relocs, of one hole or of a hole each.
+  sharedConstants: () => sharedConstants(20_000, 1),
+  sharedHoles: () => sharedConstants(3000, 3000),
   constants() {
     return makeElf([text(8), zeros('.rodata', 'data', 6_000_000)], [first], one.bytes);
   },
@@ -114,7 +151,7 @@ export const kinds = {
   },
   sectionNames() {
     return makeElf(
-      times(60_000, () => text(4, `.text.${'x'.repeat(4000)}`)),
+      times(30_000, () => text(4, `.text.${'x'.repeat(4000)}`)),
       [],
       one.bytes,
     );
@@ -213,4 +250,14 @@ function costsOf(kind: keyof typeof kinds): Costs {
   return { bytes: bytes.length, load, install, look };
 }
 
-if (require.main === module) console.log(JSON.stringify(costsOf(process.argv[2] as keyof typeof kinds)));
+/** Of making stencils of it. */
+function stencilCostsOf(kind: keyof typeof kinds): Costs {
+  const bytes = kinds[kind]();
+  const [load] = measured(() => StencilSet.fromObject(bytes));
+  return { bytes: bytes.length, load };
+}
+
+if (require.main === module) {
+  const [, , kind, what] = process.argv as [string, string, keyof typeof kinds, string | undefined];
+  console.log(JSON.stringify(what === 'stencils' ? stencilCostsOf(kind) : costsOf(kind)));
+}
