@@ -45,18 +45,20 @@ class LinuxFlip final : public LinuxMemory {
 
   Status Start() {
     if (Status failed = MakeScratch()) return failed;
-    return TryFlipping();
+    return TryFlipping(false);
   }
 
  private:
-  // Makes scratch code writable and executable again, since CloseWindow may not fail.
-  Status TryFlipping() {
+  // Makes scratch code writable and executable again, since CloseWindow may not fail: in the second way where the first
+  // is refused.
+  Status TryFlipping(bool second_way = true) {
     size_t page = PageBytes();
     if (mprotect(scratch(), page, PROT_READ | PROT_WRITE) != 0)
       return linux_pages::Refused("making code writable (mprotect)", page, true, errno);
-    if (mprotect(scratch(), page, linux_pages::Protection(Access::kCode)) != 0)
-      return linux_pages::Refused("making written memory executable (mprotect)", page, true, errno);
-    return Status::Ok();
+    if (mprotect(scratch(), page, linux_pages::Protection(Access::kCode)) == 0) return Status::Ok();
+    int error = errno;
+    if (second_way && linux_pages::Replace(Access::kCode, scratch(), nullptr, page, fork_mode())) return Status::Ok();
+    return linux_pages::Refused("making written memory executable (mprotect)", page, true, error);
   }
 
   struct Window {

@@ -68,8 +68,7 @@ class LinuxProcmem final : public LinuxMemory {
   Status OpenWindow(Access, uint8_t*, size_t) override {
     if (Status forked = CheckOwner()) return forked;
     // A host may have closed every descriptor, and its own file may have the number now.
-    if (!IsOpen())
-      if (Status failed = Open()) return Stopped(failed.error().message);
+    if (!IsOpen()) Open().Ignore();  // the second way needs none
     return TryWriting();
   }
 
@@ -95,7 +94,7 @@ class LinuxProcmem final : public LinuxMemory {
   Status Start() {
     if (Status failed = Open()) return failed;
     if (Status failed = MakeScratch()) return failed;
-    if (Status failed = TryWriting()) return Error{ErrorCode::kNoMemory, failed.error().message};
+    if (Status failed = TryWriting(false)) return Error{ErrorCode::kNoMemory, failed.error().message};
     return Status::Ok();
   }
 
@@ -110,14 +109,16 @@ class LinuxProcmem final : public LinuxMemory {
     fd_ = -1;
   }
 
-  // Writes a byte of scratch code, since Write may not fail.
-  Status TryWriting() {
+  // Writes a byte of scratch code, since Write may not fail: in the second way where the first is refused.
+  Status TryWriting(bool second_way = true) {
     const uint8_t byte = 1;
     if (WriteAll(fd_, scratch(), &byte, 1)) return Status::Ok();
+    int error = errno;
+    if (second_way && linux_pages::Replace(Access::kCode, scratch(), &byte, 1, fork_mode())) return Status::Ok();
     return Stopped(
         Format("writing to read-only memory through /proc/self/mem failed (errno %d); the kernel was started "
                "with proc_mem.force_override=never or ptrace, or a security module or a seccomp filter forbids it",
-               errno));
+               error));
   }
 
   int fd_ = -1;  // where it could not be opened

@@ -36,11 +36,16 @@ struct Fault {
   bool forever = false;
   int error = ENOMEM;
   long seen = 0;
+  int as_well = -1;  // refused each time
 };
 Fault fault;
 thread_local bool counts = false;
 
 bool Refused(Call call) {
+  if (counts && fault.as_well == call) {
+    errno = fault.error;
+    return true;
+  }
   if (!counts || fault.call != call) return false;
   fault.seen++;
   if (fault.left == 0 || --fault.left != 0) return false;
@@ -309,6 +314,7 @@ bool Uses(ja_writer writer, int call) {
     case kRandom:
       return writer == JA_WRITER_ALIAS;
     case kPwrite:
+    case kOpen:  // others open /proc/self/maps when they are tried for the first time in the process
       return writer == JA_WRITER_PROCMEM;
     case kMembarrier:
       return writer != JA_WRITER_FLIP;
@@ -334,7 +340,7 @@ void Sweep(ja_writer writer, int call, bool forever, int error) {
   test::failed_checks = 0;
   auto live = [&](long nth) {
     bool apart = nth % 2 == 1;
-    fault = {call, nth, forever, error, 0};
+    fault = {call, nth, forever, error, 0, -1};
     counts = true;
     Life(writer, apart, nth % 3 == 0 ? JA_FORK_COPY : JA_FORK_DROP).Live();
     counts = false;
@@ -427,6 +433,39 @@ long syscall(long number, ...) noexcept {
   }
   return result;
 }
+}
+
+// Where the second way to write is refused, too, an install says so, what is there goes on, and a later install works.
+TEST(a_writer_that_has_stopped_working_says_so) {
+  for (ja_writer writer : {JA_WRITER_PROCMEM, JA_WRITER_FLIP}) {
+    ja_options options = ja_options_init();
+    options.writer = writer;
+    Host host(options);
+    ja_executor before = host.Install(Returns(7));
+    ja_executor freed = host.Install(Returns(8));
+    auto call = [&](ja_executor id) {
+      uint64_t address = 0;
+      CHECK_OK(ja_enter(host.thread));
+      CHECK_OK(ja_entry(host.thread, id, &address));
+      uint32_t number = reinterpret_cast<uint32_t (*)()>(address)();
+      CHECK_OK(ja_leave(host.thread));
+      return number;
+    };
+    fault = {writer == JA_WRITER_PROCMEM ? kPwrite : kMprotect, 1, true, EPERM, 0, kMemfd};
+    counts = true;
+    for (int i = 0; i < 3; i++) {
+      Code code = Returns(9);
+      ja_executor id = 0;
+      CHECK_STATUS(ja_install(host.arena, code.Spec(), 1, &id), JA_ERR_WRITER_UNAVAILABLE);
+      CHECK(std::strstr(ja_last_error()->message, "has stopped working") != nullptr);
+    }
+    CHECK_OK(ja_free(host.arena, &freed, 1));
+    host.Collect();
+    CHECK_EQ(call(before), 7u);
+    CHECK_EQ(host.Problems(), 0u);
+    counts = false;
+    CHECK_EQ(call(host.Install(Returns(9))), 9u);
+  }
 }
 
 TEST(system_calls_may_be_refused_alias) { SweepAll(JA_WRITER_ALIAS); }
