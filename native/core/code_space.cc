@@ -30,10 +30,8 @@ CodeSpace::~CodeSpace() {
   for (auto& slab : slabs_)
     if (slab) DecommitSlab(slab.get());
   RetryLost();
-  // The executable side of what is left goes with the reservation.
-  for (Slab* slab = lost_.get(); slab != nullptr; slab = slab->next_lost.get())
-    if (slab->view() != nullptr && AccessOf(slab->zone()) != os::Access::kState)
-      memory_->Unreserve(slab->view(), uint64_t{slab->granules()} * kGranuleBytes);
+  // The executable side of what is left goes with the reservation. One by one, since each is owned by the one before.
+  for (; lost_ != nullptr; lost_ = std::move(lost_->next_lost)) UnmapView(*lost_);
   memory_->Unreserve(reservation_, reserved_bytes_);
 }
 
@@ -194,13 +192,15 @@ bool CodeSpace::GiveBack(Slab& slab) {
   return refused.ok();
 }
 
+// Where one is refused, so are the others as a rule.
 void CodeSpace::RetryLost() {
-  for (std::unique_ptr<Slab>* at = &lost_; *at != nullptr;) {
-    if (GiveBack(**at))
-      *at = std::move((*at)->next_lost);
-    else
-      at = &(*at)->next_lost;
-  }
+  while (lost_ != nullptr && GiveBack(*lost_)) lost_ = std::move(lost_->next_lost);
+}
+
+void CodeSpace::UnmapView(Slab& slab) {
+  if (slab.view() == nullptr || AccessOf(slab.zone()) == os::Access::kState) return;
+  memory_->Unreserve(slab.view(), uint64_t{slab.granules()} * kGranuleBytes);
+  slab.SetView(nullptr);
 }
 
 bool CodeSpace::IsFreeUnit(uint32_t unit) const {
@@ -212,8 +212,9 @@ bool CodeSpace::IsFreeUnit(uint32_t unit) const {
 
 uint64_t CodeSpace::LostBytes() const {
   uint64_t pages = 0;
-  for (const Slab* slab = lost_.get(); slab != nullptr; slab = slab->next_lost.get()) pages += slab->backed_pages();
-  ForEachSlab([&](const Slab& slab) { pages += slab.punch_kept ? slab.punch_pages() : 0; });
+  for (const Slab* slab = lost_.get(); slab != nullptr; slab = slab->next_lost.get())
+    pages += slab->backed_pages() + slab->kept_pages;
+  ForEachSlab([&](const Slab& slab) { pages += slab.kept_pages; });
   return pages * page_bytes_;
 }
 
@@ -223,7 +224,7 @@ Status CodeSpace::Restore(Slab& slab) {
           memory_->Restore(AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first()) + offset),
                            uint64_t{slab.punch_pages()} * page_bytes_, slab.view() ? slab.view() + offset : nullptr))
     return failed;
-  slab.punch_kept = false;
+  slab.kept_pages = 0;
   slab.MarkRestored();
   return Status::Ok();
 }
@@ -289,7 +290,7 @@ uint32_t CodeSpace::Trim(uint64_t end_nanos, bool* done) {
   bool began = false;
   for (size_t i = first; i < slabs_.size(); i++) {
     Slab* slab = slabs_[i].get();
-    if (slab == nullptr || !(slab->shrunk || slab->needs_poison || slab->punch_kept || slab->empty())) continue;
+    if (slab == nullptr || !(slab->shrunk || slab->needs_poison || slab->kept_pages != 0 || slab->empty())) continue;
     if (deadline.IsUp() && began) {
       trim_next_ = i;
       if (done != nullptr) *done = false;
@@ -329,7 +330,13 @@ uint64_t CodeSpace::HugePageBytes() const {
 
 bool CodeSpace::PunchEmptyPages(Slab& slab, uint32_t punched, uint32_t* pages) {
   if (!memory_->CanPunch()) return true;
-  if (slab.punch_kept && !PunchPages(slab, slab.punch_first(), slab.punch_pages())) return false;
+  if (slab.kept_pages != 0) {
+    uint64_t offset = uint64_t{slab.punch_first()} * page_bytes_;
+    if (!memory_->PunchAgain(AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first()) + offset),
+                             uint64_t{slab.punch_pages()} * page_bytes_, slab.view() ? slab.view() + offset : nullptr))
+      return false;
+    *pages += std::exchange(slab.kept_pages, 0);
+  }
   Slab::PageRun run = slab.FindEmptyPages();
   if (run.backed < 4) return true;
   // A hole of pages costs up to two mappings. A run of four pages or more in every second slab keeps the process below
@@ -340,25 +347,19 @@ bool CodeSpace::PunchEmptyPages(Slab& slab, uint32_t punched, uint32_t* pages) {
   uint32_t middle_end = slab.punched() ? middle + slab.punch_pages() : run.first;
   for (auto [first, end] : {std::pair(run.first, middle), std::pair(middle_end, run.first + run.count)}) {
     if (first == end) continue;
-    if (!PunchPages(slab, first, end - first) && !slab.punch_kept) return false;
+    uint64_t offset = uint64_t{first} * page_bytes_;
+    handshake_.Await();  // as before a write: a child would copy zeroes
+    Result<bool> punched =
+        memory_->Punch(AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first()) + offset),
+                       uint64_t{end - first} * page_bytes_, slab.view() ? slab.view() + offset : nullptr);
+    if (!punched.ok()) return false;  // at the mapping limit: the pages stay, poisoned as they are
     uint32_t before = slab.backed_pages();
     slab.MarkPunched(first, end - first);
-    *pages += before - slab.backed_pages();
-    if (slab.punch_kept) return false;
+    uint32_t backed = before - slab.backed_pages();
+    (punched.value() ? *pages : slab.kept_pages) += backed;
+    if (!punched.value()) return false;
   }
   return true;
-}
-
-// False when the system keeps the pages: those of `punch_kept` without their access, others as they were.
-bool CodeSpace::PunchPages(Slab& slab, uint32_t first, uint32_t count) {
-  handshake_.Await();  // as before a write: a child would copy zeroes
-  uint64_t offset = uint64_t{first} * page_bytes_;
-  Result<bool> punched =
-      memory_->Punch(AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first()) + offset),
-                     uint64_t{count} * page_bytes_, slab.view() ? slab.view() + offset : nullptr);
-  if (!punched.ok()) return false;  // at the mapping limit: the pages stay, poisoned as they are
-  slab.punch_kept = !punched.value();
-  return punched.value();
 }
 
 bool CodeSpace::PoisonHoles(Slab& slab) {

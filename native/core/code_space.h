@@ -166,11 +166,11 @@ class CodeSpace {
   // False when there is more to give back than the system, or the number of mappings, allows now. `punched`: slabs that
   // have punched pages.
   bool PunchEmptyPages(Slab& slab, uint32_t punched, uint32_t* pages);
-  bool PunchPages(Slab& slab, uint32_t first, uint32_t count);
   void Release(Slab& slab, SpanId span);
   void DecommitSlab(Slab* slab);
   bool GiveBack(Slab& slab);
   void RetryLost();
+  void UnmapView(Slab& slab);
   bool IsFreeUnit(uint32_t unit) const;
   void OnEmpty(Slab* slab);
   static os::Access AccessOf(Zone zone) {

@@ -25,7 +25,8 @@ Status CodeSpace::AfterForkInChild() {
   if (failed.ok()) return failed;
   // Nothing may stay that could be executed while the parent changes it.
   for (auto& slab : slabs_) {
-    if (slab && slab->view() != nullptr && AccessOf(slab->zone()) != os::Access::kState) GiveBack(*slab);
+    if (slab && slab->view() != nullptr && AccessOf(slab->zone()) != os::Access::kState && !GiveBack(*slab))
+      UnmapView(*slab);
   }
   memory_->Unreserve(reservation_, reserved_bytes_);
   Disown();
@@ -74,7 +75,7 @@ Status CodeSpace::CopyInChild() {
     uint64_t punched = uint64_t{slab->punch_first()} * page_bytes_;
     Result<bool> done =
         memory_->Punch(access, at + punched, uint64_t{slab->punch_pages()} * page_bytes_, view.value() + punched);
-    slab->punch_kept = done.ok() && !done.value();
+    slab->kept_pages = done.ok() && !done.value() ? slab->punch_pages() : 0;
     failed = std::move(done.status());
   }
   const char* late = handshake_.Finish();

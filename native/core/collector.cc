@@ -452,7 +452,7 @@ void Collector::LayOut(Zone zone, const std::vector<uint32_t>& chains, Progress&
 
 CollectResult Collector::Collect(const CollectOptions& options, const Host& host) {
   uint64_t begin = os::NowNanos();
-  uint64_t committed = space_.CommittedBytes();
+  uint64_t committed = space_.CommittedBytes() + space_.LostBytes();
   bool slice = options.max_pause_nanos != 0;
   // What follows the last batch takes its time, too, and so does the system.
   uint64_t end = slice ? begin + options.max_pause_nanos - options.max_pause_nanos / 8 : 0;
@@ -491,7 +491,7 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
     if (result.done) begun_destination_[zone] = kNone;
     destinations_[zone] = nullptr;
   }
-  uint64_t committed_now = space_.CommittedBytes();
+  uint64_t committed_now = space_.CommittedBytes() + space_.LostBytes();
   result.pages_freed = committed > committed_now ? (committed - committed_now) / space_.page_bytes() : 0;
   result.retired_bytes = reclaimer_.retired_bytes();
   result.pause_nanos = os::NowNanos() - begin;

@@ -113,8 +113,8 @@ class Slab {
 
   // Set when spans left without being poisoned, because the slab was expected to go; whoever keeps it poisons it.
   bool needs_poison = false;
-  // The system has taken the access of the punched pages and kept their memory.
-  bool punch_kept = false;
+  // Of the punched pages those whose memory the system has kept, though they have no access.
+  uint32_t kept_pages = 0;
   // Set when spans left, so that there may be empty pages; whoever has looked clears it.
   bool shrunk = false;
   // The collector's round in which it could not empty the slab, as it was then; 0: none.

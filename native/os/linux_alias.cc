@@ -106,6 +106,10 @@ class LinuxAlias final : public LinuxMemory {
     return linux_pages::Refused("giving back pages inside a slab (MADV_REMOVE)", bytes, false, error);
   }
 
+  bool PunchAgain(Access access, uint8_t*, size_t bytes, uint8_t* view) override {
+    return access == Access::kState || madvise(view, bytes, MADV_REMOVE) == 0;
+  }
+
   Status Restore(Access access, uint8_t* at, size_t bytes, uint8_t* view) override {
     if (access == Access::kState) return LinuxMemory::Restore(access, at, bytes, view);
     if (Status forked = CheckOwner()) return forked;
@@ -131,7 +135,9 @@ class LinuxAlias final : public LinuxMemory {
       can_punch_ = mprotect(base + page, page, PROT_NONE) == 0 &&
                    mprotect(base + page, page, linux_pages::Protection(Access::kCode)) == 0 &&
                    madvise(view.value() + page, page, MADV_REMOVE) == 0;
-      Decommit(Access::kCode, base, 2 * page, &view.value()).Ignore();  // goes with the reservation
+      // What is executable goes with the reservation.
+      if (!Decommit(Access::kCode, base, 2 * page, &view.value()).ok() && view.value() != nullptr)
+        linux_pages::Unmap(view.value(), 2 * page);
     }
     Unreserve(base, 2 * page);
   }

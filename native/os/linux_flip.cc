@@ -24,7 +24,10 @@ class LinuxFlip final : public LinuxMemory {
     }
     if (Status failed = TryFlipping()) return Stopped(failed.error().message);
     if (mprotect(at, bytes, PROT_READ | PROT_WRITE) != 0) {
-      return linux_pages::Refused("making a slab writable", bytes, access == Access::kCode, errno);
+      Status refused = linux_pages::Refused("making a slab writable", bytes, access == Access::kCode, errno);
+      // Of several mappings some may be writable now, and nobody could execute them.
+      MakeAsItWas(access, at, bytes);
+      return refused;
     }
     windows_.push_back({at, bytes, 1});
     return Status::Ok();
@@ -38,9 +41,7 @@ class LinuxFlip final : public LinuxMemory {
     if (--open->count != 0) return;
     *open = windows_.back();
     windows_.pop_back();
-    if (Forked() || mprotect(at, bytes, linux_pages::Protection(access)) == 0) return;
-    if (!linux_pages::Replace(access, at, nullptr, bytes, fork_mode()))
-      Die(__FILE__, __LINE__, "mprotect at the end of a write window, and mmap of new pages in the place of its own");
+    if (!Forked()) MakeAsItWas(access, at, bytes);
   }
 
   Status Start() {
@@ -49,6 +50,12 @@ class LinuxFlip final : public LinuxMemory {
   }
 
  private:
+  void MakeAsItWas(Access access, uint8_t* at, size_t bytes) {
+    if (mprotect(at, bytes, linux_pages::Protection(access)) == 0) return;
+    if (!linux_pages::Replace(access, at, nullptr, bytes, fork_mode()))
+      Die(__FILE__, __LINE__, "mprotect at the end of a write window, and mmap of new pages in the place of its own");
+  }
+
   // Makes scratch code writable and executable again, since CloseWindow may not fail: in the second way where the first
   // is refused.
   Status TryFlipping(bool second_way = true) {

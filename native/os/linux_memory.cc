@@ -33,7 +33,8 @@ Status LinuxMemory::MakeScratch() {
   Result<uint8_t*> reserved = Reserve(PageBytes());
   if (!reserved.ok()) return std::move(reserved.status());
   scratch_ = reserved.value();
-  return linux_pages::MapOver(Access::kCode, scratch_, PageBytes(), MAP_PRIVATE | MAP_ANONYMOUS, -1, fork_mode_);
+  // Not for children: each makes its own.
+  return linux_pages::MapOver(Access::kCode, scratch_, PageBytes(), MAP_PRIVATE | MAP_ANONYMOUS, -1, ForkMode::kDrop);
 }
 
 Status LinuxMemory::Stopped(const std::string& why) const {

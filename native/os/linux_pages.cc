@@ -79,6 +79,17 @@ std::string LimitText(int resource) {
   return Format("%llu KiB", static_cast<unsigned long long>(limit.rlim_cur / kKiB));
 }
 
+bool WriteTo(int fd, const uint8_t* from, size_t bytes) {
+  while (bytes != 0) {
+    ssize_t written = write(fd, from, bytes);
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return false;
+    from += written;
+    bytes -= static_cast<size_t>(written);
+  }
+  return true;
+}
+
 // Calls visit(first, last, perms) for each line of /proc/self/maps, perms being four letters such as "r-xp". Uses no
 // heap, so that looking does not change what is seen. False when /proc cannot be read.
 template <class Visit>
@@ -184,16 +195,13 @@ bool Replace(Access access, uint8_t* at, const uint8_t* from, size_t bytes, Fork
   size_t whole = AlignUp(in_front + bytes, PageBytes());
   int fd = OpenMemfd(whole);
   if (fd < 0) return false;
-  void* copy = mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  bool done = false;
-  if (copy != MAP_FAILED) {
-    std::memcpy(copy, first, whole);
-    if (from != nullptr) std::memcpy(static_cast<uint8_t*>(copy) + in_front, from, bytes);
-    Unmap(copy, whole);
-    done = mmap(first, whole, Protection(access), MAP_PRIVATE | MAP_FIXED, fd, 0) != MAP_FAILED;
-    // Without DONTFORK a child has a copy that nobody uses.
-    if (done) static_cast<void>(Adopt(first, whole, VmaName(access), mode));
-  }
+  // Through the descriptor: a mapping to write through could be one that the kernel does not take away again.
+  const uint8_t* behind = at + (from != nullptr ? bytes : 0);
+  bool written = WriteTo(fd, first, static_cast<size_t>(at - first)) && (from == nullptr || WriteTo(fd, from, bytes)) &&
+                 WriteTo(fd, behind, static_cast<size_t>(first + whole - behind));
+  bool done = written && mmap(first, whole, Protection(access), MAP_PRIVATE | MAP_FIXED, fd, 0) != MAP_FAILED;
+  // Without DONTFORK a child has a copy that nobody uses.
+  if (done) static_cast<void>(Adopt(first, whole, VmaName(access), mode));
   int error = errno;
   close(fd);
   errno = error;
@@ -207,11 +215,15 @@ void Unmap(void* at, size_t bytes) {
     void* at;
     size_t bytes;
   } kept[64] = {};
+  static constinit uint32_t generation = 0;  // of the process that has what is kept: a child has none of it
   std::unique_lock guard(lock, std::try_to_lock);
   int error = errno;
   bool refused = at != nullptr && munmap(at, bytes) != 0;
   // In a forked child the lock may be another thread's for ever.
   if (guard.owns_lock()) {
+    if (generation != ForkGeneration())
+      for (auto& range : kept) range.at = nullptr;
+    generation = ForkGeneration();
     for (auto& range : kept) {
       if (range.at != nullptr && munmap(range.at, range.bytes) == 0) range.at = nullptr;
       if (range.at != nullptr || !refused) continue;

@@ -81,8 +81,12 @@ class Scratch {
   ~Scratch() {
     if (base_ == nullptr) return;
     for (Piece& piece : pieces_) {
-      // What is refused here goes with the reservation.
-      if (piece.committed) memory_.Decommit(piece.access, At(piece), piece.pages * PageBytes(), &piece.view).Ignore();
+      if (!piece.committed) continue;
+      size_t bytes = piece.pages * PageBytes();
+      // What is refused here goes with the reservation, but for a view, which lies elsewhere.
+      if (!memory_.Decommit(piece.access, At(piece), bytes, &piece.view).ok() && piece.view != nullptr &&
+          piece.view != At(piece))
+        memory_.Unreserve(piece.view, bytes);
     }
     memory_.Unreserve(base_, kPages * PageBytes());
   }

@@ -67,9 +67,10 @@ class Memory {
 
   // Gives the pages of part of one commit back and takes their access away: punched memory is never left mapped
   // executable. Splits mappings, so the caller limits how many holes it makes. On failure nothing has changed.
-  // `view` is the view of `at`. False when the access is gone and the kernel has kept the pages, which are zero: the
-  // same call may be made again.
+  // `view` is the view of `at`. False when the access is gone and the kernel has kept the pages, which are zero:
+  // PunchAgain tries to give back such a range.
   virtual Result<bool> Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) = 0;
+  virtual bool PunchAgain(Access /*access*/, uint8_t* /*at*/, size_t /*bytes*/, uint8_t* /*view*/) { return true; }
 
   // Undoes Punch: the pages are zero and have their access again. Fails where MDWE forbids it (then CanPunch is
   // false from the start) or at the mapping limit; on failure the range stays punched.

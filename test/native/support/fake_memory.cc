@@ -199,11 +199,21 @@ FakeMemory::Result<bool> FakeMemory::Punch(Access access, uint8_t* at, size_t by
   if (!piece->windows.empty()) Violation("punch", at, bytes, "with an open window");
   for (size_t i = 0; i < bytes / options_.page_bytes; ++i) {
     auto page = piece->punched[static_cast<size_t>(at - base) / options_.page_bytes + i];
-    if (page && !kept_.contains(at)) Violation("punch", at, bytes, "punched already");
+    if (page) Violation("punch", at, bytes, "punched already");
     page = true;
   }
   if (options_.real) std::memset(at, kPunched, bytes);
-  keep_punched ? static_cast<void>(kept_.insert(at)) : static_cast<void>(kept_.erase(at));
+  return !keep_punched;
+}
+
+bool FakeMemory::PunchAgain(Access access, uint8_t* at, size_t bytes, uint8_t* view) {
+  Logged("again", AccessName(access), at, bytes, false).Ignore();
+  uint8_t* base;
+  Piece* piece = FindPiece("again", access, at, bytes, &base);
+  if (piece == nullptr || !CheckView("again", *piece, base, at, bytes, view)) return false;
+  for (size_t i = 0; i < bytes / options_.page_bytes; ++i)
+    if (!piece->punched[static_cast<size_t>(at - base) / options_.page_bytes + i])
+      Violation("again", at, bytes, "not punched");
   return !keep_punched;
 }
 

@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -51,6 +50,7 @@ class FakeMemory : public jit_arena::os::Memory {
   Result<uint8_t*> Commit(Access access, uint8_t* at, size_t bytes) override;
   Status Decommit(Access access, uint8_t* at, size_t bytes, uint8_t** view) override;
   Result<bool> Punch(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
+  bool PunchAgain(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
   Status Restore(Access access, uint8_t* at, size_t bytes, uint8_t* view) override;
   bool CanPunch() const override { return options_.can_punch; }
   bool BackByHugePages(uint8_t* at, size_t bytes) override;
@@ -110,7 +110,6 @@ class FakeMemory : public jit_arena::os::Memory {
   uint8_t* origin_ = nullptr;
   std::map<uint8_t*, size_t> reservations_;
   std::map<uint8_t*, Piece> commits_;
-  std::set<uint8_t*> kept_;  // punched ranges whose pages were kept
   std::vector<std::string> log_;
   std::string violations_;
 };
