@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <deque>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <thread>
 #include <utility>
@@ -213,12 +214,26 @@ TEST(thunk_outlives_a_fork_and_a_child_makes_its_own_whatever_threads_were_doing
   thunk.context->callback = &callback;
   thunk.context->owner.store(&me);
   std::atomic<bool> stop{false};
+  // The address sanitizer's allocator does not survive, in a child, a fork in the middle of another thread's malloc.
+  std::mutex fork_lock;
+  auto keep_from_forking = [&] {
+#if defined(__SANITIZE_ADDRESS__)
+    return std::unique_lock(fork_lock);
+#else
+    return std::unique_lock(fork_lock, std::defer_lock);
+#endif
+  };
   std::thread maker([&] {
-    while (!stop.load(std::memory_order_relaxed)) MakeThunk(Handle, range.low(), range.high()).ok();
+    while (!stop.load(std::memory_order_relaxed)) {
+      auto guard = keep_from_forking();
+      MakeThunk(Handle, range.low(), range.high()).ok();
+    }
   });
   for (int i = 0; i < 50; i++) {
     std::fflush(stdout);
+    auto guard = keep_from_forking();
     pid_t child = fork();
+    if (child != 0 && guard.owns_lock()) guard.unlock();
     if (child == 0) {
       alarm(20);
       if (Call(thunk.address, 1) != 61) _exit(1);
