@@ -171,13 +171,7 @@ const mutants = [
   },
   {
     name: 'range-of-a-target-where-it-is',
-    edits: [
-      [
-        checks,
-        'if (symbol_moves && !symbol_with_site) {\n    const Executor& owner',
-        'if (false) {\n    const Executor& owner',
-      ],
-    ],
+    edits: [[checks, 'if (symbol_moves && !symbol_with_site)\n    symbols =', 'if (false)\n    symbols =']],
     killedBy: ['reloc_range_test of_every_place'],
   },
   {

@@ -29,9 +29,11 @@ CodeSpace::~CodeSpace() {
   if (reservation_ == nullptr) return;
   for (auto& slab : slabs_)
     if (slab) DecommitSlab(slab.get());
-  RetryLost();
-  // The executable side of what is left goes with the reservation. One by one, since each is owned by the one before.
-  for (; lost_ != nullptr; lost_ = std::move(lost_->next_lost)) UnmapView(*lost_);
+  // One by one, since each is owned by the one before.
+  for (; lost_ != nullptr; lost_ = std::move(lost_->next_lost)) {
+    Pages all = PagesOf(*lost_, 0, lost_->pages());
+    memory_->DecommitForGood(all.access, all.at, all.bytes, all.view);
+  }
   memory_->Unreserve(reservation_, reserved_bytes_);
 }
 
@@ -185,10 +187,9 @@ void CodeSpace::DecommitSlab(Slab* slab) {
 }
 
 bool CodeSpace::GiveBack(Slab& slab) {
-  uint8_t* view = slab.view();
-  Status refused = memory_->Decommit(AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first())),
-                                     uint64_t{slab.granules()} * kGranuleBytes, &view);
-  slab.SetView(view);
+  Pages all = PagesOf(slab, 0, slab.pages());
+  Status refused = memory_->Decommit(all.access, all.at, all.bytes, &all.view);
+  slab.SetView(all.view);
   return refused.ok();
 }
 
@@ -197,10 +198,10 @@ void CodeSpace::RetryLost() {
   while (lost_ != nullptr && GiveBack(*lost_)) lost_ = std::move(lost_->next_lost);
 }
 
-void CodeSpace::UnmapView(Slab& slab) {
-  if (slab.view() == nullptr || AccessOf(slab.zone()) == os::Access::kState) return;
-  memory_->Unreserve(slab.view(), uint64_t{slab.granules()} * kGranuleBytes);
-  slab.SetView(nullptr);
+CodeSpace::Pages CodeSpace::PagesOf(const Slab& slab, uint32_t first, uint32_t count) const {
+  uint64_t offset = uint64_t{first} * page_bytes_;
+  return {AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first()) + offset),
+          uint64_t{count} * page_bytes_, slab.view() != nullptr ? slab.view() + offset : nullptr};
 }
 
 bool CodeSpace::IsFreeUnit(uint32_t unit) const {
@@ -219,11 +220,8 @@ uint64_t CodeSpace::LostBytes() const {
 }
 
 Status CodeSpace::Restore(Slab& slab) {
-  uint64_t offset = uint64_t{slab.punch_first()} * page_bytes_;
-  if (Status failed =
-          memory_->Restore(AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first()) + offset),
-                           uint64_t{slab.punch_pages()} * page_bytes_, slab.view() ? slab.view() + offset : nullptr))
-    return failed;
+  Pages punched = PagesOf(slab, slab.punch_first(), slab.punch_pages());
+  if (Status failed = memory_->Restore(punched.access, punched.at, punched.bytes, punched.view)) return failed;
   slab.kept_pages = 0;
   slab.MarkRestored();
   return Status::Ok();
@@ -331,10 +329,8 @@ uint64_t CodeSpace::HugePageBytes() const {
 bool CodeSpace::PunchEmptyPages(Slab& slab, uint32_t punched, uint32_t* pages) {
   if (!memory_->CanPunch()) return true;
   if (slab.kept_pages != 0) {
-    uint64_t offset = uint64_t{slab.punch_first()} * page_bytes_;
-    if (!memory_->PunchAgain(AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first()) + offset),
-                             uint64_t{slab.punch_pages()} * page_bytes_, slab.view() ? slab.view() + offset : nullptr))
-      return false;
+    Pages kept = PagesOf(slab, slab.punch_first(), slab.punch_pages());
+    if (!memory_->PunchAgain(kept.access, kept.at, kept.bytes, kept.view)) return false;
     *pages += std::exchange(slab.kept_pages, 0);
   }
   Slab::PageRun run = slab.FindEmptyPages();
@@ -347,11 +343,9 @@ bool CodeSpace::PunchEmptyPages(Slab& slab, uint32_t punched, uint32_t* pages) {
   uint32_t middle_end = slab.punched() ? middle + slab.punch_pages() : run.first;
   for (auto [first, end] : {std::pair(run.first, middle), std::pair(middle_end, run.first + run.count)}) {
     if (first == end) continue;
-    uint64_t offset = uint64_t{first} * page_bytes_;
     handshake_.Await();  // as before a write: a child would copy zeroes
-    Result<bool> punched =
-        memory_->Punch(AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first()) + offset),
-                       uint64_t{end - first} * page_bytes_, slab.view() ? slab.view() + offset : nullptr);
+    Pages empty = PagesOf(slab, first, end - first);
+    Result<bool> punched = memory_->Punch(empty.access, empty.at, empty.bytes, empty.view);
     if (!punched.ok()) return false;  // at the mapping limit: the pages stay, poisoned as they are
     uint32_t before = slab.backed_pages();
     slab.MarkPunched(first, end - first);

@@ -170,7 +170,14 @@ class CodeSpace {
   void DecommitSlab(Slab* slab);
   bool GiveBack(Slab& slab);
   void RetryLost();
-  void UnmapView(Slab& slab);
+  // Pages of a slab as os::Memory takes them.
+  struct Pages {
+    os::Access access;
+    uint8_t* at;
+    size_t bytes;
+    uint8_t* view;
+  };
+  Pages PagesOf(const Slab& slab, uint32_t first, uint32_t count) const;
   bool IsFreeUnit(uint32_t unit) const;
   void OnEmpty(Slab* slab);
   static os::Access AccessOf(Zone zone) {

@@ -25,8 +25,9 @@ Status CodeSpace::AfterForkInChild() {
   if (failed.ok()) return failed;
   // Nothing may stay that could be executed while the parent changes it.
   for (auto& slab : slabs_) {
-    if (slab && slab->view() != nullptr && AccessOf(slab->zone()) != os::Access::kState && !GiveBack(*slab))
-      UnmapView(*slab);
+    if (!slab || slab->view() == nullptr || AccessOf(slab->zone()) == os::Access::kState) continue;
+    Pages all = PagesOf(*slab, 0, slab->pages());
+    memory_->DecommitForGood(all.access, all.at, all.bytes, all.view);
   }
   memory_->Unreserve(reservation_, reserved_bytes_);
   Disown();
@@ -72,9 +73,8 @@ Status CodeSpace::CopyInChild() {
       os::FlushInstructionCache(at + offset, page_bytes_);
     });
     if (!slab->punched()) continue;
-    uint64_t punched = uint64_t{slab->punch_first()} * page_bytes_;
-    Result<bool> done =
-        memory_->Punch(access, at + punched, uint64_t{slab->punch_pages()} * page_bytes_, view.value() + punched);
+    Pages punched = PagesOf(*slab, slab->punch_first(), slab->punch_pages());
+    Result<bool> done = memory_->Punch(punched.access, punched.at, punched.bytes, punched.view);
     slab->kept_pages = done.ok() && !done.value() ? slab->punch_pages() : 0;
     failed = std::move(done.status());
   }

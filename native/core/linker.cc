@@ -125,8 +125,7 @@ Result<size_t> Linker::Check(uint32_t index, const ExecutorSpec& spec, const std
   return first;
 }
 
-Linker::Bounds Linker::PlacesOf(const Executor& executor, Section section, uint64_t offset) const {
-  uint64_t address = AddressIn(PlacementOf(executor), section) + offset;
+Linker::Bounds Linker::PlacesOf(const Executor& executor, Section section, uint64_t address) const {
   bool moves = section == Section::kState ? executor.StateMoves() : executor.movable;
   if (!moves) return {address, address};
   SpanId span = section == Section::kState                      ? executor.state_span
@@ -249,18 +248,16 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
   bool same_span = !executor.apart() || (anchor == Anchor::kCode) == (reloc.section == Section::kCode);
   bool symbol_with_site = (anchor == Anchor::kCode || anchor == Anchor::kData) && same_span;
   Bounds places{site, site};
-  if (executor.movable && !symbol_with_site) places = PlacesOf(executor, reloc.section, reloc.offset);
+  if (executor.movable && !symbol_with_site) places = PlacesOf(executor, reloc.section, site);
   auto reaches = [&](const Bounds& symbols, int64_t from_symbol) {
     uint64_t shift = static_cast<uint64_t>(from_symbol);
     return arch::Check(info, symbols.lowest + shift - places.highest) &&
            arch::Check(info, symbols.highest + shift - places.lowest);
   };
   Bounds symbols{symbol, symbol};
-  if (symbol_moves && !symbol_with_site) {
-    const Executor& owner = other != 0 ? table_[other] : executor;
-    Section section = other != 0 ? reloc.target_section : static_cast<Section>(anchor);
-    symbols = PlacesOf(owner, section, symbol - (other != 0 ? SectionAddress(other, section) : AddressIn(at, section)));
-  }
+  if (symbol_moves && !symbol_with_site)
+    symbols = other != 0 ? PlacesOf(table_[other], reloc.target_section, symbol)
+                         : PlacesOf(executor, static_cast<Section>(anchor), symbol);
 
   // Out of reach, a branch goes through the veneer of an external link; a GOT kind always uses its slot.
   bool use_slot = info.shape == arch::Shape::kGot;
@@ -299,7 +296,7 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
     symbol_with_site = false;
     // The link stays and the site may move, also where the symbol went along with it.
     symbols = {symbol, symbol};
-    if (executor.movable) places = PlacesOf(executor, reloc.section, reloc.offset);
+    if (executor.movable) places = PlacesOf(executor, reloc.section, site);
     if (!reaches(symbols, addend)) return failed(ErrorCode::kRelocRange, OutOfReach(info, addend, symbols, places));
   }
 

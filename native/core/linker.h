@@ -270,8 +270,9 @@ class Linker {
 
   Result<Checked> CheckReloc(uint32_t index, const RelocSpec& reloc, const Placement& at,
                              const std::vector<uint32_t>& batch);
-  // Where the byte at `offset` of a section can be: anywhere in the reservation where its span fits, if it moves.
-  Bounds PlacesOf(const Executor& executor, Section section, uint64_t offset) const;
+  // Where the byte of a section can be that is at `address` now: anywhere in the reservation where its span fits, if it
+  // moves.
+  Bounds PlacesOf(const Executor& executor, Section section, uint64_t address) const;
   std::string OutOfReach(const arch::KindInfo& info, int64_t addend, const Bounds& symbols, const Bounds& sites) const;
   // The external link for an address or an executor's code, made when there is none yet; `user` refers to it.
   Result<uint32_t> AcquireLink(uint32_t user, uint32_t owner, uint64_t target);

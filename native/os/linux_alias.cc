@@ -135,9 +135,7 @@ class LinuxAlias final : public LinuxMemory {
       can_punch_ = mprotect(base + page, page, PROT_NONE) == 0 &&
                    mprotect(base + page, page, linux_pages::Protection(Access::kCode)) == 0 &&
                    madvise(view.value() + page, page, MADV_REMOVE) == 0;
-      // What is executable goes with the reservation.
-      if (!Decommit(Access::kCode, base, 2 * page, &view.value()).ok() && view.value() != nullptr)
-        linux_pages::Unmap(view.value(), 2 * page);
+      DecommitForGood(Access::kCode, base, 2 * page, view.value());
     }
     Unreserve(base, 2 * page);
   }

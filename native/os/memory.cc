@@ -80,13 +80,8 @@ class Scratch {
   explicit Scratch(Memory& memory) : memory_(memory) {}
   ~Scratch() {
     if (base_ == nullptr) return;
-    for (Piece& piece : pieces_) {
-      if (!piece.committed) continue;
-      size_t bytes = piece.pages * PageBytes();
-      // What is refused here goes with the reservation, but for a view, which lies elsewhere.
-      if (!memory_.Decommit(piece.access, At(piece), bytes, &piece.view).ok() && piece.view != nullptr &&
-          piece.view != At(piece))
-        memory_.Unreserve(piece.view, bytes);
+    for (const Piece& piece : pieces_) {
+      if (piece.committed) memory_.DecommitForGood(piece.access, At(piece), piece.pages * PageBytes(), piece.view);
     }
     memory_.Unreserve(base_, kPages * PageBytes());
   }

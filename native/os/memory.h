@@ -64,6 +64,11 @@ class Memory {
   // refuses, it keeps the memory, and the same call may be made again. `*view`: as Commit returned it, null once it is
   // gone.
   virtual Status Decommit(Access access, uint8_t* at, size_t bytes, uint8_t** view) = 0;
+  // The last Decommit before Unreserve: what is refused goes with the reservation, and a view, which lies elsewhere, as
+  // Unreserve has it.
+  void DecommitForGood(Access access, uint8_t* at, size_t bytes, uint8_t* view) {
+    if (!Decommit(access, at, bytes, &view).ok() && view != nullptr && view != at) Unreserve(view, bytes);
+  }
 
   // Gives the pages of part of one commit back and takes their access away: punched memory is never left mapped
   // executable. Splits mappings, so the caller limits how many holes it makes. On failure nothing has changed.

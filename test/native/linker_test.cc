@@ -15,6 +15,7 @@
 
 #include "base/bits.h"
 #include "support/arena_rig.h"
+#include "support/linker_rig.h"
 #include "test.h"
 
 using namespace jit_arena;
@@ -860,49 +861,24 @@ TEST(linker_freezes_each_of_a_list_once) {
   CHECK(rig.arena->Describe(ids[1]).ok());
 }
 
-// Proves that FindBrokenRule can fail. The linker by itself, without an arena around it, so that its books can be
-// reached: a source, a target, and an external link.
+// Proves that FindBrokenRule can fail, with a source, a target, and an external link.
 TEST(linker_notices_broken_books) {
   auto broken = [](void (*damage)(ExecutorTable&, uint32_t target, uint32_t source)) {
-    FakeMemory::Options fake;
-    fake.real = true;
-    CodeSpace space(std::make_unique<FakeMemory>(fake), 4 * kSlabBytes);
-    CHECK(space.Reserve(4 * kSlabBytes).ok());
-    ExecutorTable table(100);
-    Linker linker(space, table, 100, true);
+    LinkerRig rig;
+    uint32_t target = rig.Place(48, true), source = rig.Place(48, true);
     std::vector<Program> programs = {Program::Of(48), Program::Of(48)};
     programs[1].relocs = {{Section::kCode, R_X86_64_PLT32, TargetKind::kBatchMember, 8, 0, -4},
                           {Section::kCode, R_X86_64_PLT32, TargetKind::kAddress, 16, kFar, -4},
                           {Section::kCode, R_X86_64_64, TargetKind::kOwnCode, 24, 0, 0}};
-    std::vector<uint32_t> batch;
-    for (int i = 0; i < 2; i++) {
-      batch.push_back(table.Add());
-      Executor& executor = table[batch[i]];
-      executor.code_bytes = 48;
-      executor.movable = true;
-      executor.code_span = space.Allocate(Zone::kCode, 48, 16, batch[i], Section::kCode).value();
-      executor.marked = true;
-    }
-    linker.BeginFreeze();
-    std::vector<size_t> checks;
-    for (int i = 0; i < 2; i++) checks.push_back(linker.Check(batch[i], programs[i].Spec(), batch).value());
-    {
-      WriteScope scope(space, "test");
-      for (int i = 0; i < 2; i++) CHECK(linker.Open(scope, batch[i]).ok());
-      for (int i = 0; i < 2; i++) linker.Write(scope, batch[i], programs[i].Spec(), checks[i]);
-    }
-    for (uint32_t index : batch) {
-      table[index].marked = false;
-      table[index].SetState(ExecutorState::kFrozen);
-      table[index].entry = space.AddressOf(table[index].code_span);
-    }
+    rig.Freeze(programs);
+    Linker& linker = rig.linker;
     std::vector<Problem> problems;
-    for (uint32_t index : batch) linker.Verify(index, &problems);
+    for (uint32_t index : rig.batch) linker.Verify(index, &problems);
     linker.VerifyLinks(&problems);
     CHECK(problems.empty());
     CHECK_EQ(linker.FindBrokenRule(), "");
-    damage(table, batch[0], batch[1]);
-    for (uint32_t index : batch) linker.Verify(index, &problems);
+    damage(rig.table, target, source);
+    for (uint32_t index : rig.batch) linker.Verify(index, &problems);
     return !problems.empty() || !linker.FindBrokenRule().empty();
   };
   CHECK(!broken([](ExecutorTable&, uint32_t, uint32_t) {}));

@@ -7,6 +7,7 @@
 #include "base/bits.h"
 #include "core/linker.h"
 #include "support/arena_rig.h"
+#include "support/linker_rig.h"
 #include "test.h"
 
 using namespace jit_arena;
@@ -199,57 +200,30 @@ TEST(reloc_range_is_that_of_every_place) {
 // that just fits, of which one is moved all the same.
 TEST(reloc_range_verify_sees_a_field_that_wrapped) {
   for (bool wraps : {false, true}) {
-    FakeMemory::Options fake;
-    fake.real = true;
-    CodeSpace space(std::make_unique<FakeMemory>(fake), 4 * kSlabBytes);
-    CHECK(space.Reserve(4 * kSlabBytes).ok());
-    ExecutorTable table(100);
-    Linker linker(space, table, 100, true);
+    LinkerRig rig;
+    uint32_t target = rig.Place(48, false), source = rig.Place(48, false);
+    int64_t addend = wraps ? INT32_MAX - static_cast<int64_t>(rig.AddressOf(target) - (rig.AddressOf(source) + 8)) : -4;
     std::vector<Program> programs = {Program::Of(48), Program::Of(48)};
-    std::vector<uint32_t> batch;
-    for (int i = 0; i < 2; i++) {
-      batch.push_back(table.Add());
-      Executor& executor = table[batch[i]];
-      executor.code_bytes = 48;
-      executor.code_span = space.Allocate(Zone::kCode, 48, 16, batch[i], Section::kCode).value();
-      executor.marked = true;
-    }
-    auto code = [&](uint32_t index) { return space.AddressOf(table[index].code_span); };
-    int64_t addend = wraps ? INT32_MAX - static_cast<int64_t>(code(batch[0]) - (code(batch[1]) + 8)) : -4;
     programs[1].relocs = {{Section::kCode, R_X86_64_PC32, TargetKind::kBatchMember, 8, 0, addend}};
-    linker.BeginFreeze();
-    std::vector<size_t> checks;
-    for (int i = 0; i < 2; i++) checks.push_back(linker.Check(batch[i], programs[i].Spec(), batch).value());
-    {
-      WriteScope scope(space, "test");
-      for (int i = 0; i < 2; i++) CHECK(linker.Open(scope, batch[i]).ok());
-      for (int i = 0; i < 2; i++) linker.Write(scope, batch[i], programs[i].Spec(), checks[i]);
-    }
-    for (uint32_t index : batch) {
-      table[index].marked = false;
-      table[index].SetState(ExecutorState::kFrozen);
-      table[index].entry = code(index);
-      space.SetState(table[index].code_span, SpanState::kLive);
-    }
+    rig.Freeze(programs);
     std::vector<Problem> problems;
-    linker.Verify(batch[1], &problems);
+    rig.linker.Verify(source, &problems);
     CHECK(problems.empty());
 
-    uint32_t target = batch[0];
-    SpanId to = space.Allocate(Zone::kCode, 48, 16, target, Section::kCode).value();
-    CHECK(space.AddressOf(to) > code(target));
-    table[target].marked = true;
-    std::vector<Move> moves = {{target, table[target].code_span, to, 0, 0}};
+    SpanId to = rig.space.Allocate(Zone::kCode, 48, 16, target, Section::kCode).value();
+    CHECK(rig.space.AddressOf(to) > rig.AddressOf(target));
+    rig.table[target].marked = true;
+    std::vector<Move> moves = {{target, rig.table[target].code_span, to, 0, 0}};
     {
-      WriteScope scope(space, "test");
-      CHECK(linker.OpenForMove(scope, moves).ok());
-      linker.Copy(scope, moves);
-      linker.Publish(scope, moves);
+      WriteScope scope(rig.space, "test");
+      CHECK(rig.linker.OpenForMove(scope, moves).ok());
+      rig.linker.Copy(scope, moves);
+      rig.linker.Publish(scope, moves);
     }
-    table[target].marked = false;
-    linker.Verify(batch[0], &problems);
+    rig.table[target].marked = false;
+    rig.linker.Verify(target, &problems);
     CHECK(problems.empty());
-    linker.Verify(batch[1], &problems);
+    rig.linker.Verify(source, &problems);
     CHECK_EQ(!problems.empty(), wraps);
   }
 }

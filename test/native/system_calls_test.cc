@@ -78,6 +78,16 @@ Code Returns(uint32_t number) {
   return code;
 }
 
+// What an executor returns on this thread; ~0 when it has no entry.
+uint32_t CallOf(ja_thread* thread, ja_executor id) {
+  uint64_t address = 0;
+  CHECK_OK(ja_enter(thread));
+  ja_status status = ja_entry(thread, id, &address);
+  uint32_t number = status == JA_OK ? reinterpret_cast<uint32_t (*)()>(address)() : ~0u;
+  CHECK_OK(ja_leave(thread));
+  return number;
+}
+
 // One life of an arena. Whatever it is refused, what it has is right.
 class Life {
  public:
@@ -214,15 +224,6 @@ class Life {
     return result.done != 0;
   }
 
-  bool Calls(ja_thread* thread, ja_executor id, uint32_t number) {
-    uint64_t address = 0;
-    CHECK_OK(ja_enter(thread));
-    ja_status status = ja_entry(thread, id, &address);
-    uint32_t got = status == JA_OK ? reinterpret_cast<uint32_t (*)()>(address)() : ~0u;
-    CHECK_OK(ja_leave(thread));
-    return got == number;
-  }
-
   // The invariants, every function, and what the figures say.
   void Check() {
     Unhindered([&] {
@@ -230,7 +231,7 @@ class Life {
       CHECK_OK(ja_verify(
           arena_, [](void*, const ja_problem* problem) { std::printf("  %s\n", problem->what); }, nullptr, &problems));
       CHECK_EQ(problems, 0u);
-      for (size_t i = 0; i < ids_.size(); i++) CHECK(Calls(thread_, ids_[i], numbers_[i]));
+      for (size_t i = 0; i < ids_.size(); i++) CHECK_EQ(CallOf(thread_, ids_[i]), numbers_[i]);
       CHECK_EQ(Stats().executors, ids_.size());
     });
   }
@@ -247,7 +248,7 @@ class Life {
       ja_thread* thread = nullptr;
       CHECK_OK(ja_attach(arena_, &thread));
       while (!stop_.load(std::memory_order_relaxed))
-        for (size_t i = 0; i < ids.size(); i++) wrong_ += !Calls(thread, ids[i], numbers[i]);
+        for (size_t i = 0; i < ids.size(); i++) wrong_ += CallOf(thread, ids[i]) != numbers[i];
       CHECK_OK(ja_detach(thread));
     });
   }
@@ -540,14 +541,6 @@ TEST(a_writer_that_has_stopped_working_says_so) {
     Host host(options);
     ja_executor before = host.Install(Returns(7));
     ja_executor freed = host.Install(Returns(8));
-    auto call = [&](ja_executor id) {
-      uint64_t address = 0;
-      CHECK_OK(ja_enter(host.thread));
-      CHECK_OK(ja_entry(host.thread, id, &address));
-      uint32_t number = reinterpret_cast<uint32_t (*)()>(address)();
-      CHECK_OK(ja_leave(host.thread));
-      return number;
-    };
     fault = {writer == JA_WRITER_PROCMEM ? kPwrite : kMprotect, 1, true, EPERM, 0, kMemfd};
     counts = true;
     for (int i = 0; i < 3; i++) {
@@ -558,10 +551,10 @@ TEST(a_writer_that_has_stopped_working_says_so) {
     }
     CHECK_OK(ja_free(host.arena, &freed, 1));
     host.Collect();
-    CHECK_EQ(call(before), 7u);
+    CHECK_EQ(CallOf(host.thread, before), 7u);
     CHECK_EQ(host.Problems(), 0u);
     counts = false;
-    CHECK_EQ(call(host.Install(Returns(9))), 9u);
+    CHECK_EQ(CallOf(host.thread, host.Install(Returns(9))), 9u);
   }
 }
 
