@@ -69,7 +69,8 @@ class LinuxProcmem final : public LinuxMemory {
     if (Status forked = CheckOwner()) return forked;
     // A host may have closed every descriptor, and its own file may have the number now.
     if (!IsOpen()) Open().Ignore();  // the second way needs none
-    return TryWriting();
+    if (Status failed = TryWriting()) return Stopped(failed.error().message);
+    return Status::Ok();
   }
 
   void Write(Access access, uint8_t* at, const uint8_t* from, size_t bytes) override {
@@ -94,8 +95,7 @@ class LinuxProcmem final : public LinuxMemory {
   Status Start() {
     if (Status failed = Open()) return failed;
     if (Status failed = MakeScratch()) return failed;
-    if (Status failed = TryWriting(false)) return Error{ErrorCode::kNoMemory, failed.error().message};
-    return Status::Ok();
+    return TryWriting(false);
   }
 
  private:
@@ -115,10 +115,11 @@ class LinuxProcmem final : public LinuxMemory {
     if (WriteAll(fd_, scratch(), &byte, 1)) return Status::Ok();
     int error = errno;
     if (second_way && linux_pages::Replace(Access::kCode, scratch(), &byte, 1, fork_mode())) return Status::Ok();
-    return Stopped(
+    return Error{
+        ErrorCode::kNoMemory,
         Format("writing to read-only memory through /proc/self/mem failed (errno %d); the kernel was started "
                "with proc_mem.force_override=never or ptrace, or a security module or a seccomp filter forbids it",
-               error));
+               error)};
   }
 
   int fd_ = -1;  // where it could not be opened
