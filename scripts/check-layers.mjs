@@ -1,8 +1,11 @@
-// npm run layers: every #include in native/ follows the layers of ARCHITECTURE.md, and no files include each other in
-// a circle. Planted violations are looked for first, so that a checker gone blind cannot pass.
+// npm run layers: every #include in native/, and every import in ts/ and stress/, follows the layers of ARCHITECTURE.md,
+// and no files need each other in a circle. Planted violations are looked for first, so that a checker gone blind cannot
+// pass.
 import { readFileSync } from 'node:fs';
 import { join, posix } from 'node:path';
+import { circlesIn } from './circles.mjs';
 import { filesIn, root } from './tools.mjs';
+import { checkTypeScript, plantedTypeScript } from './typescript-layers.mjs';
 
 /** Each layer, and the layers that it may include besides itself. */
 const LAYERS = {
@@ -41,7 +44,7 @@ function objection(from, to) {
 }
 
 /** All problems of a source tree: a Map from path relative to native/ to the file's text. */
-function check(files) {
+function checkNative(files) {
   const problems = [];
   const includes = new Map();
   for (const [file, text] of files) {
@@ -64,20 +67,12 @@ function check(files) {
       if (why) problems.push(`${file}: includes ${target}: ${why}`);
     }
   }
-  const done = new Set();
-  const visit = (file, path) => {
-    if (path.includes(file)) problems.push(`circle: ${[...path.slice(path.indexOf(file)), file].join(' → ')}`);
-    if (path.includes(file) || done.has(file)) return;
-    for (const target of includes.get(file)) visit(target, [...path, file]);
-    done.add(file);
-  };
-  for (const file of includes.keys()) visit(file, []);
-  return problems;
+  return [...problems, ...circlesIn(includes).map((circle) => `circle: ${circle}`)];
 }
 
-function selfTest() {
-  const tree = { 'base/bits.h': '', 'core/slab.h': '#include "base/bits.h"', 'core/arena.h': '#include "core/slab.h"' };
-  const planted = [
+const plantedNative = {
+  tree: { 'base/bits.h': '', 'core/slab.h': '#include "base/bits.h"', 'core/arena.h': '#include "core/slab.h"' },
+  changes: [
     [{}, undefined],
     [{ 'base/bits.h': '#include "core/slab.h"' }, 'base may not include core'],
     [{ 'arch/x.cc': '#include "os/y.h"', 'os/y.h': '' }, 'arch may not include os'],
@@ -87,24 +82,31 @@ function selfTest() {
     [{ 'core/util.h': '' }, 'no part of core'],
     [{ 'misc/util.h': '' }, 'in no layer'],
     [{ 'core/slab.cc': '#include "core/gone.h"' }, 'not in native/'],
-  ];
-  for (const [change, expected] of planted) {
+  ],
+};
+
+function selfTest(check, { tree, changes }) {
+  for (const [change, expected] of changes) {
     const problems = check(new Map(Object.entries({ ...tree, ...change })));
     const found =
       expected === undefined ? problems.length === 0 : problems.some((problem) => problem.includes(expected));
     if (!found) throw new Error(`self test: expected ${expected ?? 'no problem'}, got ${JSON.stringify(problems)}`);
   }
-  return planted.length;
+  return changes.length;
 }
 
-const cases = selfTest();
-const files = new Map();
-for (const path of filesIn('native', /\.(cc|h)$/)) {
-  // unity.cc stands for the build, not for a layer.
-  if (path !== join('native', 'unity.cc'))
-    files.set(posix.relative('native', path), readFileSync(join(root, path), 'utf8'));
+function read(paths, base = '') {
+  return new Map(paths.map((path) => [posix.relative(base, path), readFileSync(join(root, path), 'utf8')]));
 }
-const problems = check(files);
-for (const problem of problems) console.error(`native/${problem}`);
-console.log(`layers: ${files.size} files, ${problems.length} problems (self test: ${cases} trees)`);
+
+const cases = selfTest(checkNative, plantedNative) + selfTest(checkTypeScript, plantedTypeScript);
+// unity.cc stands for the build, not for a layer.
+const native = read(
+  filesIn('native', /\.(cc|h)$/).filter((path) => path !== 'native/unity.cc'),
+  'native',
+);
+const typescript = read(['ts', 'stress'].flatMap((house) => filesIn(house, /\.ts$/)));
+const problems = [...checkNative(native).map((problem) => `native/${problem}`), ...checkTypeScript(typescript)];
+for (const problem of problems) console.error(problem);
+console.log(`layers: ${native.size + typescript.size} files, ${problems.length} problems (self test: ${cases} trees)`);
 process.exitCode = problems.length === 0 ? 0 : 1;

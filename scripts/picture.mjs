@@ -6,10 +6,10 @@ import { join } from 'node:path';
 import { root } from './tools.mjs';
 
 const load = createRequire(import.meta.url);
-const { stressArena } = load('../dist/stress/exit.js');
-const { occupancyMaps, inWords } = load('../dist/stress/occupancy.js');
-const { Replay } = load('../dist/stress/replay.js');
-const { readWorkload } = load('../dist/stress/workload.js');
+const { stressArena } = load('../dist/stress/replay/exit.js');
+const { occupancyMaps, inWords } = load('../dist/stress/report/occupancy.js');
+const { Replay } = load('../dist/stress/replay/replay.js');
+const { readWorkload } = load('../dist/stress/recording/workload.js');
 
 const arena = stressArena();
 const replay = new Replay(arena, readWorkload(join(root, 'bench/workloads/py314-bench_mix.jsonl.gz')), { seed: 1 });

@@ -34,19 +34,21 @@ export function filesIn(folder, pattern = /./) {
 }
 
 /**
- * Compiles a TypeScript project into `outDir` and deletes what is left there from sources that are gone, except `keep`
- * (paths from the root): the package holds all of dist, and mocha runs all of dist-test.
+ * Compiles a TypeScript project, or several in turn, into `outDir` and deletes what is left there from sources that are
+ * gone, except `keep` (paths from the root): the package holds all of dist, and mocha runs all of dist-test.
  */
-export function compileTypeScript(project, outDir, keep = []) {
-  const tsc = spawnSync(npmBin('tsc'), ['-p', project, '--listEmittedFiles'], { cwd: root, encoding: 'utf8' });
+export function compileTypeScript(projects, outDir, keep = []) {
   const emitted = new Set(keep);
-  for (const line of tsc.stdout.split('\n')) {
-    const file = line.match(/^TSFILE: *(.*)/)?.[1];
-    if (file) emitted.add(relative(root, resolve(root, file)));
-    else if (line) console.log(line);
+  for (const project of [projects].flat()) {
+    const tsc = spawnSync(npmBin('tsc'), ['-p', project, '--listEmittedFiles'], { cwd: root, encoding: 'utf8' });
+    for (const line of tsc.stdout.split('\n')) {
+      const file = line.match(/^TSFILE: *(.*)/)?.[1];
+      if (file) emitted.add(relative(root, resolve(root, file)));
+      else if (line) console.log(line);
+    }
+    process.stderr.write(tsc.stderr);
+    if (tsc.status !== 0) return false;
   }
-  process.stderr.write(tsc.stderr);
-  if (tsc.status !== 0) return false;
   for (const file of filesIn(outDir)) if (!emitted.has(file)) rmSync(join(root, file));
   return true;
 }

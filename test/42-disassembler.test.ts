@@ -3,11 +3,11 @@
 import assert from 'node:assert/strict';
 import { resolve } from 'node:path';
 import { Arena, probe } from 'jit-arena';
-import { generate } from '../dist/stress/generate';
-import { withHelpers } from '../dist/stress/helpers';
-import { Random } from '../dist/stress/random';
-import { readWorkload, type Shape } from '../dist/stress/workload';
-import { outsideWorld } from '../dist/stress/world';
+import { generate } from '../dist/stress/program/generate';
+import { withHelpers } from '../dist/stress/program/helpers';
+import { Random } from '../dist/stress/program/random';
+import { outsideWorld } from '../dist/stress/program/world';
+import { readWorkload, type Shape } from '../dist/stress/recording/workload';
 import { FieldsKeepOldAddresses } from './support/broken-arenas.js';
 import { Model, publicReloc } from './support/model.js';
 import { withRelocs } from './support/model-specs.js';

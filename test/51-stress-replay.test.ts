@@ -6,13 +6,13 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Arena, probe } from 'jit-arena';
-import { stressArena } from '../dist/stress/exit';
-import { Replay, type ReplayOptions } from '../dist/stress/replay';
-import { prefix, readWorkload, type Workload } from '../dist/stress/workload';
+import { prefix, readWorkload, type Workload } from '../dist/stress/recording/workload';
+import { stressArena } from '../dist/stress/replay/exit';
+import { Replay, type ReplayOptions } from '../dist/stress/replay/replay';
 import { skip } from './support/skip.js';
 
 const root = resolve(__dirname, '..');
-const cli = join(root, 'dist/cli.js');
+const cli = join(root, 'dist/stress/cli.js');
 const recording = (name: string) => readWorkload(join(root, 'bench/workloads', `${name}.jsonl.gz`));
 
 async function replayed(workload: Workload, arena: Arena, options: Partial<ReplayOptions> = {}): Promise<Replay> {

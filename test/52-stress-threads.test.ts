@@ -7,13 +7,13 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Arena } from 'jit-arena';
-import { stressArena } from '../dist/stress/exit';
-import { threadClock } from '../dist/stress/thread-clock';
-import { type ThreadFigures, Threads, type ThreadsOptions } from '../dist/stress/threads';
-import { readWorkload } from '../dist/stress/workload';
+import { readWorkload } from '../dist/stress/recording/workload';
+import { stressArena } from '../dist/stress/replay/exit';
+import { threadClock } from '../dist/stress/threads/thread-clock';
+import { type ThreadFigures, Threads, type ThreadsOptions } from '../dist/stress/threads/threads';
 
 const root = resolve(__dirname, '..');
-const cli = join(root, 'dist/cli.js');
+const cli = join(root, 'dist/stress/cli.js');
 const workload = readWorkload(join(root, 'bench/workloads/py314-bm_richards.jsonl.gz'));
 
 /** As short as it gets: five rounds of three windows of a tenth of a second. */

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { Arena, type ArenaOptions, type Executor, probe } from 'jit-arena';
-import { Random } from '../dist/stress/random';
+import { Random } from '../dist/stress/program/random';
 import { skip } from './support/skip.js';
 import { Caller, caller, installCounters, leaf, mostExits, pairs, slots, trace } from './support/torture-code.js';
 import type { TortureWorkerData } from './support/torture-worker.js';

@@ -58,13 +58,14 @@ function filesBelow(folder: string, base: string): string[] {
     .sort();
 }
 
-/** What tsc makes of ts/, and what the build adds to it. */
+/** What tsc makes of ts/ and stress/, and what the build adds to it. */
 function expectedDist(): string[] {
-  const compiled = filesBelow(join(root, 'ts'), join(root, 'ts'))
+  const compiled = [...filesBelow(join(root, 'ts'), join(root, 'ts')), ...filesBelow(join(root, 'stress'), root)]
     .filter((file) => file.endsWith('.ts'))
     .flatMap((file) => [file.replace(/\.ts$/, '.js'), file.replace(/\.ts$/, '.d.ts')]);
-  const added = ['index.mjs', 'index.d.mts', 'stress/uPlot.iife.min.js', 'stress/uPlot.min.css'];
-  return [...compiled, ...added, 'stress/workloads/py314-bench_mix.jsonl.gz'].map((file) => `dist/${file}`);
+  const uplot = ['uPlot.iife.min.js', 'uPlot.min.css'].map((file) => `stress/report/${file}`);
+  const workload = 'stress/recording/workloads/py314-bench_mix.jsonl.gz';
+  return [...compiled, 'index.mjs', 'index.d.mts', ...uplot, workload].map((file) => `dist/${file}`);
 }
 
 /** The sources in native/ among the prerequisites that a compiler wrote down, as paths from the repository's root. */

@@ -3,7 +3,7 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { load, root } from './measure.mjs';
 
-const { prefix, readWorkload } = load('../../dist/stress/workload.js');
+const { prefix, readWorkload } = load('../../dist/stress/recording/workload.js');
 
 const folder = join(root, 'bench/workloads');
 const SMOKE_EVENTS = 120;

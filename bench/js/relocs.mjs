@@ -2,11 +2,11 @@
 import { load } from './measure.mjs';
 import { readRecordings, sumOf } from './recordings.mjs';
 
-const { stressArena } = load('../../dist/stress/exit.js');
-const { generate } = load('../../dist/stress/generate.js');
-const { withHelpers } = load('../../dist/stress/helpers.js');
-const { Random } = load('../../dist/stress/random.js');
-const { outsideWorld } = load('../../dist/stress/world.js');
+const { stressArena } = load('../../dist/stress/replay/exit.js');
+const { generate } = load('../../dist/stress/program/generate.js');
+const { withHelpers } = load('../../dist/stress/program/helpers.js');
+const { Random } = load('../../dist/stress/program/random.js');
+const { outsideWorld } = load('../../dist/stress/program/world.js');
 
 /** Holes as a recording counts them: `symbolsInData` are among `symbols`. */
 const holesOf = ({ symbolsInData, ...counts }) => sumOf(Object.values(counts));

@@ -2,8 +2,8 @@
 import { Arena, load } from './measure.mjs';
 import { readRecordings } from './recordings.mjs';
 
-const { Replay } = load('../../dist/stress/replay.js');
-const { stressArena } = load('../../dist/stress/exit.js');
+const { Replay } = load('../../dist/stress/replay/replay.js');
+const { stressArena } = load('../../dist/stress/replay/exit.js');
 
 /** Below this at its peak, a recording is not asked for ratios. */
 const MIN_PEAK_BYTES = 2 ** 20;

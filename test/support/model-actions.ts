@@ -2,7 +2,7 @@
 // and tells the model. An action that finds nothing to work on does nothing.
 import assert from 'node:assert/strict';
 import type { Section } from 'jit-arena';
-import { Random } from '../../dist/stress/random';
+import { Random } from '../../dist/stress/program/random';
 import { type Model, type ModelExecutor, publicReloc } from './model.js';
 import { misuses } from './model-misuses.js';
 import { store } from './model-program.js';

@@ -1,6 +1,6 @@
 // What an arena must refuse, with the right code, and without changing anything.
 import { Arena, type Executor, machine } from 'jit-arena';
-import type { Random } from '../../dist/stress/random';
+import type { Random } from '../../dist/stress/program/random';
 import type { Model } from './model.js';
 import { withRelocs } from './model-specs.js';
 

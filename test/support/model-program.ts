@@ -4,7 +4,7 @@
 // A program is a list of parts. Each part is known twice: as machine code that changes the hash in rbx, and as a function
 // that does the same to a number. rcx and rdx are scratch.
 import { type RelocKind, type Section, symbolAddress } from 'jit-arena';
-import type { Random } from '../../dist/stress/random';
+import type { Random } from '../../dist/stress/program/random';
 
 /** Yields what a callback is called with, is sent what the callback returns, and returns the result of the call. */
 export type Execution = Generator<bigint, bigint, bigint>;

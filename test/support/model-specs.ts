@@ -7,7 +7,7 @@ import {
   type Section,
   TargetKind,
 } from 'jit-arena';
-import type { Random } from '../../dist/stress/random';
+import type { Random } from '../../dist/stress/program/random';
 import { type ModelExecutor, publicReloc } from './model.js';
 
 export const sections: readonly Section[] = ['code', 'data', 'state'];

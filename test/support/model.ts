@@ -1,7 +1,7 @@
 // The model of an arena: a plain Map of what every executor should be, and the check that compares it with the arena.
 import assert from 'node:assert/strict';
 import { type Arena, ArenaError, type Callback, type Executor, type Reloc, type Section, type Stats } from 'jit-arena';
-import type { Random } from '../../dist/stress/random';
+import type { Random } from '../../dist/stress/program/random';
 import {
   callbackResult,
   type Execution,

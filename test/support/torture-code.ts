@@ -2,7 +2,7 @@
 // in it at the moment, out of its code, its data and the executor it calls: a torn or reused byte shows at once. All of it
 // counts in the state of one executor, which everybody shares, with locked increments.
 import type { Arena, Executor, ExecutorSpec } from 'jit-arena';
-import type { Random } from '../../dist/stress/random';
+import type { Random } from '../../dist/stress/program/random';
 import { TraceCode } from './trace-code.js';
 
 export const pairs = 60; // a function, and one that calls it

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { parentPort, workerData } from 'node:worker_threads';
 import { Arena, type ShareToken } from 'jit-arena';
-import { Random } from '../../dist/stress/random';
+import { Random } from '../../dist/stress/program/random';
 import {
   Caller,
   caller,
