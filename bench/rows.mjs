@@ -249,36 +249,14 @@ const figures = {
 
   T11(rows) {
     for (const size of rows.sizes('T11', 'at 0 moves/s')) {
-      const none = rows.find('T11', 'at 0 moves/s', size);
-      const target = { 300: { 200000: 0.93 }, 4000: { 50000: 0.88 } }[size] ?? {};
-      for (const { variant } of rows.series.filter((s) => s.figure === 'T11' && s.size === size)) {
-        const rate = Number(variant.match(/^at (\d+) moves\/s$/)?.[1] ?? Number.NaN);
-        if (!(rate > 0) && variant !== 'unthrottled') continue;
-        rows.add(
-          'T11',
-          `executing beside moves, ${thousands(size)} executors, ${variant}`,
-          rows.find('T11', variant, size),
-          {
-            peer: none,
-            peerName: 'no compaction',
-            target: rate in target ? ratioAtLeast(target[rate]) : undefined,
-          },
-        );
-      }
-      rows.add(
-        'T11',
-        `moves in a second of collecting, ${thousands(size)} executors`,
-        rows.find('T11', 'moves while collecting', size),
-        {
-          target: atLeast(2),
-        },
-      );
-      rows.add('T11', `wrong results, ${thousands(size)} executors`, rows.find('T11', 'wrong results', size), {
-        target: atMost(0),
-      });
+      besideMoves(rows, 'T11', size, { 300: { 200000: 0.93 }, 4000: { 50000: 0.88 } }[size]);
+      const what = `moves in a second of collecting, ${thousands(size)} executors`;
+      rows.add('T11', what, rows.find('T11', 'moves while collecting', size), { target: atLeast(2) });
     }
-    if (rows.sizes('T11', 'at 0 moves/s').length === 0)
-      rows.add('T11', 'executing beside moves', rows.find('T11', 'any'));
+    for (const size of rows.sizes('T11-js', 'at 0 moves/s')) besideMoves(rows, 'T11-js', size);
+    for (const figure of ['T11', 'T11-js'])
+      if (rows.sizes(figure, 'at 0 moves/s').length === 0)
+        rows.add('T11', 'executing beside moves', rows.find(figure, 'any'));
   },
 
   T12(rows) {
@@ -338,6 +316,22 @@ const figures = {
     }
   },
 };
+
+/** How fast a thread is at each rate of moves, and that it was right; `targets` are by rate. */
+function besideMoves(rows, figure, size, targets = {}) {
+  const executors = `${thousands(size)} executors${figure === 'T11-js' ? ', from JavaScript' : ''}`;
+  const peer = rows.find(figure, 'at 0 moves/s', size);
+  for (const { variant } of rows.series.filter((s) => s.figure === figure && s.size === size)) {
+    const rate = Number(variant.match(/^at (\d+) moves\/s$/)?.[1] ?? Number.NaN);
+    if (!(rate > 0) && variant !== 'unthrottled') continue;
+    const target = rate in targets ? ratioAtLeast(targets[rate]) : undefined;
+    const ours = rows.find(figure, variant, size);
+    const what = `executing beside moves, ${executors}, ${variant}`;
+    rows.add('T11', what, ours, { peer, peerName: 'no compaction', target });
+  }
+  const wrong = rows.find(figure, 'wrong results', size);
+  rows.add('T11', `wrong results, ${executors}`, wrong, { target: atMost(0) });
+}
 
 /** All that there are, or the one that must be. */
 function rowsOfRecordings({ series }, figure) {

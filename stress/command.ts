@@ -17,8 +17,8 @@ export const STRESS_HELP = `jit-arena stress: replays a recorded JIT workload as
   --workload FILE   a recording, or the name of one that comes along (default: py314-bench_mix)
   --seed N          what the generated code contains (default: 1)
   --seconds S       replay again and again, each time with other contents, for this long (default: once)
-  --threads N       then let N threads execute traces while the main thread moves them, and compare their speed with
-                    that when it does not; they get half of --seconds, or 5 seconds (default: 0, the replay only)
+  --threads N       then let N threads execute traces while the main thread moves them; they get half of --seconds, or
+                    5 seconds (default: 0, the replay only)
   --writer NAME     auto, alias, procmem or flip (default: auto)
   --layout NAME     together or apart: data beside its code or in pages of its own (default: together)
   --report FILE     write a report in HTML

@@ -9,6 +9,7 @@ import { Arena, probe } from 'jit-arena';
 import { prefix, readWorkload, type Workload } from '../dist/stress/recording/workload';
 import { stressArena } from '../dist/stress/replay/exit';
 import { Replay, type ReplayOptions } from '../dist/stress/replay/replay';
+import { makeProgress } from '../dist/stress/report/progress';
 import { skip } from './support/skip.js';
 
 const root = resolve(__dirname, '..');
@@ -186,6 +187,22 @@ describe('jit-arena stress', () => {
     assert.equal(html.match(/<svg class="map"/g)?.length, 2, 'pages before and after a collect');
     assert.match(html, /uPlot/);
     assert.doesNotMatch(html, /(src|href)=|url\(|@import/);
+  });
+
+  it('draws a bar on a terminal, over and over on one line of it', () => {
+    let written = '';
+    const write = (text: string | Uint8Array) => {
+      written += text;
+      return true;
+    };
+    const progress = makeProgress({ isTTY: true, columns: 40, write });
+    progress.update('round 1', 1, 4, 'all is well, and this is cut off');
+    progress.update('round 1', 4, 4, '');
+    progress.stop();
+    const [before, first, second, last, ...others] = written.split('\r\x1b[K');
+    assert.deepEqual([before, last, others], ['', '', []]);
+    assert.equal(first, `${'█'.repeat(6)}${'░'.repeat(18)} 25 %  round 1,`);
+    assert.equal(second, `${'█'.repeat(24)} 100 %  round 1, `.slice(0, 39));
   });
 
   it('exits with 1 when a check fails', () => {

@@ -1,4 +1,4 @@
-// The stress run with threads that execute beside the compacting main thread: what it measures, and that nothing that is
+// The stress run with threads that execute beside the compacting main thread: what it says, and that nothing that is
 // wrong with the arena or with a thread goes unnoticed.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
@@ -9,14 +9,13 @@ import { join, resolve } from 'node:path';
 import { Arena } from 'jit-arena';
 import { readWorkload } from '../dist/stress/recording/workload';
 import { stressArena } from '../dist/stress/replay/exit';
-import { threadClock } from '../dist/stress/threads/thread-clock';
 import { type ThreadFigures, Threads, type ThreadsOptions } from '../dist/stress/threads/threads';
 
 const root = resolve(__dirname, '..');
 const cli = join(root, 'dist/stress/cli.js');
 const workload = readWorkload(join(root, 'bench/workloads/py314-bm_richards.jsonl.gz'));
 
-/** As short as it gets: five rounds of three windows of a tenth of a second. */
+/** Five rounds of a fifth of a second. */
 async function beside(arena: Arena, options: Partial<ThreadsOptions> = {}): Promise<Threads> {
   const threads = new Threads(arena, workload, { count: 1, seed: 1, seconds: 1, ...options });
   await threads.run();
@@ -122,24 +121,7 @@ describe('stress threads', function () {
     assert.deepEqual(threads.reports, []);
     const { callsChecked, rounds } = threads.figures;
     assert.ok(callsChecked > 0);
-    assert.equal(rounds, 0);
-    assert.equal(threads.figures.speedRatio, null);
-  });
-
-  it('have a clock that runs while the thread does, and not while it waits', () => {
-    const clock = threadClock();
-    const cpu = process.cpuUsage();
-    const begin = clock();
-    const end = performance.now() + 50;
-    while (performance.now() < end);
-    const busy = clock();
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);
-    const waited = clock() - busy;
-    const { system, user } = process.cpuUsage(cpu);
-    assert.ok(busy > begin);
-    assert.ok(waited < 25e6, `${waited} ns`);
-    // The process's own clock is coarser, and counts its other threads.
-    assert.ok(busy - begin <= 1000 * (system + user) + 20e6);
+    assert.equal(rounds, 3);
   });
 });
 
@@ -166,21 +148,14 @@ describe('jit-arena stress --threads', function () {
     const { status, stderr, stdout } = run([...richards, '--threads', '2', '--seconds', '2', ...files]);
     assert.equal(status, 0, stdout + stderr);
     assert.match(stdout, /beside 2 executing threads, 5 rounds:/);
-    assert.match(stdout, /speed beside compaction +\d\.\d{3} +× left alone/);
     const { failures, threads } = JSON.parse(readFileSync(join(folder, 'out.json'), 'utf8')) as {
       failures: number;
       threads: ThreadFigures;
     };
-    const { atFullSpeed, count, rounds, wrongResults } = threads;
+    const { count, rounds, wrongResults } = threads;
     assert.deepEqual({ failures, count, rounds, wrongResults }, { failures: 0, count: 2, rounds: 5, wrongResults: 0 });
-    for (const { movedPerSecond, speedRatio, speedRatioMax, speedRatioMin } of [threads, atFullSpeed]) {
-      assert.ok(movedPerSecond > 0, `${movedPerSecond} moved per second`);
-      assert.ok(speedRatio! > 0 && speedRatio! <= 1.5, `${speedRatio}`);
-      assert.ok(speedRatioMin! <= speedRatio! && speedRatio! <= speedRatioMax!);
-    }
-    for (const key of ['moved', 'renewed', 'collects', 'callsChecked', 'runsPerCpuSecond'] as const)
-      assert.ok(threads[key]! > 0, key);
-    assert.ok(threads.retiredBytesPeak > 0);
+    for (const key of ['moved', 'renewed', 'collects', 'callsChecked', 'retiredBytesPeak'] as const)
+      assert.ok(threads[key] > 0, key);
     const html = readFileSync(join(folder, 'out.html'), 'utf8');
     assert.match(html, /<section id="threads">/);
     assert.doesNotMatch(html, /(src|href)=|url\(|@import/);

@@ -6,9 +6,11 @@ import { measureCalls, measureRuns } from './calls.mjs';
 import { measureBatches, measureInstalls } from './installs.mjs';
 import { measureRelocs } from './relocs.mjs';
 import { measureReplays } from './replays.mjs';
+import { measureThreads } from './threads.mjs';
 
 const figures = {
   T10: measureRelocs,
+  T11: measureThreads,
   T12: measureCalls,
   T13: measureRuns,
   T14: measureInstalls,

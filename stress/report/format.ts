@@ -24,8 +24,3 @@ export function ratio(value: number): string {
 export function plural(value: number, noun: string): string {
   return `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
 }
-
-/** A figure that there may be none of. */
-export function orNone(value: number | null, format: (value: number) => string): string {
-  return value === null ? '–' : format(value);
-}

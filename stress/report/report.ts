@@ -2,9 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { BestCollect, Timeline } from '../replay/timeline';
-import type { BesideCompaction, ThreadFigures } from '../threads/threads';
+import type { ThreadFigures } from '../threads/threads';
 import { chartsOf, drawCharts } from './charts';
-import { bytes, count, micros, orNone, plural, ratio } from './format';
+import { bytes, count, micros, plural, ratio } from './format';
 import { inWords, LEVELS, occupancyMaps } from './occupancy';
 import { STYLE } from './report-style';
 import type { Pauses, Summary } from './summary';
@@ -110,34 +110,20 @@ ${cells}
 }
 
 function threads(figures: ThreadFigures): string {
-  const row = (...cells: string[]) => `<tr>${cells.map((cell) => `<td>${cell}</td>`).join('')}</tr>`;
-  const { atFullSpeed } = figures;
-  const both = (what: string, figure: (beside: BesideCompaction) => string) =>
-    row(what, figure(figures), figure(atFullSpeed));
+  const row = (what: string, figure: string) => `<tr><td>${what}</td><td>${figure}</td></tr>`;
   return `<section id="threads">
 <h2>Threads that execute beside compaction</h2>
 <p class="note">After the replay, ${plural(figures.count, 'thread')} ran through linked traces and checked each result, while
-the main thread replaced traces and compacted, so that all that they executed moved: at a set pace, and as fast as it could.
-Speed is checked runs per second of the threads' own CPU time, compared with windows in which the main thread left
-the arena alone; ${plural(figures.rounds, 'round')}.</p>
-<div class="tables">
-<div class="scroll"><table>
-<tr><th></th><th>at a set pace</th><th>as fast as it can</th></tr>
-${both('executors moved per second', ({ movedPerSecond }) => count(movedPerSecond))}
-${both('speed / speed when left alone, median', ({ speedRatio }) => orNone(speedRatio, ratio))}
-${both('least', ({ speedRatioMin }) => orNone(speedRatioMin, ratio))}
-${both('most', ({ speedRatioMax }) => orNone(speedRatioMax, ratio))}
-</table></div>
+the main thread replaced traces and compacted as fast as it could, so that all that they executed moved. Everything was
+verified ${plural(figures.rounds, 'time')} on the way.</p>
 <div class="scroll"><table>
 <tr><th>in all</th><th></th></tr>
 ${row('runs checked', count(figures.callsChecked))}
-${row('per CPU second, when left alone', orNone(figures.runsPerCpuSecond, count))}
 ${row('wrong results', count(figures.wrongResults))}
 ${row('executors moved, replaced', `${count(figures.moved)}, ${count(figures.renewed)}`)}
 ${row('collects', count(figures.collects))}
 ${row('retired at most, waiting for a thread', bytes(figures.retiredBytesPeak))}
 </table></div>
-</div>
 </section>`;
 }
 

@@ -1,7 +1,7 @@
 // The figures at the end of a run, on the console.
 
-import type { BesideCompaction, ThreadFigures } from '../threads/threads';
-import { bytes, count, micros, orNone, plural, ratio } from './format';
+import type { ThreadFigures } from '../threads/threads';
+import { bytes, count, micros, plural, ratio } from './format';
 import type { Summary } from './summary';
 
 /** [what, figure, remark] */
@@ -61,30 +61,18 @@ function rows(summary: Summary): Row[] {
 }
 
 function threads(figures: ThreadFigures): string[] {
-  const { atFullSpeed, retiredBytesPeak } = figures;
   const rows: Row[] = [
-    [
-      'their runs, all checked',
-      count(figures.callsChecked),
-      `${orNone(figures.runsPerCpuSecond, count)} per CPU second`,
-    ],
+    ['their runs, all checked', count(figures.callsChecked), ''],
     ['wrong results', count(figures.wrongResults), ''],
-    ['speed beside compaction', orNone(figures.speedRatio, ratio), beside(figures)],
-    ['as fast as it can', orNone(atFullSpeed.speedRatio, ratio), beside(atFullSpeed)],
     ['executors moved', count(figures.moved), `in ${plural(figures.collects, 'collect')}`],
     ['executors replaced', count(figures.renewed), ''],
-    ['retired at most', bytes(retiredBytesPeak), ''],
+    ['retired at most', bytes(figures.retiredBytesPeak), ''],
   ];
   return [
     `beside ${plural(figures.count, 'executing thread')}, ${plural(figures.rounds, 'round')}:`,
     '',
     ...aligned(rows),
   ];
-}
-
-function beside({ movedPerSecond, speedRatioMax, speedRatioMin }: BesideCompaction): string {
-  const spread = `${orNone(speedRatioMin, ratio)} to ${orNone(speedRatioMax, ratio)}`;
-  return `× left alone (${spread}), ${count(movedPerSecond)} moved per second`;
 }
 
 function aligned(rows: Row[]): string[] {

@@ -1,18 +1,29 @@
-// The threads that execute, as the main thread sees them: starts them, tells them which window it is, hears from them.
+// The threads that execute, as the main thread sees them: starts them, hears from them, ends them.
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { Arena } from 'jit-arena';
-import type { PlannedRun } from './renewed';
-import { type ExecutingThreadData, NO_WINDOW, STOP, type ThreadMessage } from './thread-messages';
+import type { Arena, ShareToken } from 'jit-arena';
+import type { PlannedRun } from './planned-runs';
 
 /** For a thread to come or to end, on a machine that is busy with other things. */
 const PATIENCE_MILLISECONDS = 30_000;
 
-/** What a thread did in a window. */
-export interface Reading {
-  checked: number;
-  cpuNanos: number;
+export interface ExecutingThreadData {
+  token: ShareToken;
+  /** Its number among those threads. */
+  number: number;
+  entryIds: number[];
+  runs: PlannedRun[];
+  /** 0 until they are to end. */
+  stop: Int32Array;
+  /** Counts for each thread the moments at which it is outside all code. */
+  outside: Int32Array;
 }
+
+/** `ready` comes first; `wrong` as it happens; `end` last, with wrong results that were not told of. */
+export type ThreadMessage =
+  | { kind: 'ready' }
+  | { kind: 'wrong'; what: string }
+  | { kind: 'end'; checked: number; untold: number };
 
 interface Thread {
   worker: Worker;
@@ -27,9 +38,7 @@ export class ExecutingThreads {
   wrongResults = 0;
   /** Counts for each thread the moments at which it is outside all code. */
   readonly outside: Int32Array;
-  /** By window, then by thread. */
-  private readonly readings: Reading[][] = [];
-  private readonly window = new Int32Array(new SharedArrayBuffer(4));
+  private readonly stopped = new Int32Array(new SharedArrayBuffer(4));
   private readonly threads: Thread[] = [];
   private terminated = false;
 
@@ -48,47 +57,24 @@ export class ExecutingThreads {
 
   /** Resolves when all of them execute; a dead one has been told of then. */
   async start(entryIds: number[], runsOf: (thread: number) => PlannedRun[]): Promise<void> {
-    const { outside, threads, window } = this;
+    const { outside, stopped: stop, threads } = this;
     const token = this.arena.share();
     for (let number = 0; number < this.count; number++) {
-      const data: ExecutingThreadData = { token, number, entryIds, runs: runsOf(number), window, outside };
+      const data: ExecutingThreadData = { token, number, entryIds, runs: runsOf(number), stop, outside };
       threads.push(this.startOne(number, data));
     }
     if (!(await this.inTime(threads.map(({ ready }) => ready)))) this.fail('the threads do not start');
   }
 
-  /** From now on they count for this window, until the next; NO_WINDOW: for none. */
-  enter(window: number): void {
-    Atomics.store(this.window, 0, window);
-  }
-
-  leave(): void {
-    this.enter(NO_WINDOW);
-  }
-
-  /** Resolves when all have ended. Then all readings are there. */
+  /** Resolves when all have ended. */
   async stop(): Promise<void> {
-    this.enter(STOP);
+    Atomics.store(this.stopped, 0, 1);
     if (await this.inTime(this.threads.map(({ over }) => over))) return;
     this.fail('the threads do not stop');
     this.terminated = true;
     // Ends a loop of links, which terminate() would wait for.
     this.arena.unlinkAll();
     for (const { worker } of this.threads) await worker.terminate();
-  }
-
-  /**
-   * The speeds in two windows, of the threads that got time in both: checked runs per second of CPU time. Undefined when
-   * none did.
-   */
-  speeds(a: number, b: number): [number, number] | undefined {
-    const [first = [], second = []] = [this.readings[a], this.readings[b]];
-    const both = [...first.keys()].filter((thread) => first[thread]?.checked && second[thread]?.checked);
-    const speed = (readings: readonly Reading[]) => {
-      const sum = (of: keyof Reading) => both.reduce((sum, thread) => sum + readings[thread]![of], 0);
-      return (1e9 * sum('checked')) / sum('cpuNanos');
-    };
-    return both.length > 0 ? [speed(first), speed(second)] : undefined;
   }
 
   private startOne(number: number, workerData: ExecutingThreadData): Thread {
@@ -100,7 +86,6 @@ export class ExecutingThreads {
     });
     worker.on('message', (message: ThreadMessage) => {
       if (message.kind === 'ready') setReady();
-      else if (message.kind === 'window') this.note(number, message.window, message);
       else if (message.kind === 'wrong') {
         this.wrongResults++;
         this.fail(message.what);
@@ -122,11 +107,6 @@ export class ExecutingThreads {
       });
     });
     return { worker, ready, over };
-  }
-
-  private note(thread: number, window: number, { checked, cpuNanos }: Reading): void {
-    this.readings[window] ??= [];
-    this.readings[window][thread] = { checked, cpuNanos };
   }
 
   /** Whether all resolve before the patience ends. */

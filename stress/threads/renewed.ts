@@ -5,7 +5,7 @@
 // through links. A new copy of a trace is linked as the old one is, and takes over the links that lead to it
 // (`arena.replace`). The old one is whole until no thread can be inside; so what comes of a run never depends on when the
 // run is made.
-import type { Arena, Executor } from 'jit-arena';
+import type { Arena, CollectResult, Executor } from 'jit-arena';
 import { NO_EXIT } from '../program/context';
 import { generate } from '../program/generate';
 import { withHelpers } from '../program/helpers';
@@ -15,23 +15,18 @@ import { outsideWorld, type World } from '../program/world';
 import type { Workload } from '../recording/workload';
 import { Resident } from '../replay/resident';
 import { planRoute } from '../replay/route';
+import type { PlannedRun } from './planned-runs';
 
 /** Some MiB of code, so that a compaction has many slabs to look at. */
-const TRACES = 256;
+export const TRACES = 256;
 const ENTRIES = 16;
 const LINKED_EXITS = 0.5;
 
-/** A run, and what must come of it. */
-export interface PlannedRun {
-  /** Number of the entry. */
-  entry: number;
-  input: bigint;
-  choices: readonly number[];
-  hash: bigint;
-  stops: number;
-  /** The exit that it takes at its end, or NO_EXIT. */
-  exit: number;
-}
+/** Of the traces: enough that each slab has gaps that are worth a move, so that nearly all move each time. */
+const RENEWED_PER_COMPACTION = 24;
+const MOST_WAITING = 3 * RENEWED_PER_COMPACTION;
+/** When so much waits for a thread, the main thread waits, too: the arena's own limit would end moves and installs. */
+const MOST_RETIRED_BYTES = 8 << 20;
 
 /** A trace that another has replaced, and how often each thread had been outside by then. */
 interface Replaced {
@@ -49,7 +44,9 @@ export class RenewedPopulation {
   /** By number of the resident, whose own executor may be long gone. */
   private readonly executors: Executor[] = [];
   private readonly replaced: Replaced[] = [];
-  private elsewhere = new Uint8Array(0);
+  /** The last collect had nothing left to do. */
+  private compacted = true;
+  private retiredBytes = 0;
 
   /** @param outside an element per thread, in which it counts the moments at which it is outside all code */
   constructor(
@@ -83,11 +80,6 @@ export class RenewedPopulation {
     return this.executors.slice(0, ENTRIES).map(({ id }) => id);
   }
 
-  /** Traces that wait until no thread can be inside. */
-  get waiting(): number {
-    return this.replaced.length;
-  }
-
   plan(count: number): PlannedRun[] {
     const { random, residents } = this;
     return Array.from({ length: count }, () => {
@@ -99,20 +91,16 @@ export class RenewedPopulation {
     });
   }
 
-  /** Replaces some traces by new copies. */
-  renew(count: number): void {
-    for (let i = 0; i < count; i++) this.replace(ENTRIES + this.random.below(TRACES - ENTRIES));
-  }
-
-  /** Frees the replaced traces that all threads have left, and returns how many. */
-  freeLeft(): number {
-    const { arena, replaced } = this;
-    const now = this.timesOutside();
-    // Twice: the count may have been read before all threads saw the links change.
-    const left = replaced.findIndex(({ outsideThen }) => outsideThen.some((then, i) => ((now[i]! - then) | 0) < 2));
-    const free = replaced.splice(0, left < 0 ? replaced.length : left);
-    arena.free(free.map(({ executor }) => executor));
-    return free.length;
+  /** Replaces some traces by new copies, when all is compact, and compacts for a while. `freed` are replaced traces. */
+  compact(maxPauseMicros: number): CollectResult & { freed: number } {
+    if (this.compacted && this.replaced.length < MOST_WAITING) {
+      for (let i = 0; i < RENEWED_PER_COMPACTION; i++) this.replace(ENTRIES + this.random.below(TRACES - ENTRIES));
+    }
+    const freed = this.freeLeft();
+    const result = this.arena.collect({ compact: this.retiredBytes < MOST_RETIRED_BYTES, maxPauseMicros });
+    this.compacted = result.done;
+    this.retiredBytes = result.retiredBytes;
+    return { ...result, freed };
   }
 
   /** Ends everything, when no thread executes any more. */
@@ -121,15 +109,6 @@ export class RenewedPopulation {
     arena.free(this.replaced.splice(0).map(({ executor }) => executor));
     arena.free(this.executors);
     arena.free(this.world.helpers.map(({ executor }) => executor));
-  }
-
-  /** Copies as many traces about in ordinary memory: keeps the calling thread busy, and leaves the arena alone. */
-  copyElsewhere(count: number): void {
-    for (let i = 0; i < count; i++) {
-      const { code } = this.random.pick(this.encoded);
-      if (this.elsewhere.length < code.length) this.elsewhere = new Uint8Array(code.length);
-      this.elsewhere.set(code);
-    }
   }
 
   private replace(number: number): void {
@@ -143,6 +122,17 @@ export class RenewedPopulation {
     arena.replace(old, made);
     this.replaced.push({ executor: old, outsideThen: this.timesOutside() });
     this.renewed++;
+  }
+
+  /** Frees the replaced traces that all threads have left, and returns how many. */
+  private freeLeft(): number {
+    const { arena, replaced } = this;
+    const now = this.timesOutside();
+    // Twice: the count may have been read before all threads saw the links change.
+    const left = replaced.findIndex(({ outsideThen }) => outsideThen.some((then, i) => ((now[i]! - then) | 0) < 2));
+    const free = replaced.splice(0, left < 0 ? replaced.length : left);
+    arena.free(free.map(({ executor }) => executor));
+    return free.length;
   }
 
   private timesOutside(): number[] {

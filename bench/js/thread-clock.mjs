@@ -1,11 +1,11 @@
 // The CPU time of the calling thread, in nanoseconds. Node 20 has that of the process only, and /proc only what it was at
 // the last tick; so the C function is called, through an arena.
-import { Arena, symbolAddress } from 'jit-arena';
+import { Arena, symbolAddress } from './measure.mjs';
 
-const CLOCK_THREAD_CPUTIME_ID = process.platform === 'darwin' ? 16 : 3;
+const CLOCK_THREAD_CPUTIME_ID = 3;
 
 /** A clock for the thread that makes it: for as long as that lasts, and not for others. */
-export function threadClock(): () => number {
+export function threadClock() {
   const arena = new Arena({ maxBytes: 1 << 20, name: 'thread clock' });
   const clockGettime = arena
     .install({
