@@ -40,6 +40,7 @@
 #include "core/slab.cc"
 #include "core/thunks.cc"
 
+#include "object/loaded_object.cc"
 #include "object/object_file.cc"
 #include "object/object_limits.cc"
 #include "object/object_units.cc"

@@ -86,6 +86,9 @@ export interface Callback {
 
 const maxSize = 2 ** 32 - 1;
 
+/** @internal The functions of an Arena. TypeError for whatever else. */
+export let nativeOfArena: (arena: Arena) => NativeArena;
+
 /** The functions of an arena that is there already, on their way from `Arena.from` to the constructor. */
 class OpenedArena {
   readonly native: NativeArena;
@@ -108,6 +111,13 @@ export class Arena {
   declare readonly writer: WriterName;
   declare readonly name: string;
   readonly #native: NativeArena;
+
+  static {
+    nativeOfArena = (arena) => {
+      if (typeof arena === 'object' && arena !== null && #native in arena) return arena.#native;
+      throw new TypeError('the arena is not an Arena');
+    };
+  }
 
   /** ERR_ARENA_NO_EXEC, _NO_MEMORY, _WRITER_UNAVAILABLE, _SIZE. */
   constructor(options: ArenaOptions = {}) {

@@ -1,7 +1,8 @@
 // The binary, and the memory that TypeScript and C++ share.
 import { join } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
-import { ArenaError, type ErrorDetails } from './errors';
+import { ArenaError, type ErrorDetails, type Section } from './errors';
+import type { ObjectSymbol } from './objects';
 import { includes } from './primordials';
 import type { ShareToken } from './sharing';
 
@@ -23,6 +24,12 @@ export interface NativeDescription {
   name: string;
   address: bigint;
 }
+
+/** An object that native code has read (native/node/objects.cc). */
+export interface NativeObject {
+  readonly [object]: never;
+}
+declare const object: unique symbol;
 
 /** The functions of one arena (native/node/arena_functions.cc). Sections are numbered code, data, state. */
 export interface NativeArena {
@@ -48,6 +55,7 @@ export interface NativeArena {
     relocsOfEach: Float64Array,
     ids: Float64Array,
   ): Status;
+  installObject(object: NativeObject, movable: boolean | undefined, name: string | undefined): Float64Array | Status;
   write(id: number, section: number, offset: number, bytes: Uint8Array): Status;
   read(id: number, section: number, offset: number, into: Uint8Array): Status;
   addRelocs(id: number): Status;
@@ -110,7 +118,18 @@ interface Addon {
   createArena(options: object): NativeArena | Status;
   openArena(token: string): NativeArena | Status;
   endLoops(): void;
-  readUnits(bytes: Uint8Array): object | Status;
+  readObject(bytes: Uint8Array): NativeObject | Status;
+  countsOfObject(object: NativeObject): { symbols: number; asked: number; reasons: number };
+  askedOfObject(object: NativeObject, i: number): { name: string; weak: boolean; defined: boolean };
+  answerForObject(object: NativeObject, i: number, address: bigint): void;
+  answerForObject(object: NativeObject, i: number, id: number, section: number, offset: number): void;
+  resolveObject(object: NativeObject): Status;
+  symbolOfObject(object: NativeObject, i: number): ObjectSymbol;
+  reasonOfObject(object: NativeObject, i: number): string;
+  findInObject(
+    object: NativeObject,
+    name: string,
+  ): { executor: number; section: Section; offset: number; entry?: number } | Status;
   readSections(bytes: Uint8Array): object | Status;
   shared?: Shared;
 }

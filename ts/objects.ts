@@ -1,24 +1,17 @@
-// Relocatable objects, such as `cc -c` makes, as executors.
-import type { Arena } from './arena';
-import { checkBytes, copyOf } from './bytes';
+// Relocatable objects, such as `cc -c` makes, as executors. Native code reads and installs them (native/object); here are
+// the callback for names and the classes.
+import { type Arena, nativeOfArena } from './arena';
+import { checkBytes, checkCount, checkSection, copyOf } from './bytes';
 import { ArenaError, type Section } from './errors';
-import type { Executor } from './executor';
-import { idOf, isExecutor, isOf, nativeOf } from './identity';
-import { addon, type NativeArena, type NativeDescription, orRaise, raise } from './native';
-import { type Asked, ObjectUnits, type UnitReloc } from './object-units';
-import { bufferOf, elementsOf, freeze, isSharedArrayBuffer } from './primordials';
-import {
-  beginRelocs,
-  type ExecutorTarget,
-  encodeReloc,
-  endRelocs,
-  putReloc,
-  type RelocKind,
-  type RelocTarget,
-  relocKindNumbers,
-  TargetKind,
-} from './relocs';
+import { type Executor, makeExecutor } from './executor';
+import { idOf, isExecutor, isOf } from './identity';
+import { addon, type NativeArena, type NativeObject, orRaise, raise } from './native';
+import { asUintN, bufferOf, elementsOf, freeze, isSharedArrayBuffer } from './primordials';
+import { type ExecutorTarget, maxOffset, type RelocTarget } from './relocs';
 import type { MachineFunction, Signature } from './values';
+
+/** Whoever has it may say which native object is meant. */
+const key = Symbol('loadObject');
 
 /** A place in an executor, as a reloc's target. */
 export interface ExecutorPlace {
@@ -66,9 +59,6 @@ export interface InstallOptions {
   movable?: boolean;
 }
 
-const sections = ['code', 'data', 'state'] as const;
-const kindNames = new Map(Object.entries(relocKindNumbers).map(([name, number]) => [number, name as RelocKind]));
-
 /**
  * Reads a relocatable object (ELF64, made by gcc or clang with `-c`) and resolves what it needs. docs/objects.md tells
  * how to compile one, which executors it becomes and what makes it immovable.
@@ -81,10 +71,10 @@ export function loadObject(bytes: Uint8Array, options: LoadOptions = {}): Loaded
   const { resolve, name } = options;
   if (resolve !== undefined && typeof resolve !== 'function') throw new TypeError('resolve is not a function');
   if (name !== undefined && typeof name !== 'string') throw new TypeError('name is not a string');
-  const units = new ObjectUnits(privateCopy(bytes));
-  const targets: (RelocTarget | undefined)[] = [];
-  for (let i = 0; i < units.askedCount; i++) targets[i] = resolveSymbol(units.asked(i), resolve);
-  return new LoadedObject(units, targets, name);
+  const object = orRaise(addon.readObject(privateCopy(bytes)));
+  const executors = resolve === undefined ? [] : answer(object, resolve);
+  if (addon.resolveObject(object) !== 0) raise();
+  return new LoadedObject(key, object, executors, name);
 }
 
 /** The bytes of an object, out of the reach of other threads where they are shared. */
@@ -93,72 +83,86 @@ export function privateCopy(bytes: Uint8Array): Uint8Array {
   return isSharedArrayBuffer(bufferOf(bytes)) ? copyOf(bytes) : bytes;
 }
 
-/** Undefined where the object's own definition serves. */
-function resolveSymbol({ name, weak, defined }: Asked, resolve: LoadOptions['resolve']): RelocTarget | undefined {
-  const target: RelocTarget | undefined = resolve?.(name, freeze({ weak, defined }));
-  if (target === undefined) {
-    if (defined) return undefined;
-    const address = addon.symbolAddress(name) ?? (weak ? 0n : undefined);
-    if (address !== undefined) return { address };
-    const message = `the object needs the symbol '${name}', which neither resolve() nor the process has`;
-    throw new ArenaError('ERR_ARENA_SYMBOL', message);
-  }
-  const copy = copyOfTarget(target);
-  if (copy !== undefined) return copy;
-  throw new TypeError(`resolve('${name}') gave neither an executor, nor a place in one, nor { address }`);
+/** An executor that a symbol refers to. */
+interface NamedExecutor {
+  readonly name: string;
+  readonly executor: ExecutorTarget;
 }
 
-/** A target that stays what it is between the checks of an install and its relocs; undefined for what is none. */
-function copyOfTarget(target: unknown): RelocTarget | undefined {
-  if (typeof target !== 'object' || target === null) return undefined;
-  if (isExecutor(target)) return target;
-  if ('executor' in target) {
-    const { executor, section, offset } = target as ExecutorPlace;
-    const copy = { ...(section !== undefined && { section }), ...(offset !== undefined && { offset }) };
-    return { executor: isExecutor(executor) ? executor : nameOf(executor), ...copy };
+/** Hands the host's answers to native code; the executors among them. */
+function answer(object: NativeObject, resolve: NonNullable<LoadOptions['resolve']>): readonly NamedExecutor[] {
+  const executors: NamedExecutor[] = [];
+  const { asked } = addon.countsOfObject(object);
+  for (let i = 0; i < asked; i++) {
+    const { name, weak, defined } = addon.askedOfObject(object, i);
+    const target: unknown = resolve(name, freeze({ weak, defined }));
+    if (target === undefined) continue;
+    const executor = answerOne(object, i, name, target);
+    if (executor !== undefined) executors[executors.length] = { name, executor };
   }
-  if ('id' in target) return nameOf(target as ExecutorTarget);
-  return 'address' in target ? { address: target.address as bigint } : undefined;
+  return executors;
 }
 
-function nameOf(executor: ExecutorTarget): ExecutorTarget {
-  if (typeof executor !== 'object' || executor === null) return executor;
-  const { id, arena } = executor;
-  return { id, arena };
+/** What the target names, read once; the executor, when it is one. */
+function answerOne(object: NativeObject, i: number, name: string, target: unknown): ExecutorTarget | undefined {
+  const what = `resolve('${name}')`;
+  const fail = (): never => {
+    throw new TypeError(`${what} gave neither an executor, nor a place in one, nor { address }`);
+  };
+  if (typeof target !== 'object' || target === null) return fail();
+  if (isExecutor(target) || 'id' in target || 'executor' in target) {
+    const place = isExecutor(target) || !('executor' in target) ? { executor: target } : target;
+    const { executor: given, section = 'code', offset = 0 } = place as { executor: ExecutorTarget } & ExecutorPlace;
+    if (typeof given !== 'object' || given === null) return fail();
+    const executor = isExecutor(given) ? given : { id: given.id, arena: given.arena };
+    const id = checkCount(idOf(executor), Number.MAX_SAFE_INTEGER, 'ERR_ARENA_RELOC_TARGET', `the id of ${what}`);
+    checkCount(offset, maxOffset, 'ERR_ARENA_RELOC_TARGET', `the offset of ${what}`);
+    addon.answerForObject(object, i, id, checkSection(section), offset);
+    return executor;
+  }
+  if (!('address' in target)) return fail();
+  const { address } = target;
+  if (typeof address !== 'bigint') throw new TypeError(`the address of ${what} is not a bigint`);
+  if (asUintN(64, address) !== address) {
+    throw new ArenaError('ERR_ARENA_RELOC_TARGET', `the address of ${what} is ${address}n, and not one of 64 bits`);
+  }
+  addon.answerForObject(object, i, address);
+  return undefined;
 }
 
 /** An object in memory, not yet in an arena. It can be installed any number of times, each with state of its own. */
 export class LoadedObject {
   /** True unless there are `reasons`. */
   readonly movable: boolean;
-  readonly #units: ObjectUnits;
-  readonly #targets: readonly (RelocTarget | undefined)[];
+  readonly #object: NativeObject;
+  readonly #executors: readonly NamedExecutor[];
   readonly #name: string | undefined;
   #symbols: readonly ObjectSymbol[] | undefined;
   #reasons: readonly string[] | undefined;
 
   /** @internal Use `loadObject`. */
-  constructor(units: object, targets: readonly (RelocTarget | undefined)[], name: string | undefined) {
-    this.#units = units as ObjectUnits;
-    this.#targets = targets;
+  constructor(given: symbol, object: object, executors: readonly object[], name: string | undefined) {
+    if (given !== key) throw new TypeError('a LoadedObject is made by loadObject');
+    this.#object = object as NativeObject;
+    this.#executors = executors as readonly NamedExecutor[];
     this.#name = name;
-    this.movable = this.#units.reasonCount === 0;
+    this.movable = addon.countsOfObject(this.#object).reasons === 0;
     freeze(this);
   }
 
   /** Global symbols: what the object defines, then what it needs. */
   get symbols(): readonly ObjectSymbol[] {
-    this.#symbols ??= freeze(symbolsOf(this.#units));
+    this.#symbols ??= freeze(
+      listOf(addon.countsOfObject(this.#object).symbols, (i) => addon.symbolOfObject(this.#object, i)),
+    );
     return this.#symbols;
   }
 
   /** What takes an address that it could keep, in words. An executor whose address is taken does not move. */
   get reasons(): readonly string[] {
-    if (this.#reasons === undefined) {
-      const reasons: string[] = [];
-      for (let i = 0; i < this.#units.reasonCount; i++) reasons[i] = this.#units.reason(i);
-      this.#reasons = freeze(reasons);
-    }
+    this.#reasons ??= freeze(
+      listOf(addon.countsOfObject(this.#object).reasons, (i) => addon.reasonOfObject(this.#object, i)),
+    );
     return this.#reasons;
   }
 
@@ -172,125 +176,52 @@ export class LoadedObject {
     if (movable !== undefined && typeof movable !== 'boolean') {
       throw new TypeError(`movable is ${String(movable)}, and not true or false`);
     }
-    const units = this.#units;
-    const executors: Executor[] = [];
-    try {
-      units.forEachUnit((unit, i) => {
-        const executor = arena.allocate({
-          code: unit.bytes[0],
-          data: unit.sizes[1],
-          state: unit.sizes[2],
-          align: unit.aligns[0],
-          dataAlign: unit.aligns[1],
-          stateAlign: unit.aligns[2],
-          entries: unit.entries,
-          movable: movable ?? unit.movable,
-          name: this.#name ?? unit.name,
-        });
-        executors[i] = executor;
-        if (elementsOf(unit.bytes[1]) !== 0) executor.write('data', 0, unit.bytes[1]);
-        if (elementsOf(unit.bytes[2]) !== 0) executor.write('state', 0, unit.bytes[2]);
-      });
-      units.forEachUnitsRelocs((unit, first, count) => {
-        if (count !== 0) this.#addRelocs(executors[unit] as Executor, first, count, executors, movable === true);
-      });
-      arena.freeze(executors);
-    } catch (error) {
-      arena.free(executors);
-      throw error;
-    }
-    return new InstalledObject(executors, units);
-  }
-
-  #addRelocs(
-    executor: Executor,
-    first: number,
-    count: number,
-    executors: readonly Executor[],
-    promised: boolean,
-  ): void {
-    const native = nativeOf(executor) as NativeArena;
-    const encoding = beginRelocs();
-    const reloc = {} as UnitReloc;
-    for (let i = 0; i < count; i++) {
-      this.#units.readReloc(first + i, reloc);
-      const { section, kind, targetKind, offset, target, addend, asked } = reloc;
-      const given = asked >= 0 ? this.#targets[asked] : undefined;
-      if (given !== undefined) {
-        if (reloc.takesAddress && !promised) checkStays(given, native, () => this.#units.asked(asked).name);
-        const named = { section: sections[section] as Section, kind: kindNames.get(kind) as RelocKind };
-        encodeReloc(i, { ...named, offset, target: given, addend }, native);
-      } else if (targetKind === TargetKind.batchMember) {
-        const id = idOf(executors[Number(target)] as Executor);
-        const { targetSection, targetOffset } = reloc;
-        putReloc(i, section, offset, kind, TargetKind.executor, id, addend, targetSection, targetOffset);
-      } else putReloc(i, section, offset, kind, targetKind, target, addend);
-    }
-    endRelocs(encoding, count);
-    if (native.addRelocs(idOf(executor)) !== 0) raise();
+    const native = nativeOfArena(arena);
+    for (const named of this.#executors) checkOwn(named, native);
+    const ids = orRaise(native.installObject(this.#object, movable, this.#name));
+    const executors = listOf(elementsOf(ids), (i) => makeExecutor(arena, native, ids[i] as number));
+    return new InstalledObject(key, executors, this.#object);
   }
 }
 
-function symbolsOf(units: ObjectUnits): ObjectSymbol[] {
-  const symbols: ObjectSymbol[] = [];
-  for (let i = 0; i < units.exportCount; i++) {
-    const { name, section, bytes, weak, unit } = units.export(i);
-    symbols[i] = { name, kind: section === 'code' ? 'function' : section, bytes, weak, executor: unit };
-  }
-  for (let i = 0; i < units.askedCount; i++) {
-    const { name, weak, defined } = units.asked(i);
-    if (!defined) symbols[symbols.length] = { name, kind: 'undefined', bytes: 0, weak };
-  }
-  return symbols;
+/** Made by assignment, which nobody can put something else in the place of. */
+function listOf<T>(count: number, at: (i: number) => T): T[] {
+  const list: T[] = [];
+  for (let i = 0; i < count; i++) list[i] = at(i);
+  return list;
 }
 
-/** That an executor whose address is taken, and could be kept, never moves. */
-function checkStays(target: RelocTarget, native: NativeArena, name: () => string): void {
-  if (typeof target !== 'object') return;
-  const executor = 'id' in target ? target : 'executor' in target ? target.executor : undefined;
-  // Of another arena, or none: addRelocs has the error for it.
-  if (executor === undefined || !isOf(executor, native)) return;
-  const id = idOf(executor);
-  if (!(orRaise(native.describe(id)) as NativeDescription).movable) return;
-  const message =
-    `the object takes the address of '${name()}', which is in executor ${id}, and that can move: install it with ` +
-    'movable: false, or this object with movable: true, which promises that it keeps no address longer than a call';
-  throw new ArenaError('ERR_ARENA_MOVABLE', message, { executor: id });
+function checkOwn({ name, executor }: NamedExecutor, native: NativeArena): void {
+  if (isOf(executor, native)) return;
+  const message = `the object's symbol '${name}' is executor ${idOf(executor)} of another arena`;
+  throw new ArenaError('ERR_ARENA_FOREIGN_EXECUTOR', message);
 }
 
 /** An object in an arena. */
 export class InstalledObject {
   /** One for the object, or with `-ffunction-sections` one per section of code. */
   readonly executors: readonly Executor[];
-  readonly #units: ObjectUnits;
+  readonly #object: NativeObject;
 
   /** @internal Use `install` of a loaded object. */
-  constructor(executors: readonly Executor[], units: object) {
+  constructor(given: symbol, executors: readonly Executor[], object: object) {
+    if (given !== key) throw new TypeError('an InstalledObject is made by install of a loaded object');
     this.executors = freeze(executors);
-    this.#units = units as ObjectUnits;
+    this.#object = object as NativeObject;
     freeze(this);
-  }
-
-  #find(name: string) {
-    const symbol = this.#units.exportNamed(name);
-    if (symbol !== undefined) return symbol;
-    const names: string[] = [];
-    for (let i = 0; i < this.#units.exportCount && i < 20; i++) names[i] = this.#units.export(i).name;
-    const known = names.length === 0 ? 'no global symbols' : names.join(', ');
-    throw new ArenaError('ERR_ARENA_SYMBOL', `the object defines no global symbol '${String(name)}', but ${known}`);
   }
 
   /** A JavaScript function that calls a function of the object, as `executor.func` does. ERR_ARENA_SYMBOL. */
   func<const S extends Signature>(name: string, signature: S): MachineFunction<S> {
-    const { unit, entry, section } = this.#find(name);
-    if (entry >= 0) return (this.executors[unit] as Executor).func(signature, { entry });
+    const { executor, entry, section } = orRaise(addon.findInObject(this.#object, String(name)));
+    if (entry !== undefined) return (this.executors[executor] as Executor).func(signature, { entry });
     throw new ArenaError('ERR_ARENA_SYMBOL', `'${name}' is no function with code: it is in ${section}`);
   }
 
   /** A global symbol as a reloc's target, for another object's `resolve` or an executor's relocs. ERR_ARENA_SYMBOL. */
   target(name: string): ExecutorPlace {
-    const { unit, section, offset } = this.#find(name);
-    return { executor: this.executors[unit] as Executor, section, offset };
+    const { executor, section, offset } = orRaise(addon.findInObject(this.#object, String(name)));
+    return { executor: this.executors[executor] as Executor, section, offset };
   }
 
   /** Frees all of its executors together. ERR_ARENA_STALE_EXECUTOR when one of them is gone. */

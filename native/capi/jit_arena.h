@@ -27,14 +27,15 @@
  *   JA_ERR_ARGUMENT   a null pointer where none may be, a struct_size or an enumerator that does not exist, a count
  *                     that no memory could hold; nothing is done
  *   JA_ERR_DISPOSED   the arena has been disposed of
- *   JA_ERR_ENDED      the ja_thread has been detached, or its thread ends; the pin has ended
+ *   JA_ERR_ENDED      the ja_thread has been detached, or its thread ends; the pin has ended; the ja_object has been
+ *                     unloaded
  *   JA_ERR_FORKED     the arena was made by a parent process and was not inherited
  *   JA_ERR_BUSY       the call was made from inside the arena's move callback
  *   JA_ERR_NO_MEMORY  the process has no memory for the arena's tables
  *
- * Handles. A ja_arena*, a ja_thread* and a ja_pinned* are names and no addresses: nothing can be read through them. A
- * name is never given twice; so a function that gets one too late, after ja_dispose, ja_detach or in a destructor at a
- * thread's end, says so and touches nothing.
+ * Handles. A ja_arena*, a ja_thread*, a ja_pinned* and a ja_object* are names and no addresses: nothing can be read
+ * through them. A name is never given twice; so a function that gets one too late, after ja_dispose, ja_detach or in a
+ * destructor at a thread's end, says so and touches nothing.
  *
  * An executor is named by its id, in its own arena: another arena may have given the same id to another executor. An id
  * that the arena never gave, or that is gone, is JA_ERR_STALE_EXECUTOR, never a corruption. What an address points at
@@ -79,6 +80,9 @@ typedef struct ja_thread ja_thread;
 /* A pin that belongs to no thread. */
 typedef struct ja_pinned ja_pinned;
 
+/* A relocatable object, read and resolved, for any number of installs. */
+typedef struct ja_object ja_object;
+
 /* One trace or function: code, data, state, relocs and exits. An index and a generation, below 2^53; 0 names none. */
 typedef uint64_t ja_executor;
 
@@ -113,19 +117,19 @@ typedef enum ja_status {
   JA_ERR_CHAIN_DEPTH = 26,        /* the link would make a chain that is too deep without progress */
   JA_ERR_MOVABLE = 27,            /* the executor must not be movable for this use */
   JA_ERR_IMMORTAL = 28,           /* the executor lives as long as the arena */
-  JA_ERR_SIGNATURE = 29,          /* 29 to 35: not returned by functions in this header */
+  JA_ERR_SIGNATURE = 29,          /* 29 to 31: not returned by functions in this header */
   JA_ERR_DETACHED = 30,
   JA_ERR_RESIZABLE = 31,
-  JA_ERR_SYMBOL = 32,
-  JA_ERR_OBJECT = 33,
-  JA_ERR_OBJECT_UNSUPPORTED = 34,
-  JA_ERR_STENCIL = 35,
+  JA_ERR_SYMBOL = 32,             /* nobody has a symbol of this name */
+  JA_ERR_OBJECT = 33,             /* the bytes are no relocatable object that can be read */
+  JA_ERR_OBJECT_UNSUPPORTED = 34, /* the object needs what an arena does not have */
+  JA_ERR_STENCIL = 35,            /* not returned by functions in this header */
   JA_ERR_WRONG_THREAD = 36,       /* a ja_thread was used by another thread than its own */
   JA_ERR_WRITER_UNSHAREABLE = 37, /* not returned by functions in this header */
   /* Of this API alone. */
   JA_ERR_ARGUMENT = -1,   /* a null pointer, a size, a count or an enumerator that cannot be meant */
   JA_ERR_NOT_PINNED = -2, /* the thread is not between ja_enter and ja_leave */
-  JA_ERR_ENDED = -3,      /* what the handle named has ended: the thread has detached, or it ends */
+  JA_ERR_ENDED = -3,      /* what the handle named has ended: the thread has detached, or the object was unloaded */
 } ja_status;
 
 /* Enumerators travel as plain integers, so that a value that does not exist is an error and nothing worse. */
@@ -412,6 +416,119 @@ JA_API ja_status ja_find_signal_safe(ja_arena* arena, uint64_t address, ja_found
  * Any thread; no lock. */
 JA_API const char* ja_reloc_name(uint32_t kind);
 JA_API uint32_t ja_reloc_kind(const char* name);
+
+/* ---- Objects (docs/objects.md) ----------------------------------------------------------------------------------- */
+
+/* What a symbol refers to. This structure does not grow. */
+typedef struct ja_place {
+  ja_executor executor; /* of the arena that the object will be installed in; 0: the address is meant */
+  ja_section section;   /* of the executor */
+  uint32_t offset;      /* in the section */
+  uint64_t address;     /* without an executor: absolute, of a C function for example */
+} ja_place;
+
+/* Asked for each symbol that the object's code or data refer to and somebody else may have to provide. Not 0: `*place`
+ * is the answer. 0: it has none; then an undefined symbol is looked for in the process (`weak`: it is 0 when nobody has
+ * it), and of a weak definition (`defined`), such as C++ inline functions, the object's own serves. It may call any
+ * function, and may not unwind. */
+typedef int (*ja_resolve_callback)(void* user, const char* name, uint8_t weak, uint8_t defined, ja_place* place);
+
+typedef struct ja_object_options {
+  size_t struct_size;
+  ja_resolve_callback resolve; /* called by ja_load_object alone; null: only the process is asked */
+  void* user;
+  const char* name; /* of the executors, for tools; copied; null: each has the name of its first function */
+} ja_object_options;
+
+static inline ja_object_options ja_object_options_init(void) {
+  ja_object_options options;
+  memset(&options, 0, sizeof options);
+  options.struct_size = sizeof options;
+  return options;
+}
+
+/* Reads a relocatable object (ELF64, made by gcc or clang with -c) and resolves what it needs. Nothing outside the
+ * bytes is read, and they are not needed afterwards. `options` may be null. Any thread; no arena and no lock.
+ * JA_ERR_OBJECT for bytes that are none; JA_ERR_OBJECT_UNSUPPORTED for what would not work (thread-local variables,
+ * constructors, IFUNC, handlers of exceptions, sections of unknown types, LTO without machine code); JA_ERR_RELOC_KIND;
+ * JA_ERR_SYMBOL for a symbol that nobody has. */
+JA_API ja_status ja_load_object(const void* bytes, size_t size, const ja_object_options* options, ja_object** object);
+
+/* Lets the object go. What was installed stays. Calls that are under way go on to their end.
+ * Invalidates: the handle, names of its symbols, texts of its reasons. JA_ERR_ENDED. No arena and no lock. */
+JA_API ja_status ja_unload_object(ja_object* object);
+
+typedef struct ja_object_info {
+  size_t struct_size;
+  size_t executors; /* one for the object, or with -ffunction-sections one per section of code */
+  size_t symbols;
+  size_t reasons; /* why some executors do not move; 0: all of them do */
+} ja_object_info;
+
+static inline ja_object_info ja_object_info_init(void) {
+  ja_object_info info;
+  memset(&info, 0, sizeof info);
+  info.struct_size = sizeof info;
+  return info;
+}
+
+/* How many there are of each. JA_ERR_ENDED. No arena and no lock. */
+JA_API ja_status ja_describe_object(ja_object* object, ja_object_info* info);
+
+/* A global symbol: one that the object defines, or one that it needs. */
+#define JA_NO_ENTRY UINT32_MAX
+typedef struct ja_symbol {
+  size_t struct_size;
+  const char* name; /* until the object is unloaded */
+  uint64_t size;    /* as the object says it; 0 where it says nothing */
+  /* What follows is of those that it defines. */
+  uint32_t executor; /* position in the ids of ja_install_object */
+  ja_section section;
+  uint32_t offset; /* in the section, as ja_place and JA_TARGET_EXECUTOR have it */
+  uint32_t entry;  /* of a function: number of its entry, for ja_entry_offset; JA_NO_ENTRY: none */
+  uint8_t defined; /* 0: the object needs it */
+  uint8_t weak;
+} ja_symbol;
+
+static inline ja_symbol ja_symbol_init(void) {
+  ja_symbol symbol;
+  memset(&symbol, 0, sizeof symbol);
+  symbol.struct_size = sizeof symbol;
+  return symbol;
+}
+
+/* The symbol with this index: what the object defines comes first, then what it needs. JA_ERR_ENDED. No arena and no
+ * lock. */
+JA_API ja_status ja_object_symbol(ja_object* object, size_t index, ja_symbol* symbol);
+
+/* The symbol of this name among those that the object defines. JA_ERR_SYMBOL, JA_ERR_ENDED. No arena and no lock. */
+JA_API ja_status ja_find_symbol(ja_object* object, const char* name, ja_symbol* symbol);
+
+/* What takes an address that it could keep, in words that are there until the object is unloaded; and, unless null, the
+ * position of the executor that does not move for it. JA_ERR_ENDED. No arena and no lock. */
+JA_API ja_status ja_object_reason(ja_object* object, size_t index, uint32_t* executor, const char** reason);
+
+typedef struct ja_install_options {
+  size_t struct_size;
+  /* For all executors, whatever the object looks like. JA_YES promises that no address of its code, data or state
+   * outlives the call in which it was taken; default: those move whose addresses are not taken. */
+  ja_choice movable;
+} ja_install_options;
+
+static inline ja_install_options ja_install_options_init(void) {
+  ja_install_options options;
+  memset(&options, 0, sizeof options);
+  options.struct_size = sizeof options;
+  return options;
+}
+
+/* Puts the object into an arena, all of its executors or none; `ids` receives as many ids, and `count` says so
+ * (ja_describe_object). Each install has variables of its own. They refer to each other: ja_free takes them together.
+ * `options` may be null.
+ * JA_ERR_MOVABLE when it takes the address of an executor of another object that can move, without the promise of
+ * `movable`; JA_ERR_ENDED; and as ja_install. JA_ERR_RELOC_RANGE: an absolute 32-bit field; compile with -fPIC. */
+JA_API ja_status ja_install_object(ja_arena* arena, ja_object* object, const ja_install_options* options,
+                                   ja_executor* ids, size_t count);
 
 /* ---- Exits and links (docs/traces.md) --------------------------------------------------------------------------- */
 

@@ -102,8 +102,9 @@ Arena::Staged::Staged(const ExecutorSpec& spec)
   for (int section = 0; section < kSections; section++) {
     sizes[section] = spec.sizes[section];
     aligns[section] = spec.aligns[section];
-    if (spec.bytes[section] != nullptr)
-      bytes[section].assign(spec.bytes[section], spec.bytes[section] + spec.sizes[section]);
+    if (spec.bytes[section] == nullptr) continue;
+    bytes[section].assign(spec.bytes[section], spec.bytes[section] + spec.sizes[section] - spec.zero_tails[section]);
+    bytes[section].resize(spec.sizes[section]);
   }
 }
 

@@ -352,15 +352,12 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
   // Copies one section's bytes and inserts its fields, in normal form where a move may change them.
   auto write = [&](Section section, uint8_t* to, uint32_t sites_before, bool known_zero) {
     const uint8_t* bytes = spec.bytes[static_cast<int>(section)];
-    uint32_t count = spec.sizes[static_cast<int>(section)];
-    if (bytes != nullptr) {
-      uint32_t filled = count;
-      // A zero tail is there already. Most data of stencils is nothing else.
-      while (known_zero && filled != 0 && bytes[filled - 1] == 0) filled--;
-      std::memcpy(to, bytes, filled);
-    } else if (!known_zero) {
-      std::memset(to, 0, count);
-    }
+    uint32_t size = spec.sizes[static_cast<int>(section)];
+    uint32_t filled = bytes != nullptr ? size - spec.zero_tails[static_cast<int>(section)] : 0;
+    // A zero tail is there already. Most data of stencils is nothing else.
+    while (known_zero && filled != 0 && bytes[filled - 1] == 0) filled--;
+    if (filled != 0) std::memcpy(to, bytes, filled);
+    if (!known_zero) std::memset(to + filled, 0, size - filled);
     for (; next < end && next->section == section; next++) {
       arch::Apply(*next->info, to + next->offset, next->value);
       if (next->normal && next->info->field_bytes == 4)

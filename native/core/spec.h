@@ -57,6 +57,7 @@ inline bool MovesWithState(const RelocSpec& reloc) {
 struct ExecutorSpec {
   const uint8_t* bytes[kSections] = {};
   uint32_t sizes[kSections] = {};
+  uint32_t zero_tails[kSections] = {};  // of the sizes: at the end of the section, zero, and not among the bytes
   uint32_t aligns[kSections] = {16, 8, 16};
   const RelocSpec* relocs = nullptr;
   uint32_t reloc_count = 0;

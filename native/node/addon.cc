@@ -131,7 +131,14 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("probe", Napi::Function::New<Probe>(env));
   exports.Set("symbolAddress", Napi::Function::New<SymbolAddress>(env));
   exports.Set("addressOf", Napi::Function::New<AddressOf>(env));
-  exports.Set("readUnits", Napi::Function::New<ReadUnits>(env));
+  exports.Set("readObject", Napi::Function::New<ReadLoadedObject>(env));
+  exports.Set("countsOfObject", Napi::Function::New<CountsOfObject>(env));
+  exports.Set("askedOfObject", Napi::Function::New<AskedOfObject>(env));
+  exports.Set("answerForObject", Napi::Function::New<AnswerForObject>(env));
+  exports.Set("resolveObject", Napi::Function::New<ResolveObject>(env));
+  exports.Set("symbolOfObject", Napi::Function::New<SymbolOfObject>(env));
+  exports.Set("reasonOfObject", Napi::Function::New<ReasonOfObject>(env));
+  exports.Set("findInObject", Napi::Function::New<FindInObject>(env));
   exports.Set("readSections", Napi::Function::New<ReadSections>(env));
   exports.Set("createArena", Napi::Function::New<CreateArena>(env));
   exports.Set("openArena", Napi::Function::New<OpenArena>(env));

@@ -5,6 +5,7 @@
 
 #include "node/arena_handle.h"
 #include "node/elements.h"
+#include "node/objects.h"
 #include "node/results.h"
 
 namespace jit_arena::node {
@@ -267,6 +268,7 @@ constexpr struct {
     {"allocate", WithHandle<Allocate>},
     {"install", WithHandle<Install>},
     {"installBatch", WithHandle<InstallBatch>},
+    {"installObject", WithHandle<InstallObject>},
     {"write", WithHandle<Write>},
     {"read", WithHandle<Read>},
     {"addRelocs", WithHandle<AddRelocs>},

@@ -6,164 +6,22 @@
 
 #include "node/arena_handle.h"
 #include "node/elements.h"
+#include "object/loaded_object.h"
 #include "object/object_file.h"
 #include "object/object_limits.h"
-#include "object/object_units.h"
 
 namespace jit_arena::node {
 namespace {
 
-// Units, symbols and relocs are columns, since an object has many. ts/object-units.ts names the same positions.
-enum UnitField : size_t {
-  kUnitSizes,                            // of its sections
-  kUnitAligns = kUnitSizes + kSections,  // of its sections
-  kUnitBytes = kUnitAligns + kSections,  // that its sections begin with: the rest is zero
-  kUnitEntries = kUnitBytes + kSections,
-  kUnitRelocs,
-  kUnitMovable,
-  kUnitFields
-};
-enum ExportField : size_t {
-  kExportUnit,
-  kExportSection,
-  kExportOffset,
-  kExportBytes,
-  kExportEntry,  // -1 unless it is a function
-  kExportWeak,
-  kExportFields
-};
-enum RelocField : size_t {
-  kFieldSection,
-  kFieldKind,
-  kFieldTargetKind,
-  kFieldOffset,
-  kFieldTargetSection,
-  kFieldTargetOffset,
-  kFieldAsked,
-  kFieldTakesAddress,
-  kRelocFields
-};
 // Those of stencils: ts/stencils.ts.
 enum PartRelocField : size_t { kPartRelocOffset, kPartRelocKind, kPartRelocSymbol, kPartRelocFields };
-enum AskedFlag : uint8_t { kAskedWeak = 1, kAskedDefined = 2 };
-
 // In these functions an array has no memory when the worker is being terminated; nobody will see it.
 
 Napi::Number NumberOf(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 
-// Many texts as one: their bytes, and where each ends. JavaScript decodes those that it is asked for.
-template <class TextOf>
-Napi::Object TextsOf(Napi::Env env, size_t count, TextOf text_of) {
-  size_t total = 0;
-  for (size_t i = 0; i < count; i++) total += text_of(i).size();
-  Napi::Uint8Array bytes = Napi::Uint8Array::New(env, total);
-  Napi::Float64Array ends = Napi::Float64Array::New(env, count);
-  if (bytes.IsEmpty() || ends.IsEmpty()) return Napi::Object();
-  size_t end = 0;
-  for (size_t i = 0; i < count; i++) {
-    std::string_view text = text_of(i);
-    std::copy(text.begin(), text.end(), bytes.Data() + end);
-    end += text.size();
-    ends[i] = static_cast<double>(end);
-  }
-  Napi::Object object = Napi::Object::New(env);
-  object.Set("bytes", bytes);
-  object.Set("ends", ends);
-  return object;
-}
+Napi::String TextOf(Napi::Env env, std::string_view text) { return Napi::String::New(env, text.data(), text.size()); }
 
-Napi::Object RelocsOf(Napi::Env env, const std::vector<ObjectUnit>& units) {
-  size_t count = 0;
-  for (const ObjectUnit& unit : units) count += unit.relocs.size();
-  Napi::Int32Array fields = Napi::Int32Array::New(env, count * kRelocFields);
-  Napi::BigUint64Array targets = Napi::BigUint64Array::New(env, count);
-  Napi::BigInt64Array addends = Napi::BigInt64Array::New(env, count);
-  if (fields.IsEmpty() || targets.IsEmpty() || addends.IsEmpty()) return Napi::Object();
-  size_t i = 0;
-  for (const ObjectUnit& unit : units) {
-    for (const UnitReloc& reloc : unit.relocs) {
-      const RelocSpec& spec = reloc.spec;
-      int32_t* field = fields.Data() + i * kRelocFields;
-      field[kFieldSection] = static_cast<int32_t>(spec.section);
-      field[kFieldKind] = spec.kind;
-      field[kFieldTargetKind] = static_cast<int32_t>(spec.target_kind);
-      // Offsets are below kMaxObjectBytes, and so is the number of symbols.
-      field[kFieldOffset] = static_cast<int32_t>(spec.offset);
-      field[kFieldTargetSection] = static_cast<int32_t>(spec.target_section);
-      field[kFieldTargetOffset] = static_cast<int32_t>(spec.target_offset);
-      field[kFieldAsked] = static_cast<int32_t>(reloc.asked);
-      field[kFieldTakesAddress] = reloc.takes_address;
-      targets[i] = spec.target;
-      addends[i] = spec.addend;
-      i++;
-    }
-  }
-  Napi::Object object = Napi::Object::New(env);
-  object.Set("fields", fields);
-  object.Set("targets", targets);
-  object.Set("addends", addends);
-  return object;
-}
-
-// The units' sections and entries one behind the other, and what each unit has of them.
-void SetUnits(Napi::Env env, const std::vector<ObjectUnit>& units, Napi::Object object) {
-  size_t total = 0, entry_count = 0;
-  for (const ObjectUnit& unit : units) {
-    for (const std::vector<uint8_t>& bytes : unit.bytes) total += bytes.size();
-    entry_count += unit.entries.size();
-  }
-  Napi::Float64Array fields = Napi::Float64Array::New(env, units.size() * kUnitFields);
-  Napi::Uint8Array bytes = Napi::Uint8Array::New(env, total);
-  Napi::Uint32Array entries = Napi::Uint32Array::New(env, entry_count);
-  if (fields.IsEmpty() || bytes.IsEmpty() || entries.IsEmpty()) return;
-  uint8_t* next_byte = bytes.Data();
-  uint32_t* next_entry = entries.Data();
-  double* field = fields.Data();
-  for (const ObjectUnit& unit : units) {
-    for (uint32_t i = 0; i < kSections; i++) {
-      field[kUnitSizes + i] = unit.sizes[i];
-      field[kUnitAligns + i] = unit.aligns[i];
-      field[kUnitBytes + i] = static_cast<double>(unit.bytes[i].size());
-      next_byte = std::copy(unit.bytes[i].begin(), unit.bytes[i].end(), next_byte);
-    }
-    field[kUnitEntries] = static_cast<double>(unit.entries.size());
-    field[kUnitRelocs] = static_cast<double>(unit.relocs.size());
-    field[kUnitMovable] = unit.movable;
-    next_entry = std::copy(unit.entries.begin(), unit.entries.end(), next_entry);
-    field += kUnitFields;
-  }
-  object.Set("units", fields);
-  object.Set("unitNames", TextsOf(env, units.size(), [&](size_t i) { return units[i].name; }));
-  object.Set("bytes", bytes);
-  object.Set("entries", entries);
-  object.Set("relocs", RelocsOf(env, units));
-}
-
-void SetExports(Napi::Env env, const std::vector<ObjectExport>& exports, Napi::Object object) {
-  Napi::Float64Array fields = Napi::Float64Array::New(env, exports.size() * kExportFields);
-  if (fields.IsEmpty()) return;
-  double* field = fields.Data();
-  for (const ObjectExport& exported : exports) {
-    field[kExportUnit] = exported.unit;
-    field[kExportSection] = static_cast<double>(exported.section);
-    field[kExportOffset] = exported.offset;
-    field[kExportBytes] = static_cast<double>(exported.size);
-    field[kExportEntry] = exported.entry == kNoIndex ? -1 : static_cast<double>(exported.entry);
-    field[kExportWeak] = exported.weak;
-    field += kExportFields;
-  }
-  object.Set("exports", fields);
-  object.Set("exportNames", TextsOf(env, exports.size(), [&](size_t i) { return exports[i].name; }));
-}
-
-void SetAsked(Napi::Env env, const std::vector<AskedSymbol>& asked, Napi::Object object) {
-  Napi::Uint8Array flags = Napi::Uint8Array::New(env, asked.size());
-  if (flags.IsEmpty()) return;
-  for (size_t i = 0; i < asked.size(); i++)
-    flags[i] = static_cast<uint8_t>((asked[i].weak ? kAskedWeak : 0) | (asked[i].defined ? kAskedDefined : 0));
-  object.Set("asked", flags);
-  object.Set("askedNames", TextsOf(env, asked.size(), [&](size_t i) { return asked[i].name; }));
-}
+const LoadedObject& ObjectOf(const Napi::Value& handle) { return *handle.As<Napi::External<LoadedObject>>().Data(); }
 
 const char* RoleName(ObjectRole role) {
   return role == ObjectRole::kCode ? "code" : role == ObjectRole::kData ? "data" : "state";
@@ -171,23 +29,104 @@ const char* RoleName(ObjectRole role) {
 
 }  // namespace
 
-Napi::Value ReadUnits(const Napi::CallbackInfo& info) {
+Napi::Value ReadLoadedObject(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  Environment* environment = Environment::Of(env);
   Elements<uint8_t> bytes = ElementsOf<uint8_t>(info[0]);
-  Result<ObjectFile> file = ReadObject(bytes.data, bytes.count, GotKinds::kReplaced);
-  if (!file.ok()) return environment->Fail(std::move(file.status()));
-  Result<ObjectUnits> made = MakeUnits(file.value());
-  if (!made.ok()) return environment->Fail(std::move(made.status()));
-  const ObjectUnits& units = made.value();
+  Result<std::unique_ptr<LoadedObject>> read = LoadedObject::Read(bytes.data, bytes.count);
+  if (!read.ok()) return Environment::Of(env)->Fail(std::move(read.status()));
+  // The garbage collector sees a small handle, and is told of what is behind it.
+  const auto kept_bytes = static_cast<int64_t>(read.value()->kept_bytes());
+  Napi::MemoryManagement::AdjustExternalMemory(env, kept_bytes);
+  return Napi::External<LoadedObject>::New(env, read.value().release(),
+                                           [kept_bytes](Napi::Env of, LoadedObject* object) {
+                                             Napi::MemoryManagement::AdjustExternalMemory(of, -kept_bytes);
+                                             delete object;
+                                           });
+}
 
+Napi::Value CountsOfObject(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const LoadedObject& object = ObjectOf(info[0]);
+  Napi::Object counts = Napi::Object::New(env);
+  counts.Set("symbols", NumberOf(env, object.symbol_count()));
+  counts.Set("asked", NumberOf(env, object.asked().size()));
+  counts.Set("reasons", NumberOf(env, object.reasons().size()));
+  return counts;
+}
+
+Napi::Value AskedOfObject(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const AskedSymbol& symbol = ObjectOf(info[0]).asked()[Uint32Of(info[1])];
+  Napi::Object asked = Napi::Object::New(env);
+  asked.Set("name", TextOf(env, symbol.name));
+  asked.Set("weak", symbol.weak);
+  asked.Set("defined", symbol.defined);
+  return asked;
+}
+
+Napi::Value AnswerForObject(const Napi::CallbackInfo& info) {
+  LoadedObject& object = *info[0].As<Napi::External<LoadedObject>>().Data();
+  SymbolTarget target;
+  if (info[2].IsBigInt()) {
+    bool lossless = false;
+    target.target = info[2].As<Napi::BigInt>().Uint64Value(&lossless);
+  } else {
+    target = {TargetKind::kExecutor, IdOf(info[2]), static_cast<Section>(Uint32Of(info[3])), Uint32Of(info[4])};
+  }
+  object.Answer(Uint32Of(info[1]), target);
+  return info.Env().Undefined();
+}
+
+Napi::Value ResolveObject(const Napi::CallbackInfo& info) {
+  Status failed = info[0].As<Napi::External<LoadedObject>>().Data()->Resolve();
+  return failed.ok() ? Napi::Number::New(info.Env(), 0) : Environment::Of(info.Env())->Fail(std::move(failed));
+}
+
+Napi::Value SymbolOfObject(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  LoadedSymbol symbol = ObjectOf(info[0]).Symbol(Uint32Of(info[1]));
+  const ObjectExport* defined = symbol.defined;
+  const char* kind = defined == nullptr                   ? "undefined"
+                     : defined->section == Section::kCode ? "function"
+                                                          : SectionName(defined->section);
   Napi::Object object = Napi::Object::New(env);
-  SetUnits(env, units.units, object);
-  SetExports(env, units.exports, object);
-  SetAsked(env, units.asked, object);
-  object.Set("reasons",
-             TextsOf(env, units.reasons.size(), [&](size_t i) { return std::string_view(units.reasons[i].text); }));
+  object.Set("name", TextOf(env, symbol.name));
+  object.Set("kind", kind);
+  object.Set("bytes", NumberOf(env, defined != nullptr ? defined->size : 0));
+  object.Set("weak", symbol.weak);
+  if (defined != nullptr) object.Set("executor", NumberOf(env, defined->unit));
   return object;
+}
+
+Napi::Value ReasonOfObject(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), ObjectOf(info[0]).reasons()[Uint32Of(info[1])].text);
+}
+
+Napi::Value FindInObject(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Result<const ObjectExport*> found = ObjectOf(info[0]).Find(info[1].As<Napi::String>().Utf8Value());
+  if (!found.ok()) return Environment::Of(env)->Fail(std::move(found.status()));
+  const ObjectExport& defined = *found.value();
+  Napi::Object place = Napi::Object::New(env);
+  place.Set("executor", NumberOf(env, defined.unit));
+  place.Set("section", SectionName(defined.section));
+  place.Set("offset", NumberOf(env, defined.offset));
+  if (defined.entry != kNoIndex) place.Set("entry", NumberOf(env, defined.entry));
+  return place;
+}
+
+Result<Napi::Value> InstallObject(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  const LoadedObject& object = ObjectOf(info[0]);
+  ObjectInstall how;
+  if (info[1].IsBoolean()) how.movable = info[1].As<Napi::Boolean>().Value();
+  std::string name;
+  if (info[2].IsString()) how.name = name = info[2].As<Napi::String>().Utf8Value();
+  std::vector<ExecutorId> ids(object.executor_count());
+  if (Status failed = object.Install(*handle.arena, how, ids.data(), handle.pin)) return failed;
+  Napi::Float64Array array = Napi::Float64Array::New(info.Env(), ids.size());
+  if (array.IsEmpty()) return Napi::Value();  // the worker is being terminated
+  for (size_t i = 0; i < ids.size(); i++) array[i] = static_cast<double>(ids[i]);
+  return Napi::Value(array);
 }
 
 Napi::Value ReadSections(const Napi::CallbackInfo& info) {

@@ -1,12 +1,30 @@
-// Relocatable objects for TypeScript; both throw nothing and return an error's number, as all native functions do.
+// Relocatable objects for TypeScript; what can fail returns an error's number, as all native functions do.
 #pragma once
 
 #include <napi.h>
 
+#include "node/arena_handle.h"
+
 namespace jit_arena::node {
 
-// readUnits(bytes) → what ts/objects.ts makes executors of.
-Napi::Value ReadUnits(const Napi::CallbackInfo& info);
+// readObject(bytes) → a handle, which the functions below take first.
+Napi::Value ReadLoadedObject(const Napi::CallbackInfo& info);
+// countsOfObject(object) → how many symbols, asked and reasons there are.
+Napi::Value CountsOfObject(const Napi::CallbackInfo& info);
+// askedOfObject(object, i) → { name, weak, defined }.
+Napi::Value AskedOfObject(const Napi::CallbackInfo& info);
+// answerForObject(object, i, address: bigint), or (object, i, id: number, section, offset).
+Napi::Value AnswerForObject(const Napi::CallbackInfo& info);
+// resolveObject(object): once, behind the answers.
+Napi::Value ResolveObject(const Napi::CallbackInfo& info);
+// symbolOfObject(object, i) → an ObjectSymbol.
+Napi::Value SymbolOfObject(const Napi::CallbackInfo& info);
+// reasonOfObject(object, i) → text.
+Napi::Value ReasonOfObject(const Napi::CallbackInfo& info);
+// findInObject(object, name) → { executor, section, offset, entry? }.
+Napi::Value FindInObject(const Napi::CallbackInfo& info);
+// The arena's installObject(object, movable, name) → ids; either may be undefined.
+Result<Napi::Value> InstallObject(ArenaHandle& handle, const Napi::CallbackInfo& info);
 // readSections(bytes) → what ts/stencils.ts makes stencils of.
 Napi::Value ReadSections(const Napi::CallbackInfo& info);
 

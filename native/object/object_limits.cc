@@ -3,7 +3,8 @@
 namespace jit_arena {
 namespace {
 
-// Measured with test/75-object-sizes.test.ts, rounded up: records of ObjectFile, units and the columns of native/node.
+// Measured with test/75-object-sizes.test.ts, rounded up: records of ObjectFile and units, and what an install and
+// JavaScript make of them.
 constexpr uint64_t kNeedsOfByte = 3;
 constexpr uint64_t kNeedsOfReloc = 192;
 constexpr uint64_t kNeedsOfSymbol = 256;

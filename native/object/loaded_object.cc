@@ -1,0 +1,145 @@
+#include "object/loaded_object.h"
+
+#include <algorithm>
+
+#include "os/memory.h"
+
+namespace jit_arena {
+
+Result<std::unique_ptr<LoadedObject>> LoadedObject::Read(const uint8_t* bytes, size_t size) {
+  Result<ObjectFile> file = ReadObject(bytes, size, GotKinds::kReplaced);
+  if (!file.ok()) return std::move(file.status());
+  Result<ObjectUnits> units = MakeUnits(file.value());
+  if (!units.ok()) return std::move(units.status());
+  return std::unique_ptr<LoadedObject>(new LoadedObject(std::move(units.value())));
+}
+
+LoadedObject::LoadedObject(ObjectUnits units) : units_(std::move(units)), answers_(units_.asked.size()) {
+  KeepNames();
+  by_name_.resize(units_.exports.size());
+  for (uint32_t i = 0; i < by_name_.size(); i++) by_name_[i] = i;
+  std::sort(by_name_.begin(), by_name_.end(),
+            [&](uint32_t a, uint32_t b) { return units_.exports[a].name < units_.exports[b].name; });
+  for (uint32_t i = 0; i < units_.asked.size(); i++)
+    if (!units_.asked[i].defined) needed_.push_back(i);
+}
+
+// The names are views of the object's bytes, which the caller keeps no longer.
+void LoadedObject::KeepNames() {
+  auto for_each = [&](auto visit) {
+    for (ObjectUnit& unit : units_.units) visit(unit.name);
+    for (ObjectExport& exported : units_.exports) visit(exported.name);
+    for (AskedSymbol& asked : units_.asked) visit(asked.name);
+  };
+  size_t bytes = 0;
+  for_each([&](std::string_view& name) { bytes += name.size() + 1; });
+  names_.reserve(bytes);
+  for_each([&](std::string_view& name) {
+    size_t at = names_.size();
+    names_.append(name).push_back(0);
+    name = std::string_view(names_).substr(at, name.size());
+  });
+}
+
+size_t LoadedObject::kept_bytes() const {
+  size_t bytes = names_.size() + symbol_count() * sizeof(ObjectExport) + answers_.size() * sizeof(Answered);
+  for (const ObjectUnit& unit : units_.units) {
+    bytes += sizeof unit + unit.relocs.size() * sizeof(UnitReloc);
+    for (const std::vector<uint8_t>& section : unit.bytes) bytes += section.size();
+  }
+  for (const ImmovableReason& reason : units_.reasons) bytes += sizeof reason + reason.text.size();
+  return bytes;
+}
+
+void LoadedObject::Answer(uint32_t asked, const SymbolTarget& target) { answers_[asked] = {true, target}; }
+
+Status LoadedObject::Resolve() {
+  for (uint32_t i : needed_) {
+    const AskedSymbol& asked = units_.asked[i];
+    if (answers_[i].given) continue;
+    const void* found = os::FindSymbol(asked.name.data());
+    if (found == nullptr && !asked.weak)
+      return Error{ErrorCode::kSymbol, "the object needs the symbol '" + std::string(asked.name) +
+                                           "', which neither resolve() nor the process has"};
+    Answer(i, {TargetKind::kAddress, reinterpret_cast<uintptr_t>(found)});
+  }
+  return Status::Ok();
+}
+
+LoadedSymbol LoadedObject::Symbol(size_t i) const {
+  if (i < units_.exports.size()) return {units_.exports[i].name, units_.exports[i].weak, &units_.exports[i]};
+  const AskedSymbol& asked = units_.asked[needed_[i - units_.exports.size()]];
+  return {asked.name, asked.weak, nullptr};
+}
+
+Result<const ObjectExport*> LoadedObject::Find(std::string_view name) const {
+  auto found = std::lower_bound(by_name_.begin(), by_name_.end(), name,
+                                [&](uint32_t i, std::string_view sought) { return units_.exports[i].name < sought; });
+  if (found != by_name_.end() && units_.exports[*found].name == name) return &units_.exports[*found];
+  constexpr size_t kShown = 20;
+  std::string known;
+  for (size_t i = 0; i < units_.exports.size() && i < kShown; i++)
+    known.append(i == 0 ? "" : ", ").append(units_.exports[i].name);
+  return Error{ErrorCode::kSymbol, "the object defines no global symbol '" + std::string(name) + "', but " +
+                                       (known.empty() ? "no global symbols" : known)};
+}
+
+// That an executor whose address is taken, and could be kept, never moves.
+Status LoadedObject::CheckStays(uint32_t asked, Arena& arena) const {
+  ExecutorId id = answers_[asked].target.target;
+  Result<ExecutorInfo> described = arena.Describe(id);
+  if (!described.ok()) return std::move(described.status());
+  if (!described.value().movable) return Status::Ok();
+  return ExecutorError(
+      ErrorCode::kMovable, id,
+      "the object takes the address of '" + std::string(units_.asked[asked].name) + "', which is in executor " +
+          std::to_string(id) +
+          ", and that can move: install it with movable: false, or this object with movable: true, which promises that "
+          "it keeps no address longer than a call");
+}
+
+Status LoadedObject::SpecOf(const UnitReloc& reloc, Arena& arena, bool promised, std::vector<bool>& stays,
+                            RelocSpec* spec) const {
+  *spec = reloc.spec;
+  if (reloc.asked == kNoIndex || !answers_[reloc.asked].given) return Status::Ok();
+  const SymbolTarget& target = answers_[reloc.asked].target;
+  spec->target_kind = target.kind;
+  spec->target = target.target;
+  spec->target_section = target.section;
+  spec->target_offset = target.offset;
+  if (target.kind != TargetKind::kExecutor || !reloc.takes_address || promised || stays[reloc.asked])
+    return Status::Ok();
+  stays[reloc.asked] = true;
+  return CheckStays(reloc.asked, arena);
+}
+
+Status LoadedObject::Install(Arena& arena, const ObjectInstall& how, ExecutorId* ids, const PinSlot* self) const {
+  size_t reloc_count = 0;
+  for (const ObjectUnit& unit : units_.units) reloc_count += unit.relocs.size();
+  std::vector<RelocSpec> relocs(reloc_count);
+  RelocSpec* next = relocs.data();
+  std::vector<ExecutorSpec> specs(units_.units.size());
+  std::vector<bool> stays(answers_.size());  // seen to once
+  for (size_t i = 0; i < specs.size(); i++) {
+    const ObjectUnit& unit = units_.units[i];
+    ExecutorSpec& spec = specs[i];
+    for (int section = 0; section < kSections; section++) {
+      const std::vector<uint8_t>& bytes = unit.bytes[section];
+      spec.bytes[section] = bytes.empty() ? nullptr : bytes.data();
+      spec.sizes[section] = unit.sizes[section];
+      spec.zero_tails[section] = unit.sizes[section] - static_cast<uint32_t>(bytes.size());
+      spec.aligns[section] = unit.aligns[section];
+    }
+    spec.relocs = next;
+    spec.reloc_count = static_cast<uint32_t>(unit.relocs.size());
+    for (const UnitReloc& reloc : unit.relocs)
+      if (Status failed = SpecOf(reloc, arena, how.movable == true, stays, next++)) return failed;
+    spec.movable = how.movable.value_or(unit.movable);
+    spec.name = how.name.value_or(unit.name);
+    spec.entries = unit.entries.data();
+    spec.entry_count = static_cast<uint32_t>(unit.entries.size());
+  }
+  return arena.Install(specs.data(), static_cast<uint32_t>(specs.size()), ids, self);
+}
+
+}  // namespace jit_arena
