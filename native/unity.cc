@@ -15,8 +15,10 @@
 #include "os/memory.cc"
 
 #if defined(__x86_64__)
-#include "arch/x86_64_code.cc"
-#include "arch/x86_64_relocs.cc"
+#include "arch/x86_64/gate_sysv.cc"
+#include "arch/x86_64/object_relocs.cc"
+#include "arch/x86_64/relocs.cc"
+#include "arch/x86_64/stubs.cc"
 #endif
 
 #include "core/arena.cc"
@@ -44,9 +46,6 @@
 #include "object/object_file.cc"
 #include "object/object_limits.cc"
 #include "object/object_units.cc"
-#if defined(__x86_64__)
-#include "object/x86_64_object.cc"
-#endif
 
 #include "node/addon.cc"
 #include "node/arena_functions.cc"

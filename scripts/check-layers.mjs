@@ -1,17 +1,18 @@
 // npm run layers: every #include in native/, and every import in ts/ and stress/, follows the layers of ARCHITECTURE.md,
-// and no files need each other in a circle. Planted violations are looked for first, so that a checker gone blind cannot
-// pass.
+// no files need each other in a circle, and what is true of one CPU stands in native/arch. Planted violations are looked
+// for first, so that a checker gone blind cannot pass.
 import { readFileSync } from 'node:fs';
 import { join, posix } from 'node:path';
 import { circlesIn } from './circles.mjs';
+import { checkCpuFacts, plantedCpuFacts } from './cpu-facts.mjs';
 import { filesIn, root } from './tools.mjs';
 import { checkTypeScript, plantedTypeScript } from './typescript-layers.mjs';
 
 /** Each layer, and the layers that it may include besides itself. */
 const LAYERS = {
   base: [],
-  os: ['base'],
   arch: ['base'],
+  os: ['base', 'arch'],
   core: ['base', 'os', 'arch'],
   object: ['base', 'os', 'arch', 'core'],
   capi: ['base', 'os', 'arch', 'core', 'object'],
@@ -24,7 +25,7 @@ const LAYERS = {
  */
 const CORE = [
   ...['arena', 'collector', 'linker', 'executor_table', 'reclaimer', 'thunks', 'code_space', 'slab'],
-  ...['hole_bins', 'span_table', 'kept_relocs', 'spec', 'chunked_array', 'checksum', 'deadline', 'lock'],
+  ...['hole_bins', 'span_table', 'spec', 'chunked_array', 'checksum', 'deadline', 'lock'],
 ];
 
 const layerOf = (file) => file.split('/')[0];
@@ -99,14 +100,22 @@ function read(paths, base = '') {
   return new Map(paths.map((path) => [posix.relative(base, path), readFileSync(join(root, path), 'utf8')]));
 }
 
-const cases = selfTest(checkNative, plantedNative) + selfTest(checkTypeScript, plantedTypeScript);
+const cases =
+  selfTest(checkNative, plantedNative) +
+  selfTest(checkTypeScript, plantedTypeScript) +
+  selfTest(checkCpuFacts, plantedCpuFacts);
 // unity.cc stands for the build, not for a layer.
 const native = read(
   filesIn('native', /\.(cc|h)$/).filter((path) => path !== 'native/unity.cc'),
   'native',
 );
 const typescript = read(['ts', 'stress'].flatMap((house) => filesIn(house, /\.ts$/)));
-const problems = [...checkNative(native).map((problem) => `native/${problem}`), ...checkTypeScript(typescript)];
+const code = read([...filesIn('native', /\.(cc|h)$/), ...filesIn('ts', /\.ts$/)]);
+const problems = [
+  ...checkNative(native).map((problem) => `native/${problem}`),
+  ...checkTypeScript(typescript),
+  ...checkCpuFacts(code),
+];
 for (const problem of problems) console.error(problem);
 console.log(`layers: ${native.size + typescript.size} files, ${problems.length} problems (self test: ${cases} trees)`);
 process.exitCode = problems.length === 0 ? 0 : 1;

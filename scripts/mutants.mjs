@@ -84,7 +84,7 @@ const mutants = [
     edits: [
       [
         moves,
-        '        PatchField(scope, table_[reference.source], reference.site, reference.field_bytes, delta);\n      } else {',
+        '        PatchField(scope, table_[reference.source], reference.site, reference.field, reference.rest, target);\n      } else {',
         '      } else {',
       ],
     ],
@@ -101,7 +101,7 @@ const mutants = [
       [
         linker,
         'if (section == nullptr) return;',
-        'if (section == nullptr || (field_bytes == 8 && from.code != 0 && to.code != 0)) return;',
+        'if (section == nullptr || (arch::FieldOf(field).bytes == 8 && from.code != 0 && to.code != 0)) return;',
       ],
     ],
     killedBy: torture(...sizes),
@@ -178,6 +178,21 @@ const mutants = [
     name: 'range-of-a-site-where-it-is',
     edits: [[checks, 'if (executor.movable && !symbol_with_site) places =', 'if (false) places =']],
     killedBy: ['reloc_range_test of_every_place'],
+  },
+  {
+    name: 'page-kept-like-a-distance',
+    edits: [[checks, ' && field.rest_bits == 0', '']],
+    killedBy: ['fake_cpu_test keeps_pages', 'fake_cpu_test lead_to_their_targets'],
+  },
+  {
+    name: 'page-without-its-rest',
+    edits: [[linker, 'visit(site, field, rest, arch::Ends', 'visit(site, field, rest * 0, arch::Ends']],
+    killedBy: ['fake_cpu_test lead_to_their_targets'],
+  },
+  {
+    name: 'page-of-a-target-that-stays',
+    edits: [[moves, 'uint64_t at = matters ? SectionAddress', 'uint64_t at = matters && false ? SectionAddress']],
+    killedBy: ['fake_cpu_test lead_to_their_targets'],
   },
   {
     name: 'checksum-without-the-upper-half',

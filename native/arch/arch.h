@@ -1,5 +1,6 @@
 // What is particular to a CPU: reloc kinds, how each field is checked, applied and shifted, and the few pieces of
-// machine code that the arena itself owns. One .cc file per CPU implements this header; nothing above has an #ifdef.
+// machine code that the arena itself owns. The files of arch/<cpu> implement this header, those named for a C
+// convention where that decides too; nothing above has an #ifdef.
 #pragma once
 
 #include <cstddef>
@@ -22,18 +23,27 @@ extern const uint8_t kPoisonByte;
 // psABI number of a reloc kind (x86-64: R_X86_64_64 = 1, R_X86_64_PC32 = 2, …).
 using RelocKind = uint8_t;
 
-// How the value of a field follows from addresses; the linker needs no more than this to move code.
-enum class Shape : uint8_t {
-  kAbsolute,  // S + A
-  kRelative,  // S + A - P
-  kGot,       // G + A - P, where G is the address of a slot that holds S (the psABI's G + GOT)
+// What a field is to whoever moves code: which bits of the site hold the value, and how the value follows from the
+// addresses of target and site. Numbers are the CPU's own. Those that a move may rewrite come first, and class 0 is the
+// commonest (arch/kept_relocs.h).
+using FieldClass = uint8_t;
+
+struct FieldInfo {
+  uint8_t bytes;      // of the site, which lies within 8 bytes
+  bool relative;      // the value counts from the site
+  bool follows;       // the target may move; not where the field is too narrow for an arena's addresses
+  uint8_t rest_bits;  // of the target's address, the lowest: a move needs them, and the field does not say them
 };
+extern const FieldInfo kFields[];
+// Bits for the number of a class that a move may rewrite.
+extern const int kFieldClassBits;
+inline const FieldInfo& FieldOf(FieldClass field) { return kFields[field]; }
 
 struct KindInfo {
   RelocKind kind;
   const char* name;  // "R_X86_64_PC32"
-  Shape shape;
-  uint8_t field_bytes;     // bytes of the site: 4 or 8
+  FieldClass field;
+  bool through_slot;       // the field is for G, the address of a slot that holds S (the psABI's G + GOT), instead of S
   bool is_branch;          // the target may be reached through a veneer
   int8_t branch_bias = 0;  // a branch goes to S + A + branch_bias: a rel32 counts from its end (docs/relocs.md)
 };
@@ -44,7 +54,13 @@ const KindInfo* FindKind(std::string_view name);
 // All kinds, for docs, bindings and tests.
 const KindInfo* Kinds(size_t* count);
 
-// True when `value` (S + A, S + A - P or G + A - P as the shape says, modulo 2^64) fits the field.
+// For messages: what reaches far, in words, and the kind that reaches within an arena.
+extern const char* const kFarKinds;
+extern const char* const kNearKind;
+
+// What a field at `site` says of `target` (S + A or G + A): S + A, S + A - P and the like, modulo 2^64.
+uint64_t ValueOf(FieldClass field, uint64_t target, uint64_t site);
+// True when the value fits the field. It fits everywhere between two places of an end when it fits at both.
 bool Check(const KindInfo& kind, uint64_t value);
 // Clears the field at `site`, which may be unaligned, and inserts `value`; touches the field's bytes alone, never an
 // opcode. Idempotent; Check's twin: `value` passed it.
@@ -52,9 +68,21 @@ void Apply(const KindInfo& kind, uint8_t* site, uint64_t value);
 // What Apply inserted, sign- or zero-extended to 64 bits as the kind says.
 uint64_t Read(const KindInfo& kind, const uint8_t* site);
 
-// Adds `delta` (modulo the field's width) to what a kept field of `field_bytes` bytes says: the twin of Check and Apply
-// for a move, which cannot change whether the value fits.
-void Shift(uint8_t field_bytes, uint8_t* site, uint64_t delta);
+// A value's bits that the field has no room for. There are some only in *normal form*: when what the target moves with
+// and the site's section are taken to begin at address 0.
+uint64_t Beyond(FieldClass field, uint64_t value);
+
+// The ends of a field: the address of what the target moves with, and the site's.
+struct Ends {
+  uint64_t target;
+  uint64_t site;
+};
+// Rewrites a field that is right for `from`, or was inserted in normal form and `from` is that, so that it is right for
+// `to`, or in normal form: the twin of Check and Apply for a move, which cannot change whether the value fits. `rest`
+// is the lowest FieldInfo::rest_bits of the target's distance from what it moves with. Where there are none, only how
+// far target and site have moved matters. Returns what the new value has beyond the field, where the old one had
+// nothing.
+uint64_t Shift(FieldClass field, uint8_t* site, uint32_t rest, const Ends& from, const Ends& to);
 
 // Makes this core's instruction fetch see what other cores have written and published. Nothing on x86-64: instruction
 // caches are coherent there, and a core notices by physical address that what it has fetched was written. arm64: isb.
@@ -89,6 +117,12 @@ void WriteHotReturn(uint8_t* out);
 // Where a trace jumps when it is done: returns 0.
 size_t DoneStubBytes();
 void WriteDoneStub(uint8_t* out);
+
+// A function without arguments that returns `answer`, with which a writer is tried (os/trial.h). Position-independent.
+size_t TrialFunctionBytes();
+inline constexpr size_t kMostTrialFunctionBytes = 16;
+inline constexpr uint32_t kMostTrialAnswer = 0xFF;
+void WriteTrialFunction(uint8_t* out, uint32_t answer);
 
 // Registers as the call gate and callback thunks exchange them with C++. All of the argument registers of the System
 // V psABI (§3.2.3): 6 integer, 8 floating; values in the low bytes. Further arguments would be on the stack and cannot

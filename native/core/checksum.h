@@ -46,10 +46,10 @@ inline uint64_t Checksum(uint64_t seed, const uint8_t* bytes, size_t count) {
   return fold(fold(a, b, c), d, count);
 }
 
-// What the checksum adds for a field of 4 bytes at `site` whose value in normal form has 64: the field holds the lower
-// half, and would look the same after it had wrapped by 2^32. Sums of these count in any order, as the fields come.
-inline uint64_t ChecksumBeyond(uint32_t site, uint64_t normal) {
-  return MultiplyFold((normal & ~uint64_t{UINT32_MAX}) ^ 0x9b1f6e27d48c53a1, site ^ 0xe4c2075d91a83b6f);
+// What the checksum adds for the field at `site`, whose value in normal form has bits beyond it (arch::Beyond): the
+// field would look the same after it had wrapped. Sums of these count in any order, as the fields come.
+inline uint64_t ChecksumBeyond(uint32_t site, uint64_t beyond) {
+  return MultiplyFold(beyond ^ 0x9b1f6e27d48c53a1, site ^ 0xe4c2075d91a83b6f);
 }
 
 }  // namespace jit_arena

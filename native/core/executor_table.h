@@ -35,7 +35,7 @@ enum class ExecutorState : uint8_t {
 
 // What only the holder of the arena's lock reads and writes.
 struct LockedExecutor {
-  // Kept relocs, packed (core/kept_relocs.h): up to eight bytes here, more on the heap.
+  // Kept relocs, packed (arch/kept_relocs.h): up to eight bytes here, more on the heap.
   union {
     uint8_t kept_inline[8];
     uint8_t* kept_heap;

@@ -67,9 +67,10 @@ Status Linker::CheckShape(const ExecutorSpec& spec, ExecutorId id) const {
     if (info == nullptr)
       return failed(ErrorCode::kRelocKind, Format("reloc kind %u does not exist on %s", reloc.kind, arch::kCpuName));
     uint32_t size = spec.sizes[static_cast<int>(reloc.section)];
-    if (reloc.offset > size || size - reloc.offset < info->field_bytes)
+    uint32_t site_bytes = arch::FieldOf(info->field).bytes;
+    if (reloc.offset > size || size - reloc.offset < site_bytes)
       return failed(ErrorCode::kRelocBounds,
-                    Format("the %u bytes of %s at %s + %u do not lie within the section's %u bytes", info->field_bytes,
+                    Format("the %u bytes of %s at %s + %u do not lie within the section's %u bytes", site_bytes,
                            info->name, SectionName(reloc.section), reloc.offset, size));
     if (previous != nullptr && previous->section == reloc.section && reloc.offset < previous_end) {
       // At fault is the one that was given later.
@@ -91,7 +92,7 @@ Status Linker::CheckShape(const ExecutorSpec& spec, ExecutorId id) const {
       return failed(ErrorCode::kRelocTarget,
                     Format("the executor has %u exits and no exit %llu", spec.exit_count, Wide(reloc.target)));
     previous = &reloc;
-    previous_end = reloc.offset + info->field_bytes;
+    previous_end = reloc.offset + site_bytes;
   }
   return Status::Ok();
 }
@@ -140,15 +141,16 @@ std::string Linker::OutOfReach(const arch::KindInfo& info, int64_t addend, const
                                const Bounds& sites) const {
   return Format(
       "%s with addend %lld cannot reach its target at %s from its site at %s, and a move may lead to any of "
-      "them: use R_X86_64_GOTPCREL for data, R_X86_64_PLT32 for a branch, or R_X86_64_64",
+      "them: use %s",
       info.name, static_cast<long long>(addend), PlacesInWords(symbols.lowest, symbols.highest).c_str(),
-      PlacesInWords(sites.lowest, sites.highest).c_str());
+      PlacesInWords(sites.lowest, sites.highest).c_str(), arch::kFarKinds);
 }
 
 Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& reloc, const Placement& at,
                                            const std::vector<uint32_t>& batch) {
   const Executor& executor = table_[index];
   const arch::KindInfo& info = *arch::FindKind(reloc.kind);
+  const arch::FieldInfo& field = arch::FieldOf(info.field);
   auto failed = [&](ErrorCode code, std::string message) {
     return RelocError(code, table_.IdOf(index), reloc, std::move(message));
   };
@@ -237,22 +239,21 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
   uint64_t site = AddressIn(at, reloc.section) + reloc.offset;  // P of the psABI
 
   if (reloc.section == Section::kState &&
-      (info.shape != arch::Shape::kAbsolute || (symbol_moves && anchor != Anchor::kState)))
+      (field.relative || info.through_slot || (symbol_moves && anchor != Anchor::kState)))
     return failed(ErrorCode::kRelocSite,
                   "state may hold no address of something that can move, since the code may have copied or changed it: "
                   "use an absolute reloc to a fixed target, or make the target movable: false");
 
   // Everywhere that the two ends of a relative field can ever be: a move must not change whether the value fits. Two
   // parts of one span keep their distance.
-  bool relative = info.shape != arch::Shape::kAbsolute;
   bool same_span = !executor.apart() || (anchor == Anchor::kCode) == (reloc.section == Section::kCode);
   bool symbol_with_site = (anchor == Anchor::kCode || anchor == Anchor::kData) && same_span;
   Bounds places{site, site};
   if (executor.movable && !symbol_with_site) places = PlacesOf(executor, reloc.section, site);
   auto reaches = [&](const Bounds& symbols, int64_t from_symbol) {
-    uint64_t shift = static_cast<uint64_t>(from_symbol);
-    return arch::Check(info, symbols.lowest + shift - places.highest) &&
-           arch::Check(info, symbols.highest + shift - places.lowest);
+    uint64_t added = static_cast<uint64_t>(from_symbol);
+    return arch::Check(info, arch::ValueOf(info.field, symbols.lowest + added, places.highest)) &&
+           arch::Check(info, arch::ValueOf(info.field, symbols.highest + added, places.lowest));
   };
   Bounds symbols{symbol, symbol};
   if (symbol_moves && !symbol_with_site)
@@ -260,15 +261,16 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
                          : PlacesOf(executor, static_cast<Section>(anchor), symbol);
 
   // Out of reach, a branch goes through the veneer of an external link; a GOT kind always uses its slot.
-  bool use_slot = info.shape == arch::Shape::kGot;
+  bool use_slot = info.through_slot;
   bool use_veneer = false;
+  bool out_of_reach = field.relative && !use_slot && !reaches(symbols, addend);
   // A callback's thunk that is out of reach has a veneer that is not, also for `lea`.
-  if (info.shape == arch::Shape::kRelative && reloc.target_kind == TargetKind::kAddress && !reaches(symbols, addend) &&
-      veneers_.contains(symbol)) {
+  if (out_of_reach && reloc.target_kind == TargetKind::kAddress && veneers_.contains(symbol)) {
     symbol = veneers_.at(symbol);
     symbols = {symbol, symbol};
+    out_of_reach = !reaches(symbols, addend);
   }
-  if (info.shape == arch::Shape::kRelative && !reaches(symbols, addend)) {
+  if (out_of_reach) {
     bool to_code =
         other != 0 ? reloc.target_section == Section::kCode : anchor == Anchor::kFixed || anchor == Anchor::kCode;
     use_veneer = info.is_branch && to_code;
@@ -278,8 +280,9 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
     bool own = anchor != Anchor::kFixed;
     if ((own && anchor != Anchor::kCode) || (other != 0 && reloc.target_section != Section::kCode))
       return failed(ErrorCode::kRelocTarget,
-                    "a GOT slot can hold an external address or one of code; refer to data and state of executors with "
-                    "R_X86_64_PC32");
+                    Format("a GOT slot can hold an external address or one of code; refer to data and state of "
+                           "executors with %s",
+                           arch::kNearKind));
     uint32_t owner = other != 0 ? other : own ? index : 0;
     // A veneer stands for the place that the branch goes to, a slot for the symbol.
     if (use_veneer) symbol += static_cast<uint64_t>(reloc.addend) + info.branch_bias;
@@ -300,37 +303,43 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
     if (!reaches(symbols, addend)) return failed(ErrorCode::kRelocRange, OutOfReach(info, addend, symbols, places));
   }
 
-  uint64_t value = symbol + static_cast<uint64_t>(addend) - (relative ? site : 0);
+  uint64_t target = symbol + static_cast<uint64_t>(addend);
+  uint64_t value = arch::ValueOf(info.field, target, site);
   // An absolute field narrower than an address holds nothing that moves, even where it happens to fit now.
-  if (!relative && (!arch::Check(info, value) || (symbol_moves && info.field_bytes < 8)))
+  if (!field.relative && (!arch::Check(info, value) || (symbol_moves && !field.follows)))
     return failed(ErrorCode::kRelocRange, Format("the value %#llx for %s at %s + %u does not fit the field",
                                                  Wide(value), info.name, SectionName(reloc.section), reloc.offset));
 
-  Checked checked{&info, value, reloc.offset, reloc.section, anchor, false, false};
+  Checked checked{&info, value, 0, reloc.offset, reloc.section, anchor, false, false};
+  // A field that moves rewrite: in normal form the site is as far from 0 as from its section, the target as far as from
+  // `base`, which it moves with.
+  auto normalise = [&](uint64_t base) {
+    checked.normal = true;
+    checked.value = arch::ValueOf(info.field, target - base, reloc.offset);
+    checked.rest = static_cast<uint32_t>((target - base) & ((uint64_t{1} << field.rest_bits) - 1));
+  };
   uint32_t sites_before = reloc.section == Section::kData ? uint32_t{executor.code_bytes} : 0;
   if (other != 0) {
     Reference reference;
     reference.source = index;
     reference.target = other;
     reference.site = sites_before + reloc.offset;
-    reference.relative = relative;
     reference.kind = reloc.section == Section::kState ? ReferenceKind::kHold : ReferenceKind::kReloc;
-    reference.field_bytes = info.field_bytes;
+    reference.field = info.field;
     reference.target_section = reloc.target_section;
+    if (reference.has_field()) normalise(SectionAddress(other, reloc.target_section));
+    reference.rest = checked.rest;
     if (Status status = AddReference(reference)) return failed(status.error().code, status.error().message);
-    if (reference.has_field()) {
-      checked.normal = true;
-      checked.value =
-          value - SectionAddress(other, reloc.target_section) + (relative ? AddressIn(at, reloc.section) : 0);
-    }
     return checked;
   }
   if (reloc.section == Section::kState) return checked;
-  // Nothing of an executor that stays changes, except towards state.
-  bool changes = relative ? (symbol_moves || executor.movable) && !symbol_with_site : symbol_moves;
+  // Nothing of an executor that stays changes, except towards state. Nor does a distance within a span; but a field
+  // that needs a rest says more than that.
+  bool keeps_distance = symbol_with_site && field.rest_bits == 0;
+  bool changes = field.relative ? (symbol_moves || executor.movable) && !keeps_distance : symbol_moves;
   if (changes) {
-    checked.keep = checked.normal = true;
-    checked.value = value - AddressOfAnchor(at, anchor) + (relative ? AddressIn(at, reloc.section) : 0);
+    checked.keep = true;
+    normalise(AddressOfAnchor(at, anchor));
   }
   return checked;
 }
@@ -360,19 +369,19 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
     if (!known_zero) std::memset(to + filled, 0, size - filled);
     for (; next < end && next->section == section; next++) {
       arch::Apply(*next->info, to + next->offset, next->value);
-      if (next->normal && next->info->field_bytes == 4)
-        beyond += ChecksumBeyond(sites_before + next->offset, next->value);
-      if (next->keep)
-        kept_writer_.Add({sites_before + next->offset, next->info->field_bytes,
-                          next->info->shape != arch::Shape::kAbsolute, next->anchor});
+      arch::FieldClass field = next->info->field;
+      uint32_t site = sites_before + next->offset;
+      if (next->normal) beyond += ChecksumBeyond(site, arch::Beyond(field, next->value));
+      if (next->keep) kept_writer_.Add({site, field, next->anchor, next->rest});
     }
   };
   // From normal form to the place, where not null. Its records are complete by then.
   auto rebase = [&](uint8_t* code, uint8_t* data) {
     if (kept_writer_.count() == 0 && !executor.holds_addresses) return;
     table_.SetKept(executor, kept_writer_.packed());
-    Rebase(executor, code, data, Placement{}, PlacementOf(executor),
-           [&](uint32_t other, Section section) { return SectionAddress(other, section); });
+    Rebase(executor, code, data, Placement{}, PlacementOf(executor), [&](const Reference& reference) {
+      return Moved{0, SectionAddress(reference.target, reference.target_section)};
+    });
   };
   auto pad = [](uint8_t byte, uint8_t* from, uint8_t* to) {
     while (from < to) *from++ = byte;  // a granule at most, as a rule

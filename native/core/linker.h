@@ -15,10 +15,10 @@
 #include <unordered_map>
 #include <vector>
 
+#include "arch/kept_relocs.h"
 #include "core/chunked_array.h"
 #include "core/code_space.h"
 #include "core/executor_table.h"
-#include "core/kept_relocs.h"
 #include "core/spec.h"
 
 namespace jit_arena {
@@ -38,6 +38,12 @@ inline uint64_t AddressOfAnchor(const Placement& at, Anchor anchor) {
   return anchor == Anchor::kFixed ? 0 : AddressIn(at, static_cast<Section>(anchor));
 }
 
+// Where something was before a move, and where it is behind it. In normal form everything is at 0.
+struct Moved {
+  uint64_t from = 0;
+  uint64_t to = 0;
+};
+
 // Why one thing refers to another.
 enum class ReferenceKind : uint8_t {
   kReloc,    // executor → executor: a field that a move of either rewrites
@@ -56,10 +62,12 @@ struct Reference {
   uint32_t previous_outbound = 0;
   uint32_t next_inbound = 0;
   uint32_t previous_inbound = 0;
-  uint32_t entry = 0;  // kExit: the number of the target's entry
+  union {
+    uint32_t entry = 0;  // kExit: the number of the target's entry
+    uint32_t rest;       // kReloc: as in KeptReloc
+  };
   ReferenceKind kind = ReferenceKind::kReloc;
-  uint8_t field_bytes = 0;                  // kReloc
-  bool relative = false;                    // kReloc
+  arch::FieldClass field = 0;               // kReloc
   Section target_section = Section::kCode;  // kReloc: what the field moves with
 
   bool source_is_link() const { return kind == ReferenceKind::kSlot; }
@@ -257,6 +265,7 @@ class Linker {
   struct Checked {
     const arch::KindInfo* info;
     uint64_t value;   // final, or in normal form when a move may change it
+    uint32_t rest;    // as in KeptReloc
     uint32_t offset;  // in its section
     Section section;
     Anchor anchor;  // what the target moves with
@@ -282,25 +291,25 @@ class Linker {
   void ReleaseLink(uint32_t link, std::vector<SpanId>* spans);
   void RemoveInbound(uint32_t reference);
 
-  // Calls visit(site, field_bytes, delta) for each field that depends on addresses: `delta` is what its value grows by
-  // from the addresses `from` to the addresses `to`. `target_delta(index, section)` says how far a section of another
-  // executor moves.
-  template <class TargetDelta, class Visit>
-  void ForEachField(const Executor& executor, const Placement& from, const Placement& to, TargetDelta target_delta,
+  // Calls visit(site, field, rest, from, to) for each field that depends on addresses, with its ends when the executor
+  // is at `from` and when it is at `to`. `moved(reference)` says the same of what a reference's target moves with.
+  template <class MovedOf, class Visit>
+  void ForEachField(const Executor& executor, const Placement& from, const Placement& to, MovedOf moved,
                     Visit visit) const;
   // Shifts the fields that lie in code (at `code`) and in data (at `data`), where not null, from the addresses `from`
   // to the addresses `to`. Returns the number of fields.
-  template <class TargetDelta>
+  template <class MovedOf>
   uint64_t Rebase(const Executor& executor, uint8_t* code, uint8_t* data, const Placement& from, const Placement& to,
-                  TargetDelta target_delta) const;
+                  MovedOf moved) const;
   void PrefetchForCopy(const Move& move) const;
-  // How far the batch at hand moves a section of an executor.
-  uint64_t MoveDelta(const std::vector<Move>& batch, uint32_t index, Section section) const;
+  // Where the batch at hand moves what a reference's target moves with.
+  Moved MovedBy(const std::vector<Move>& batch, const Reference& reference) const;
   // The span and the offset in it of a field of an executor.
   SpanId SpanOfSite(const Executor& executor, uint32_t site, uint32_t* offset) const;
-  // Adds `delta` to a field where it stands.
-  void PatchField(WriteScope& scope, const Executor& executor, uint32_t site, uint8_t field_bytes, uint64_t delta);
-  // Calls visit(source, site, field_bytes) for each field that a move of the executor's state rewrites.
+  // Rewrites a field where it stands, for a target that moved.
+  void PatchField(WriteScope& scope, const Executor& executor, uint32_t site, arch::FieldClass field, uint32_t rest,
+                  const Moved& target);
+  // Calls visit(source, site, field, rest) for each field that a move of the executor's state rewrites.
   template <class Visit>
   void ForEachStateField(uint32_t index, Visit visit) const;
   void InitialiseExits(uint32_t index, uint8_t* state);
@@ -348,38 +357,40 @@ class Linker {
   BatchPositions positions_;
 };
 
-template <class TargetDelta, class Visit>
-void Linker::ForEachField(const Executor& executor, const Placement& from, const Placement& to,
-                          TargetDelta target_delta, Visit visit) const {
-  auto found = [&](uint32_t site, uint8_t field_bytes, bool relative, uint64_t target_moved) {
-    uint64_t site_moved = site < executor.code_bytes ? to.code - from.code : to.data - from.data;
-    visit(site, field_bytes, target_moved - (relative ? site_moved : 0));
+template <class MovedOf, class Visit>
+void Linker::ForEachField(const Executor& executor, const Placement& from, const Placement& to, MovedOf moved,
+                          Visit visit) const {
+  auto found = [&](uint32_t site, arch::FieldClass field, uint32_t rest, const Moved& target) {
+    bool in_code = site < executor.code_bytes;
+    uint32_t offset = in_code ? site : site - executor.code_bytes;
+    visit(site, field, rest, arch::Ends{target.from, (in_code ? from.code : from.data) + offset},
+          arch::Ends{target.to, (in_code ? to.code : to.data) + offset});
   };
   ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc& kept) {
-    found(kept.site, kept.field_bytes, kept.relative,
-          AddressOfAnchor(to, kept.anchor) - AddressOfAnchor(from, kept.anchor));
+    found(kept.site, kept.field, kept.rest, {AddressOfAnchor(from, kept.anchor), AddressOfAnchor(to, kept.anchor)});
   });
   // Most have links and external links only, and a move has better things to wait for than their references.
   if (!executor.holds_addresses) return;
   for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound) {
     const Reference& reference = references_[id];
-    if (reference.has_field())
-      found(reference.site, reference.field_bytes, reference.relative,
-            target_delta(reference.target, reference.target_section));
+    if (reference.has_field()) found(reference.site, reference.field, reference.rest, moved(reference));
   }
 }
 
-template <class TargetDelta>
+template <class MovedOf>
 uint64_t Linker::Rebase(const Executor& executor, uint8_t* code, uint8_t* data, const Placement& from,
-                        const Placement& to, TargetDelta target_delta) const {
+                        const Placement& to, MovedOf moved) const {
   uint64_t fields = 0;
-  ForEachField(executor, from, to, target_delta, [&](uint32_t site, uint8_t field_bytes, uint64_t delta) {
-    bool in_code = site < executor.code_bytes;
-    uint8_t* section = in_code ? code : data;
-    if (section == nullptr) return;
-    arch::Shift(field_bytes, section + (in_code ? site : site - executor.code_bytes), delta);
-    fields++;
-  });
+  ForEachField(executor, from, to, moved,
+               [&](uint32_t site, arch::FieldClass field, uint32_t rest, const arch::Ends& old_ends,
+                   const arch::Ends& new_ends) {
+                 bool in_code = site < executor.code_bytes;
+                 uint8_t* section = in_code ? code : data;
+                 if (section == nullptr) return;
+                 uint32_t offset = in_code ? site : site - executor.code_bytes;
+                 arch::Shift(field, section + offset, rest, old_ends, new_ends);
+                 fields++;
+               });
   return fields;
 }
 

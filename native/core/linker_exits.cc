@@ -192,7 +192,8 @@ uint32_t Linker::FindSuccessor(uint32_t index) const {
     if (reference.target_is_link() || reference.target == index || !table_[reference.target].movable) continue;
     // The list begins with the last one that was made; the exit that was hot first was linked first.
     if (reference.kind == ReferenceKind::kExit) linked = reference.target;
-    bool branch = reference.has_field() && reference.relative && reference.target_section == Section::kCode;
+    bool branch =
+        reference.has_field() && arch::FieldOf(reference.field).relative && reference.target_section == Section::kCode;
     if (branch) branched = reference.target;
   }
   return linked != 0 ? linked : branched;

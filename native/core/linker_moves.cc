@@ -7,12 +7,20 @@
 
 namespace jit_arena {
 
-uint64_t Linker::MoveDelta(const std::vector<Move>& batch, uint32_t index, Section section) const {
-  if (!table_[index].marked || section == Section::kState) return 0;
-  const Move& move = batch[positions_.Find(index)];
-  bool with_data = section == Section::kData && move.data_to != 0;
-  return with_data ? space_.AddressOf(move.data_to) - space_.AddressOf(move.data_from)
-                   : space_.AddressOf(move.code_to) - space_.AddressOf(move.code_from);
+Moved Linker::MovedBy(const std::vector<Move>& batch, const Reference& reference) const {
+  const Executor& target = table_[reference.target];
+  Section section = reference.target_section;
+  if (!target.marked || section == Section::kState) {
+    // To most fields it does not matter where what stays is, and to find out takes a line of memory.
+    bool matters = arch::FieldOf(reference.field).rest_bits != 0;
+    uint64_t at = matters ? SectionAddress(reference.target, section) : 0;
+    return {at, at};
+  }
+  const Move& move = batch[positions_.Find(reference.target)];
+  if (section == Section::kData && move.data_to != 0)
+    return {space_.AddressOf(move.data_from), space_.AddressOf(move.data_to)};
+  uint32_t offset = section == Section::kData ? target.DataOffset() : 0;
+  return {space_.AddressOf(move.code_from) + offset, space_.AddressOf(move.code_to) + offset};
 }
 
 SpanId Linker::SpanOfSite(const Executor& executor, uint32_t site, uint32_t* offset) const {
@@ -35,7 +43,7 @@ bool Linker::CanMoveBesideOthers(uint32_t index) const {
     } else if (reference.has_field() && reference.target_section != Section::kState &&
                !table_[reference.source].marked) {
       written = SpanOfSite(table_[reference.source], reference.site, &offset);
-      bytes = reference.field_bytes;
+      bytes = arch::FieldOf(reference.field).bytes;
     }
     if (written != 0 && !space_.CanPatchAtomically(written, offset, bytes)) return false;
   }
@@ -81,7 +89,7 @@ void Linker::PrefetchForCopy(const Move& move) const {
 uint64_t Linker::Copy(WriteScope& scope, const std::vector<Move>& batch) {
   constexpr size_t kAhead = 2;
   uint64_t fields = 0;
-  auto delta = [&](uint32_t other, Section section) { return MoveDelta(batch, other, section); };
+  auto moved = [&](const Reference& reference) { return MovedBy(batch, reference); };
   for (size_t i = 0; i < batch.size(); i++) {
     if (i + kAhead < batch.size()) PrefetchForCopy(batch[i + kAhead]);
     const Move& move = batch[i];
@@ -94,12 +102,12 @@ uint64_t Linker::Copy(WriteScope& scope, const std::vector<Move>& batch) {
     uint8_t* code = scope.Fill(move.code_to, 0, bytes);
     std::memcpy(code, space_.BytesOf(move.code_from), bytes);
     uint8_t* data = move.data_to == 0 ? code + executor.DataOffset() : nullptr;
-    fields += Rebase(executor, code, data, from, to, delta);
+    fields += Rebase(executor, code, data, from, to, moved);
     if (move.data_to == 0) continue;
     bytes = space_[move.data_to].granules * kGranuleBytes;
     data = scope.Fill(move.data_to, 0, bytes);
     std::memcpy(data, space_.BytesOf(move.data_from), bytes);
-    fields += Rebase(executor, nullptr, data, from, to, delta);
+    fields += Rebase(executor, nullptr, data, from, to, moved);
   }
   return fields;
 }
@@ -117,19 +125,20 @@ uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
     uint32_t index = move.executor;
     for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
       const Reference& reference = references_[id];
-      uint64_t delta = MoveDelta(batch, index, reference.target_section);
+      Moved target = MovedBy(batch, reference);
+      uint64_t delta = target.to - target.from;
       if (reference.kind == ReferenceKind::kExit) {
         // Release: whoever follows the exit finds the bytes.
         std::atomic<uint64_t>& entry = RecordOf(reference.source, reference.site).entry;
         entry.store(entry.load(std::memory_order_relaxed) + delta, std::memory_order_release);
       } else if (reference.kind == ReferenceKind::kSlot) {
         SpanId span = links_[reference.source].span;
-        uint64_t target = LoadAs<uint64_t>(reinterpret_cast<const uint8_t*>(SlotAddress(reference.source))) + delta;
-        scope.Patch(span, arch::kExternalLinkSlotOffset, reinterpret_cast<const uint8_t*>(&target), sizeof target);
+        uint64_t held = LoadAs<uint64_t>(reinterpret_cast<const uint8_t*>(SlotAddress(reference.source))) + delta;
+        scope.Patch(span, arch::kExternalLinkSlotOffset, reinterpret_cast<const uint8_t*>(&held), sizeof held);
       } else if (reference.has_field() && reference.target_section != Section::kState &&
                  !table_[reference.source].marked) {
         // Sources in the batch were fixed up as they were copied.
-        PatchField(scope, table_[reference.source], reference.site, reference.field_bytes, delta);
+        PatchField(scope, table_[reference.source], reference.site, reference.field, reference.rest, target);
       } else {
         continue;
       }
@@ -139,14 +148,16 @@ uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
   return fields;
 }
 
-void Linker::PatchField(WriteScope& scope, const Executor& executor, uint32_t site, uint8_t field_bytes,
-                        uint64_t delta) {
+void Linker::PatchField(WriteScope& scope, const Executor& executor, uint32_t site, arch::FieldClass field,
+                        uint32_t rest, const Moved& target) {
   uint32_t offset;
   SpanId span = SpanOfSite(executor, site, &offset);
-  uint8_t field[8];
-  std::memcpy(field, reinterpret_cast<const uint8_t*>(space_.AddressOf(span) + offset), field_bytes);
-  arch::Shift(field_bytes, field, delta);
-  scope.Patch(span, offset, field, field_bytes);
+  uint64_t at = space_.AddressOf(span) + offset;
+  uint8_t bytes[8];
+  const uint32_t count = arch::FieldOf(field).bytes;
+  std::memcpy(bytes, reinterpret_cast<const uint8_t*>(at), count);
+  arch::Shift(field, bytes, rest, {target.from, at}, {target.to, at});
+  scope.Patch(span, offset, bytes, count);
 }
 
 // ---- State
@@ -155,19 +166,19 @@ template <class Visit>
 void Linker::ForEachStateField(uint32_t index, Visit visit) const {
   const Executor& executor = table_[index];
   ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc& kept) {
-    if (kept.anchor == Anchor::kState) visit(index, kept.site, kept.field_bytes);
+    if (kept.anchor == Anchor::kState) visit(index, kept.site, kept.field, kept.rest);
   });
   for (uint32_t id = executor.inbound; id != 0; id = references_[id].next_inbound) {
     const Reference& reference = references_[id];
     if (reference.has_field() && reference.target_section == Section::kState)
-      visit(reference.source, reference.site, reference.field_bytes);
+      visit(reference.source, reference.site, reference.field, reference.rest);
   }
 }
 
 Status Linker::OpenForStateMove(WriteScope& scope, const std::vector<StateMove>& batch) {
   Status failed;
   for (const StateMove& move : batch)
-    ForEachStateField(move.executor, [&](uint32_t source, uint32_t site, uint8_t) {
+    ForEachStateField(move.executor, [&](uint32_t source, uint32_t site, arch::FieldClass, uint32_t) {
       uint32_t offset;
       if (failed.ok()) failed = scope.Open(SpanOfSite(table_[source], site, &offset));
     });
@@ -179,9 +190,9 @@ uint64_t Linker::MoveState(WriteScope& scope, const std::vector<StateMove>& batc
   for (const StateMove& move : batch) {
     uint32_t bytes = space_[move.from].granules * kGranuleBytes;
     std::memcpy(scope.Fill(move.to, 0, bytes), reinterpret_cast<const uint8_t*>(space_.AddressOf(move.from)), bytes);
-    uint64_t delta = space_.AddressOf(move.to) - space_.AddressOf(move.from);
-    ForEachStateField(move.executor, [&](uint32_t source, uint32_t site, uint8_t field_bytes) {
-      PatchField(scope, table_[source], site, field_bytes, delta);
+    Moved state{space_.AddressOf(move.from), space_.AddressOf(move.to)};
+    ForEachStateField(move.executor, [&](uint32_t source, uint32_t site, arch::FieldClass field, uint32_t rest) {
+      PatchField(scope, table_[source], site, field, rest, state);
       fields++;
     });
     table_[move.executor].state_span = move.to;
@@ -191,7 +202,7 @@ uint64_t Linker::MoveState(WriteScope& scope, const std::vector<StateMove>& batc
 
 uint64_t Linker::CountStateRewrites(uint32_t index) const {
   uint64_t fields = 0;
-  ForEachStateField(index, [&](uint32_t, uint32_t, uint8_t) { fields++; });
+  ForEachStateField(index, [&](uint32_t, uint32_t, arch::FieldClass, uint32_t) { fields++; });
   return fields;
 }
 

@@ -24,13 +24,13 @@ void Linker::Verify(uint32_t index, std::vector<Problem>* problems) const {
   if (executor.apart()) std::memcpy(data, reinterpret_cast<const uint8_t*>(at.data), data_span_bytes);
   uint64_t beyond = 0;
   ForEachField(
-      executor, at, Placement{}, [&](uint32_t other, Section section) { return -SectionAddress(other, section); },
-      [&](uint32_t site, uint8_t field_bytes, uint64_t delta) {
-        uint8_t* field = site < executor.code_bytes ? code + site : data + (site - executor.code_bytes);
-        // Every field of 4 bytes that a move rewrites is signed.
-        if (field_bytes == 4)
-          beyond += ChecksumBeyond(site, static_cast<uint64_t>(int64_t{LoadAs<int32_t>(field)}) + delta);
-        arch::Shift(field_bytes, field, delta);
+      executor, at, Placement{},
+      [&](const Reference& reference) {
+        return Moved{SectionAddress(reference.target, reference.target_section), 0};
+      },
+      [&](uint32_t site, arch::FieldClass field, uint32_t rest, const arch::Ends& ends, const arch::Ends& normal) {
+        uint8_t* bytes_at = site < executor.code_bytes ? code + site : data + (site - executor.code_bytes);
+        beyond += ChecksumBeyond(site, arch::Shift(field, bytes_at, rest, ends, normal));
       });
   uint64_t sum = Checksum(Checksum(0, code, code_span_bytes), data, data_span_bytes) + beyond;
   if (static_cast<uint32_t>(sum) == executor.checksum) return;
@@ -48,11 +48,10 @@ void Linker::Verify(uint32_t index, std::vector<Problem>* problems) const {
       else if (reloc.target_kind == TargetKind::kExecutor)
         symbol = SectionAddress(IndexOf(reloc.target), reloc.target_section) + reloc.target_offset;
       else if (reloc.target_kind != TargetKind::kAddress)
-        continue;                                     // of the executor's own state span: the checksum has it
-      if (info.shape == arch::Shape::kGot) continue;  // the slot is checked by VerifyLinks
+        continue;                       // of the executor's own state span: the checksum has it
+      if (info.through_slot) continue;  // the slot is checked by VerifyLinks
       uint64_t site = AddressIn(at, reloc.section) + reloc.offset;
-      uint64_t expected =
-          symbol + static_cast<uint64_t>(reloc.addend) - (info.shape == arch::Shape::kAbsolute ? 0 : site);
+      uint64_t expected = arch::ValueOf(info.field, symbol + static_cast<uint64_t>(reloc.addend), site);
       if (info.is_branch && !arch::Check(info, expected)) continue;  // through a veneer
       uint64_t found = arch::Read(info, reinterpret_cast<const uint8_t*>(site));
       if (found != expected)

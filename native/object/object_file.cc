@@ -1,4 +1,4 @@
-// Reading ELF: System V gABI, chapter 4 (object files), and the psABI for x86-64.
+// Reading ELF: System V gABI, chapter 4 (object files); what the psABI adds is in arch/object_relocs.h.
 #include "object/object_file.h"
 
 #include <algorithm>
@@ -30,7 +30,6 @@ enum : uint32_t {
   kElfGnuAttributes = 0x6FFFFFF5,
   kElfLlvmFirst = 0x6FFF4C00,  // metadata, none of it loaded: SHT_LLVM_ODRTAB …
   kElfLlvmLast = 0x6FFF4C0F,
-  kElfUnwind = 0x70000001,  // SHT_X86_64_UNWIND, clang's .eh_frame
 };
 enum : uint64_t {
   kElfWrite = 1,
@@ -42,7 +41,6 @@ enum : uint64_t {
 enum : uint16_t {
   kElfUndefined = 0,
   kElfReserved = 0xFF00,
-  kElfLargeCommon = 0xFF02,  // SHN_X86_64_LCOMMON
   kElfAbsolute = 0xFFF1,
   kElfCommon = 0xFFF2,
 };
@@ -209,10 +207,9 @@ class ObjectReader {
       case kElfGroup:
       case kElfSymTabIndexes:
       case kElfGnuAttributes:
-      case kElfUnwind:
         return true;
       default:
-        return kElfLlvmFirst <= type && type <= kElfLlvmLast;
+        return type == kObjectUnwindSection || (kElfLlvmFirst <= type && type <= kElfLlvmLast);
     }
   }
 
@@ -232,7 +229,7 @@ class ObjectReader {
                          " says where exceptions are handled, and the unwinder would not find it: compile with "
                          "-fno-exceptions, or catch outside of the object");
     if ((header.flags & kElfAlloc) == 0 || header.type == kElfNull || header.type == kElfNote ||
-        header.type == kElfUnwind || IsIgnoredName(name))
+        header.type == kObjectUnwindSection || IsIgnoredName(name))
       return Status::Ok();
     if ((header.flags & kElfThreadLocal) != 0 && header.size != 0)
       return Unsupported(Named(index) + " has thread-local variables: pass a pointer to the thread's data instead");
@@ -351,7 +348,7 @@ class ObjectReader {
         if (symbol.name.empty()) return Malformed(named() + " is undefined and has no name");
         continue;
       }
-      if (index == kElfCommon || index == kElfLargeCommon) {
+      if (index == kElfCommon || index == kObjectLargeCommon) {
         // The value of such a symbol is its alignment.
         if (symbol.value > kMaxObjectAlign || !IsPowerOfTwo(symbol.value))
           return Malformed(Format("%s: the alignment %llu is not a power of two up to %llu", named().c_str(),
@@ -501,7 +498,7 @@ class ObjectReader {
       error.kind = name != nullptr ? name : Format("%u", kind);
       return error;
     }
-    GotUse got = replaced != nullptr ? replaced->use : info->shape == arch::Shape::kGot ? GotUse::kSlot : GotUse::kNone;
+    GotUse got = replaced != nullptr ? replaced->use : info->through_slot ? GotUse::kSlot : GotUse::kNone;
     if (CountsFromBase(got) && section.role != ObjectRole::kCode) {
       Error error{ErrorCode::kRelocKind, Format("the reloc at %s is %s (%u), which counts from the base of a GOT, and "
                                                 "only code has one here",
@@ -511,9 +508,9 @@ class ObjectReader {
     }
     // The base is the base whatever the symbol, by the psABI; compilers name _GLOBAL_OFFSET_TABLE_.
     if (got == GotUse::kBase) symbol = 0;
-    if (offset > section.size || section.size - offset < info->field_bytes)
+    if (offset > section.size || section.size - offset < arch::FieldOf(info->field).bytes)
       return Malformed(Format("the %u bytes of the reloc %s at %s do not lie within the section's %u bytes",
-                              info->field_bytes, info->name, where().c_str(), section.size));
+                              arch::FieldOf(info->field).bytes, info->name, where().c_str(), section.size));
     if (section.bytes == nullptr)
       return Malformed(Format("the reloc at %s is in a section without bytes", where().c_str()));
     if (symbol >= file->symbols.size())

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "arch/arch.h"
+#include "arch/object_relocs.h"
 #include "base/status.h"
 
 namespace jit_arena {
@@ -49,18 +50,6 @@ struct ObjectSymbol {
   uint64_t size = 0;     // as the object says it: not checked
 };
 
-// How a reloc uses the GOT, which an arena does not have: a slot is a constant beside the code, and the base from which
-// code counts is a place in that code (object_units.h). G is the slot's address, GOT the base.
-enum class GotUse : uint8_t {
-  kNone,
-  kSlot,          // G + A - P
-  kBase,          // GOT + A - P
-  kFromBase,      // S + A - GOT
-  kSlotFromBase,  // G + A - GOT
-};
-
-inline bool CountsFromBase(GotUse use) { return use != GotUse::kNone && use != GotUse::kSlot; }
-
 struct ObjectReloc {
   uint32_t offset;       // the field lies within the section
   arch::RelocKind kind;  // one that an arena keeps
@@ -87,37 +76,5 @@ enum class GotKinds : uint8_t {
 };
 
 Result<ObjectFile> ReadObject(const uint8_t* bytes, size_t size, GotKinds got_kinds);
-
-// What differs between CPUs: one file each.
-extern const uint16_t kObjectMachine;  // e_machine
-
-// The psABI's name of a reloc kind that arch::FindKind does not know, for messages; null when there is none.
-const char* ObjectKindName(uint32_t kind);
-bool IsThreadLocalKind(uint32_t kind);
-// The kind that an arena keeps instead of one that uses a GOT; null when there is none.
-struct GotKind {
-  uint8_t number;  // the psABI's
-  arch::RelocKind kind;
-  GotUse use;
-};
-const GotKind* FindGotKind(uint32_t number);
-inline constexpr uint32_t kObjectKindNone = 0;   // a reloc that changes nothing, on every CPU
-extern const arch::RelocKind kObjectAbsolute64;  // an 8-byte address, such as a slot holds
-extern const arch::RelocKind kObjectRelative32;  // what an instruction that uses a slot beside its code has
-
-// How a field is used, told from the instruction around it. Never changes what is written: it decides only whether an
-// address can escape (object_units.h), and what is not understood counts as if it could.
-enum class SiteUse : uint8_t {
-  kBranch,   // call or jump to the target, or through the slot that holds it
-  kAccess,   // loads or stores at the target
-  kAddress,  // takes the target's address
-  kUnknown,  // none of these for sure
-};
-SiteUse UseOfCodeSite(arch::RelocKind kind, const uint8_t* section, uint32_t size, uint32_t offset);
-
-// Assemblers leave no reloc where an instruction takes the address of something in its own section. The first such
-// instruction with its field at `*site` or later: sets the field's offset and the target's. What only looks like one is
-// found too. False when there is none.
-bool FindOwnAddress(const uint8_t* section, uint32_t size, uint32_t* site, uint32_t* target);
 
 }  // namespace jit_arena

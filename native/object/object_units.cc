@@ -45,7 +45,8 @@ bool SwitchesStacks(std::string_view name) {
 
 // From the field to the symbol itself.
 bool IsDistance(const ObjectReloc& reloc) {
-  return reloc.got == GotUse::kNone && arch::FindKind(reloc.kind)->shape == arch::Shape::kRelative;
+  const arch::KindInfo& info = *arch::FindKind(reloc.kind);
+  return reloc.got == GotUse::kNone && !info.through_slot && arch::FieldOf(info.field).relative;
 }
 
 bool UsesSlot(const ObjectReloc& reloc) { return reloc.got == GotUse::kSlot || reloc.got == GotUse::kSlotFromBase; }
@@ -407,8 +408,7 @@ class UnitMaker {
     UnitReloc& slot = unit.relocs[found->second];
     slot.takes_address = slot.takes_address || use->takes_address;
     int64_t addend = use->spec.addend;
-    arch::RelocKind kind =
-        arch::FindKind(use->spec.kind)->shape == arch::Shape::kGot ? kObjectRelative32 : use->spec.kind;
+    arch::RelocKind kind = arch::FindKind(use->spec.kind)->through_slot ? kObjectRelative32 : use->spec.kind;
     *use =
         UnitReloc{RelocSpec{use->spec.section, kind, TargetKind::kOwnData, use->spec.offset, slot.spec.offset, addend}};
     return Status::Ok();

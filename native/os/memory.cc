@@ -4,7 +4,7 @@
 #include <atomic>
 #include <cstring>
 
-#include "base/bits.h"
+#include "arch/arch.h"
 #include "os/trial.h"
 
 namespace jit_arena::os {
@@ -56,23 +56,6 @@ std::vector<ProbeResult> Probe() {
 
 namespace trials {
 namespace {
-
-// A function without arguments that returns a number up to kAnswerMask: the bits of the word at kAnswerOffset from
-// kAnswerShift on.
-#if defined(__x86_64__) || defined(_M_X64)
-constexpr uint8_t kFunction[] = {0xB8, 0x2A, 0x00, 0x00, 0x00,  // mov eax, 42
-                                 0xC3};                         // ret
-constexpr size_t kAnswerOffset = 1;
-constexpr int kAnswerShift = 0;
-#elif defined(__aarch64__) || defined(_M_ARM64)
-constexpr uint8_t kFunction[] = {0x40, 0x05, 0x80, 0x52,   // mov w0, #42: the immediate begins at bit 5
-                                 0xC0, 0x03, 0x5F, 0xD6};  // ret
-constexpr size_t kAnswerOffset = 0;
-constexpr int kAnswerShift = 5;
-#else
-#error "jit-arena knows x86-64 and arm64"
-#endif
-constexpr uint32_t kAnswerMask = 0xFF;
 
 // The scratch pages of a trial: two of code, one of data, one of state, given back at the end of the scope.
 class Scratch {
@@ -154,11 +137,9 @@ Status Put(Memory& memory, Scratch& scratch, size_t offset, const uint8_t* bytes
 
 // Writes the function with `answer` there and executes it.
 Status WriteAndCall(Memory& memory, Scratch& scratch, size_t offset, uint32_t answer, Trial trial = Trial::kQuick) {
-  uint8_t bytes[sizeof kFunction];
-  std::memcpy(bytes, kFunction, sizeof bytes);
-  uint32_t word = LoadAs<uint32_t>(bytes + kAnswerOffset) & ~(kAnswerMask << kAnswerShift);
-  StoreAs(bytes + kAnswerOffset, word | (answer << kAnswerShift));
-  if (Status failed = Put(memory, scratch, offset, bytes, sizeof bytes, trial)) return failed;
+  uint8_t bytes[arch::kMostTrialFunctionBytes];
+  arch::WriteTrialFunction(bytes, answer);
+  if (Status failed = Put(memory, scratch, offset, bytes, arch::TrialFunctionBytes(), trial)) return failed;
 
   const uint8_t* volatile entry = scratch.code() + offset;  // volatile: the compiler must not know where this goes
   uint32_t got = reinterpret_cast<uint32_t (*)()>(reinterpret_cast<uintptr_t>(entry))();

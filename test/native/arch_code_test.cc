@@ -323,7 +323,7 @@ TEST(arch_relocated_code_runs) {
   auto address = [](const uint8_t* at) { return reinterpret_cast<uint64_t>(at); };
   auto apply = [&](const char* kind, size_t offset, uint64_t value) {
     const KindInfo& info = *FindKind(std::string_view(kind));
-    if (info.shape != Shape::kAbsolute) value -= address(entry + offset);
+    if (FieldOf(info.field).relative) value -= address(entry + offset);
     CHECK(Check(info, value));
     Apply(info, entry + offset, value);
   };

@@ -40,16 +40,8 @@ const KindInfo& InfoOf(const Expected& expected) { return *FindKind(static_cast<
 
 size_t BytesOf(const Expected& expected) { return expected.field == Field::kAny64 ? 8 : 4; }
 
-const char* ExpressionOf(Shape shape) {
-  switch (shape) {
-    case Shape::kAbsolute:
-      return "S + A";
-    case Shape::kRelative:
-      return "S + A - P";
-    case Shape::kGot:
-      return "G + A - P";
-  }
-  return "?";
+std::string ExpressionOf(const KindInfo& info) {
+  return std::string(info.through_slot ? "G + A" : "S + A") + (FieldOf(info.field).relative ? " - P" : "");
 }
 
 bool Fits(Field field, uint64_t value) {
@@ -94,8 +86,8 @@ TEST(arch_kinds_are_those_of_the_psabi) {
     CHECK(listed.count(info) == 1);
     CHECK_EQ(info->kind, expected.number);
     CHECK_EQ(std::string(info->name), expected.name);
-    CHECK_EQ(std::string(ExpressionOf(info->shape)), expected.expression);
-    CHECK_EQ(info->field_bytes, BytesOf(expected));
+    CHECK_EQ(ExpressionOf(*info), expected.expression);
+    CHECK_EQ(FieldOf(info->field).bytes, BytesOf(expected));
     CHECK_EQ(info->is_branch, expected.is_branch);
   }
 }
@@ -176,18 +168,7 @@ TEST(arch_fields_lead_to_their_targets) {
     for (int64_t addend : {-4, 0, 4, 0x1000, -0x1000}) {
       const uint64_t target = low ? kLow : kTarget;
       const uint64_t added = static_cast<uint64_t>(addend);
-      uint64_t value = 0;
-      switch (info.shape) {
-        case Shape::kAbsolute:
-          value = target + added;
-          break;
-        case Shape::kRelative:
-          value = target + added - kSite;
-          break;
-        case Shape::kGot:
-          value = kSlot + added - kSite;
-          break;
-      }
+      uint64_t value = ValueOf(info.field, (info.through_slot ? kSlot : target) + added, kSite);
       CHECK(Check(info, value));
       uint8_t bytes[8] = {};
       Apply(info, bytes, value);
@@ -207,6 +188,37 @@ TEST(arch_fields_lead_to_their_targets) {
           CHECK(kSite + field - added == kSlot);
       }
     }
+  }
+}
+
+// Whatever moves, the field says what a new one would say; and what is beyond a field is seen from normal form.
+TEST(arch_shift_is_what_a_new_field_would_be) {
+  const uint64_t kTarget = 0x7F0000400010, kSite = 0x7F0000001003;
+  for (const Expected& expected : kExpected) {
+    const KindInfo& info = InfoOf(expected);
+    if (!FieldOf(info.field).follows) continue;
+    CHECK(info.field < 1 << kFieldClassBits);
+    CHECK_EQ(FieldOf(info.field).rest_bits, 0);
+    for (uint64_t target_moves : {0, 16, -4096, 0x12340}) {
+      for (uint64_t site_moves : {0, -16, 4096, 0x3210}) {
+        const Ends from{kTarget, kSite}, to{kTarget + target_moves, kSite + site_moves};
+        uint8_t moved[8], fresh[8];
+        std::memset(moved, 0xA5, sizeof moved);
+        std::memset(fresh, 0xA5, sizeof fresh);
+        Apply(info, moved, ValueOf(info.field, kTarget + 0x55, kSite));
+        CHECK_EQ(Shift(info.field, moved, 0, from, to), Beyond(info.field, ValueOf(info.field, to.target, to.site)));
+        Apply(info, fresh, ValueOf(info.field, to.target + 0x55, to.site));
+        CHECK(std::memcmp(moved, fresh, sizeof moved) == 0);
+      }
+    }
+    // To normal form: the target as far from 0 as it is from what stays, the site as it is from its section.
+    uint8_t field[8] = {};
+    const uint64_t normal = ValueOf(info.field, kTarget, 3);
+    Apply(info, field, ValueOf(info.field, kTarget, kSite));
+    CHECK_EQ(Shift(info.field, field, 0, {0, kSite}, {0, 3}),
+             BytesOf(expected) == 8 ? 0 : normal & ~uint64_t{0xFFFFFFFF});
+    CHECK_EQ(Beyond(info.field, normal), BytesOf(expected) == 8 ? 0 : normal & ~uint64_t{0xFFFFFFFF});
+    CHECK_EQ(FieldAt(field, expected.field) << 32, normal << 32);
   }
 }
 

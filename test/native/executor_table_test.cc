@@ -7,8 +7,8 @@
 #include <thread>
 #include <vector>
 
+#include "arch/kept_relocs.h"
 #include "core/chunked_array.h"
-#include "core/kept_relocs.h"
 #include "test.h"
 
 using namespace jit_arena;
@@ -192,21 +192,23 @@ TEST(kept_relocs_unpack_to_what_was_packed) {
     for (uint32_t i = random() % 20; i > 0; i--) {
       site += random() % 8 == 0 ? random() % (1u << 28) : random() % 40;
       if (site > 0x7FFFFFFF) break;
-      KeptReloc reloc{site, static_cast<uint8_t>(random() % 2 ? 8 : 4), random() % 2 != 0,
+      KeptReloc reloc{site, static_cast<arch::FieldClass>(random() % (1u << arch::kFieldClassBits)),
                       static_cast<Anchor>(random() % kAnchors)};
+      uint32_t field_bytes = arch::FieldOf(reloc.field).bytes;
+      reloc.rest = random() & ((1u << arch::FieldOf(reloc.field).rest_bits) - 1);
       // Some in rows.
-      uint32_t stride = reloc.field_bytes + random() % 20;
+      uint32_t stride = field_bytes + random() % 20;
       for (uint32_t more = random() % 3 == 0 ? random() % 200 : 1; more > 0; more--, reloc.site += stride) {
         relocs.push_back(reloc);
         writer.Add(reloc);
-        site = reloc.site + reloc.field_bytes;
+        site = reloc.site + field_bytes;
       }
     }
     CHECK_EQ(writer.count(), relocs.size());
     size_t at = 0;
     ForEachKept(writer.packed().data(), static_cast<uint32_t>(writer.packed().size()), [&](const KeptReloc& kept) {
-      CHECK(at < relocs.size() && kept.site == relocs[at].site && kept.field_bytes == relocs[at].field_bytes &&
-            kept.relative == relocs[at].relative && kept.anchor == relocs[at].anchor);
+      CHECK(at < relocs.size() && kept.site == relocs[at].site && kept.field == relocs[at].field &&
+            kept.anchor == relocs[at].anchor && kept.rest == relocs[at].rest);
       at++;
     });
     CHECK_EQ(at, relocs.size());
@@ -215,13 +217,13 @@ TEST(kept_relocs_unpack_to_what_was_packed) {
 
 TEST(kept_relocs_take_few_bytes) {
   KeptRelocWriter writer;
-  for (uint32_t i = 0; i < 10; i++) writer.Add({4 + 20 * i + i % 2, 4, true, Anchor::kFixed});
+  for (uint32_t i = 0; i < 10; i++) writer.Add({4 + 20 * i + i % 2, arch::FieldClass{0}, Anchor::kFixed});
   CHECK_EQ(writer.packed().size(), 10);
   writer.Clear();
-  for (uint32_t i = 0; i < 10; i++) writer.Add({2000 + 3000 * i + i % 2, 4, true, Anchor::kState});
+  for (uint32_t i = 0; i < 10; i++) writer.Add({2000 + 3000 * i + i % 2, arch::FieldClass{0}, Anchor::kState});
   CHECK_EQ(writer.packed().size(), 20);
   writer.Clear();
-  for (uint32_t i = 0; i < 31; i++) writer.Add({14 * i, 4, true, Anchor::kState});
+  for (uint32_t i = 0; i < 31; i++) writer.Add({14 * i, arch::FieldClass{0}, Anchor::kState});
   CHECK_EQ(writer.count(), 31);
   CHECK_EQ(writer.packed().size(), 3);  // the first, the second, and how many more
   writer.Clear();

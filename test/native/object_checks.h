@@ -46,8 +46,8 @@ inline const char* FindBrokenObjectRule(const uint8_t* given, size_t size) {
       const RelocSpec& spec = reloc.spec;
       const arch::KindInfo* info = arch::FindKind(spec.kind);
       if (info == nullptr) return "a kind that does not exist";
-      if (info->shape == arch::Shape::kGot) return "a slot of the arena's";
-      if (uint64_t{spec.offset} + info->field_bytes > unit.sizes[static_cast<int>(spec.section)])
+      if (info->through_slot) return "a slot of the arena's";
+      if (uint64_t{spec.offset} + arch::FieldOf(info->field).bytes > unit.sizes[static_cast<int>(spec.section)])
         return "a site outside its section";
       if (reloc.asked != kNoIndex && reloc.asked >= units.asked.size()) return "a symbol that does not exist";
       if (reloc.asked != kNoIndex && !units.asked[reloc.asked].defined) continue;

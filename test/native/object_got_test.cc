@@ -45,8 +45,9 @@ uint64_t ValueOf(const UnitReloc& reloc) {
                         ? reloc.spec.target
                         : AddressOf(static_cast<int>(reloc.spec.target_kind)) + reloc.spec.target;
   uint64_t site = AddressOf(static_cast<int>(reloc.spec.section)) + reloc.spec.offset;
-  bool relative = arch::FindKind(reloc.spec.kind)->shape == arch::Shape::kRelative;
-  return symbol + static_cast<uint64_t>(reloc.spec.addend) - (relative ? site : 0);
+  const arch::KindInfo& info = *arch::FindKind(reloc.spec.kind);
+  CHECK(!info.through_slot);
+  return symbol + static_cast<uint64_t>(reloc.spec.addend) - (arch::FieldOf(info.field).relative ? site : 0);
 }
 
 const UnitReloc* RelocAt(const ObjectUnits& units, Section section, uint64_t offset) {
@@ -83,7 +84,7 @@ TEST(each_kind_says_what_the_psABI_says) {
                             : kind == kGotPcRel64                  ? g + a - p
                                                                    : got + a - p;
         CHECK_EQ(ValueOf(*made), expected);
-        CHECK_EQ(arch::FindKind(made->spec.kind)->field_bytes, kind == kGotPc32 ? 4 : 8);
+        CHECK_EQ(arch::FieldOf(arch::FindKind(made->spec.kind)->field).bytes, kind == kGotPc32 ? 4 : 8);
       }
     }
   }

@@ -1,25 +1,22 @@
-// x86-64: the machine code that the arena itself owns: external links, the call gate, callbacks. Kinds are in
-// x86_64_relocs.cc.
+// x86-64 under System V: the call gate and callbacks, which depend on the C convention. Other code of the arena's own
+// is in stubs.cc.
 //
 // Each piece is a table of bytes with its assembly beside it; what varies is stored over the zeroes left for it. All of
-// it is position-independent but the thunk's jump. Veneers and thunks leave r11, the exit register, alone; the call
-// gate may use it, because no exit has been taken where machine code is entered.
+// it is position-independent but the thunk's jump. Thunks leave r11, the exit register, alone; the call gate may use
+// it, because no exit has been taken where machine code is entered.
 //
-// The C side is the System V convention (psABI §3.2): integer arguments in rdi rsi rdx rcx r8 r9, floating ones in
-// xmm0-7, results in rax and xmm0; the callee keeps rbx rbp r12-r15, mxcsr's control bits and the x87 control word.
-// Every frame begins with push rbp; mov rbp, rsp, so that a debugger or profiler that follows rbp walks through.
-// A Win64 port changes the gate's own arguments (rcx, rdx), saves rsi, rdi and xmm6-15 as well, passes only four
-// arguments in registers (rcx rdx r8 r9 or xmm0-3, one count for both), leaves 32 bytes above each call for the callee,
-// and registers unwind data for the gate and the common part (RtlAddFunctionTable).
+// The convention (psABI §3.2): integer arguments in rdi rsi rdx rcx r8 r9, floating ones in xmm0-7, results in rax and
+// xmm0; the callee keeps rbx rbp r12-r15, mxcsr's control bits and the x87 control word. Every frame begins with push
+// rbp; mov rbp, rsp, so that a debugger or profiler that follows rbp walks through. A gate_win64.cc changes the gate's
+// own arguments (rcx, rdx), saves rsi, rdi and xmm6-15 as well, passes only four arguments in registers (rcx rdx r8 r9
+// or xmm0-3, one count for both), leaves 32 bytes above each call for the callee, and registers unwind data for the
+// gate and the common part (RtlAddFunctionTable).
 #include <cstddef>
 
 #include "arch/arch.h"
 #include "base/bits.h"
 
 namespace jit_arena::arch {
-
-const uint8_t kPoisonByte = 0xCC;  // int3
-
 namespace x86_64 {
 
 // The displacements below.
@@ -28,15 +25,6 @@ static_assert(offsetof(CallFrame, integer_result) == 0x30);
 static_assert(offsetof(CallFrame, float_result) == 0x38);
 static_assert(offsetof(CallFrame, floats) == 0x40);
 static_assert(sizeof(CallFrame) == 0x80);
-
-// Executable first: a branch to the link's address is a branch to the veneer.
-constexpr uint8_t kExternalLink[] = {
-    0xFF, 0x25, 0x02, 0x00, 0x00, 0x00,              // jmp [rip + 2]
-    0x0F, 0x0B,                                      // ud2: keeps the slot aligned, and decoders out of it
-    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,  // slot: the address
-};
-static_assert(sizeof kExternalLink == kExternalLinkBytes);
-static_assert(kExternalLinkBytes == kGranuleBytes && kExternalLinkSlotOffset % 8 == 0);
 
 // The frame's address and the control words wait on the stack, because the callee may keep no register but rsp:
 // [rsp] mxcsr, [rsp + 4] x87 control word, [rsp + 8] frame; rsp is 16-aligned (return address, six pushes, 24 bytes).
@@ -131,72 +119,11 @@ constexpr size_t kThunkContextOffset = 2;
 constexpr size_t kThunkJumpEnd = 15;
 static_assert(sizeof kCallbackThunk == kCallbackThunkBytes && kCallbackThunkBytes == kGranuleBytes);
 
-// The record is in r11. `sub` sets the carry flag when the upper 12 bits were 0: the exit is hot, and the count begins
-// again at its largest value, until the host says otherwise.
-constexpr uint8_t kExitStub[] = {
-    0x66, 0x41, 0x83, 0x6B, 0x0E, 0x10,  // sub word [r11 + 14], 16
-    0x72, 0x04,                          // jc hot
-    0x4C, 0x89, 0xD8,                    // mov rax, r11
-    0xC3,                                // ret, into the call gate
-    0xFF, 0x25, 0x06, 0x00, 0x00, 0x00,  // hot: jmp [rip + 6], the slot
-    0xCC, 0xCC, 0xCC, 0xCC, 0xCC, 0xCC,  // int3
-    0,    0,    0,    0,    0,    0,    0, 0,
-};
-static_assert(sizeof kExitStub == kHotSlotOffset + sizeof(uint64_t));
-static_assert(kExitStub[4] == kExitRecordTemperatureOffset && kExitStub[5] == 1 << kTemperatureShift);
-
-constexpr uint8_t kHotReturn[] = {
-    0x49, 0x8D, 0x43, 0x01,  // lea rax, [r11 + 1]: records are aligned, so the lowest bit is free
-    0xC3,                    // ret
-};
-
-constexpr uint8_t kDoneStub[] = {
-    0x31, 0xC0,  // xor eax, eax
-    0xC3,        // ret, into the call gate
-};
-
 }  // namespace x86_64
-
-void SynchroniseThisCore() {}
-
-void Pause() { __builtin_ia32_pause(); }
-
-void WriteExternalLink(uint8_t* out, uint64_t address) {
-  std::memcpy(out, x86_64::kExternalLink, sizeof x86_64::kExternalLink);
-  StoreAs<uint64_t>(out + kExternalLinkSlotOffset, address);
-}
-
-size_t ExitStubBytes() { return sizeof x86_64::kExitStub; }
-
-void WriteExitStub(uint8_t* out, uint64_t hot) {
-  std::memcpy(out, x86_64::kExitStub, sizeof x86_64::kExitStub);
-  StoreAs<uint64_t>(out + kHotSlotOffset, hot);
-}
-
-size_t HotReturnBytes() { return sizeof x86_64::kHotReturn; }
-
-void WriteHotReturn(uint8_t* out) { std::memcpy(out, x86_64::kHotReturn, sizeof x86_64::kHotReturn); }
-
-size_t DoneStubBytes() { return sizeof x86_64::kDoneStub; }
-
-void WriteDoneStub(uint8_t* out) { std::memcpy(out, x86_64::kDoneStub, sizeof x86_64::kDoneStub); }
 
 size_t CallGateBytes() { return sizeof x86_64::kCallGate; }
 
 void WriteCallGate(uint8_t* out) { std::memcpy(out, x86_64::kCallGate, sizeof x86_64::kCallGate); }
-
-FloatControl ReadFloatControl() {
-  uint32_t sse;
-  uint16_t x87;
-  asm volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(sse), "=m"(x87));
-  return uint64_t{x87} << 32 | sse;
-}
-
-void WriteFloatControl(FloatControl control) {
-  uint32_t sse = static_cast<uint32_t>(control);
-  uint16_t x87 = static_cast<uint16_t>(control >> 32);
-  asm volatile("ldmxcsr %0\n\tfldcw %1" : : "m"(sse), "m"(x87));
-}
 
 size_t CallbackCommonBytes() { return sizeof x86_64::kCallbackCommon; }
 

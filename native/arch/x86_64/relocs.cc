@@ -1,8 +1,11 @@
-// x86-64: reloc kinds. The code that the arena itself owns is in x86_64_code.cc.
+// x86-64: reloc kinds.
 //
 // Every field is little-endian, whole bytes, at any alignment, and holds nothing but the value; so clearing it and
 // inserting is one store. A rel32 counts from the end of the instruction, which the record does not know: the addend
 // carries the distance (-4 when the field is the last thing in the instruction).
+//
+// Only a rel32 and whole words can follow what moves: an arena lies above 2^32. All of them say a sum, so that a move
+// adds two distances and needs no more than the old bytes.
 //
 // S is the target's address, A the addend, P the site's address, G the address of an 8-byte slot that holds S (the
 // psABI writes G + GOT for it). Sums are modulo 2^64; the result type says which 64-bit values the field can stand for.
@@ -69,17 +72,19 @@ enum Number : RelocKind {
   kRexGotPcRelX = 42,
 };
 
+enum Field : FieldClass { kRel32, kRel64, kAbs64, kUnsigned32, kSigned32 };
+
 constexpr KindInfo kKinds[] = {
-    // number, name, shape, bytes, branch, bias
-    {k64, "R_X86_64_64", Shape::kAbsolute, 8, false},
-    {kPc32, "R_X86_64_PC32", Shape::kRelative, 4, false},
-    {kPlt32, "R_X86_64_PLT32", Shape::kRelative, 4, true, 4},
-    {kGotPcRel, "R_X86_64_GOTPCREL", Shape::kGot, 4, false},
-    {k32, "R_X86_64_32", Shape::kAbsolute, 4, false},
-    {k32S, "R_X86_64_32S", Shape::kAbsolute, 4, false},
-    {kPc64, "R_X86_64_PC64", Shape::kRelative, 8, false},
-    {kGotPcRelX, "R_X86_64_GOTPCRELX", Shape::kGot, 4, false},
-    {kRexGotPcRelX, "R_X86_64_REX_GOTPCRELX", Shape::kGot, 4, false},
+    // number, name, field, slot, branch, bias
+    {k64, "R_X86_64_64", kAbs64, false, false},
+    {kPc32, "R_X86_64_PC32", kRel32, false, false},
+    {kPlt32, "R_X86_64_PLT32", kRel32, false, true, 4},
+    {kGotPcRel, "R_X86_64_GOTPCREL", kRel32, true, false},
+    {k32, "R_X86_64_32", kUnsigned32, false, false},
+    {k32S, "R_X86_64_32S", kSigned32, false, false},
+    {kPc64, "R_X86_64_PC64", kRel64, false, false},
+    {kGotPcRelX, "R_X86_64_GOTPCRELX", kRel32, true, false},
+    {kRexGotPcRelX, "R_X86_64_REX_GOTPCRELX", kRel32, true, false},
 };
 
 // Every possible number has an entry: freeze looks up each reloc, so finding one needs neither a search nor a test.
@@ -90,6 +95,19 @@ constexpr auto kByNumber = [] {
 }();
 
 }  // namespace x86_64
+
+const FieldInfo kFields[] = {
+    // bytes, relative, follows, rest
+    {4, true, true, 0},    // kRel32
+    {8, true, true, 0},    // kRel64
+    {8, false, true, 0},   // kAbs64
+    {4, false, false, 0},  // kUnsigned32
+    {4, false, false, 0},  // kSigned32
+};
+const int kFieldClassBits = 2;
+
+const char* const kFarKinds = "R_X86_64_GOTPCREL for data, R_X86_64_PLT32 for a branch, or R_X86_64_64";
+const char* const kNearKind = "R_X86_64_PC32";
 
 const KindInfo* FindKind(RelocKind kind) { return x86_64::kByNumber[kind]; }
 
@@ -105,14 +123,18 @@ const KindInfo* Kinds(size_t* count) {
   return x86_64::kKinds;
 }
 
+uint64_t ValueOf(FieldClass field, uint64_t target, uint64_t site) {
+  return kFields[field].relative ? target - site : target;
+}
+
 bool Check(const KindInfo& kind, uint64_t value) {
-  if (kind.field_bytes == 8) return true;
-  if (kind.kind == x86_64::k32) return value <= UINT32_MAX;
+  if (kFields[kind.field].bytes == 8) return true;
+  if (kind.field == x86_64::kUnsigned32) return value <= UINT32_MAX;
   return FitsIn<int32_t>(static_cast<int64_t>(value));
 }
 
 void Apply(const KindInfo& kind, uint8_t* site, uint64_t value) {
-  if (kind.field_bytes == 8) {
+  if (kFields[kind.field].bytes == 8) {
     StoreAs<uint64_t>(site, value);
   } else {
     StoreAs<uint32_t>(site, static_cast<uint32_t>(value));
@@ -120,17 +142,25 @@ void Apply(const KindInfo& kind, uint8_t* site, uint64_t value) {
 }
 
 uint64_t Read(const KindInfo& kind, const uint8_t* site) {
-  if (kind.field_bytes == 8) return LoadAs<uint64_t>(site);
-  if (kind.kind == x86_64::k32) return LoadAs<uint32_t>(site);
+  if (kFields[kind.field].bytes == 8) return LoadAs<uint64_t>(site);
+  if (kind.field == x86_64::kUnsigned32) return LoadAs<uint32_t>(site);
   return static_cast<uint64_t>(int64_t{LoadAs<int32_t>(site)});
 }
 
-void Shift(uint8_t field_bytes, uint8_t* site, uint64_t delta) {
-  if (field_bytes == 8) {
+uint64_t Beyond(FieldClass field, uint64_t value) {
+  return kFields[field].bytes == 8 ? 0 : value & ~uint64_t{UINT32_MAX};
+}
+
+uint64_t Shift(FieldClass field, uint8_t* site, uint32_t, const Ends& from, const Ends& to) {
+  uint64_t delta = to.target - from.target;
+  if (field != x86_64::kAbs64) delta -= to.site - from.site;
+  if (field != x86_64::kRel32) {
     StoreAs<uint64_t>(site, LoadAs<uint64_t>(site) + delta);
-  } else {
-    StoreAs<uint32_t>(site, LoadAs<uint32_t>(site) + static_cast<uint32_t>(delta));
+    return 0;
   }
+  uint64_t value = static_cast<uint64_t>(int64_t{LoadAs<int32_t>(site)}) + delta;
+  StoreAs<uint32_t>(site, static_cast<uint32_t>(value));
+  return Beyond(x86_64::kRel32, value);
 }
 
 }  // namespace jit_arena::arch

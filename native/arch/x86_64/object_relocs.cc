@@ -6,12 +6,14 @@
 // 0F 80..8F directly before its field; none of these is such a ModRM byte.
 #include <algorithm>
 
+#include "arch/object_relocs.h"
 #include "base/bits.h"
-#include "object/object_file.h"
 
 namespace jit_arena {
 
-const uint16_t kObjectMachine = 62;  // EM_X86_64
+const uint16_t kObjectMachine = 62;                // EM_X86_64
+const uint32_t kObjectUnwindSection = 0x70000001;  // SHT_X86_64_UNWIND: clang's
+const uint16_t kObjectLargeCommon = 0xFF02;        // SHN_X86_64_LCOMMON
 const arch::RelocKind kObjectAbsolute64 = 1;
 const arch::RelocKind kObjectRelative32 = 2;
 
@@ -74,11 +76,12 @@ const GotKind* FindGotKind(uint32_t number) {
 SiteUse UseOfCodeSite(arch::RelocKind kind, const uint8_t* section, uint32_t size, uint32_t offset) {
   if (kind == kPlt32Number) return SiteUse::kBranch;
   const arch::KindInfo& info = *arch::FindKind(kind);
-  if (info.shape == arch::Shape::kAbsolute || info.field_bytes != 4) return SiteUse::kAddress;
+  const arch::FieldInfo& field = arch::FieldOf(info.field);
+  if (!field.relative || field.bytes != 4) return SiteUse::kAddress;
   if (section == nullptr || offset < 2 || offset > size) return SiteUse::kUnknown;
   uint8_t opcode = section[offset - 2];
   uint8_t modrm = section[offset - 1];
-  if (info.shape == arch::Shape::kGot) {
+  if (info.through_slot) {
     // call and jmp through the slot: FF /2, FF /4.
     return opcode == 0xFF && (modrm == 0x15 || modrm == 0x25) ? SiteUse::kBranch : SiteUse::kAddress;
   }
