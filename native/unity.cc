@@ -16,6 +16,7 @@
 
 #if defined(__x86_64__)
 #include "arch/x86_64/gate_sysv.cc"
+#include "arch/x86_64/jumps.cc"
 #include "arch/x86_64/object_relocs.cc"
 #include "arch/x86_64/relocs.cc"
 #include "arch/x86_64/stubs.cc"
@@ -46,6 +47,9 @@
 #include "object/object_file.cc"
 #include "object/object_limits.cc"
 #include "object/object_units.cc"
+#include "object/stencil_file.cc"
+#include "object/stencils.cc"
+#include "object/trace_builder.cc"
 
 #include "node/addon.cc"
 #include "node/arena_functions.cc"
@@ -58,3 +62,4 @@
 #include "node/pins.cc"
 #include "node/results.cc"
 #include "node/shared_arena.cc"
+#include "node/stencils.cc"

@@ -3,8 +3,12 @@ import { join } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 import { ArenaError, type ErrorDetails, type Section } from './errors';
 import type { ObjectSymbol } from './objects';
+
 import { includes } from './primordials';
+import type { RelocKind, RelocTarget } from './relocs';
 import type { ShareToken } from './sharing';
+import type { Part } from './stencils';
+import type { TraceStatistics } from './trace-builder';
 
 /** A function's answer when it has nothing else to say: 0, or the number of an error that lastError() explains. */
 export type Status = number;
@@ -30,6 +34,29 @@ export interface NativeObject {
   readonly [object]: never;
 }
 declare const object: unique symbol;
+
+/** Stencils, and a trace that is made of some (native/node/stencils.cc). */
+export interface NativeStencils {
+  readonly [stencils]: never;
+}
+declare const stencils: unique symbol;
+export interface NativeTrace {
+  readonly [trace]: never;
+}
+declare const trace: unique symbol;
+
+export interface BuiltTrace {
+  code: Uint8Array;
+  /** A number of zero bytes where there is nothing else. */
+  data: Uint8Array | number;
+  state: Uint8Array | number;
+  aligns: [code: number, data: number, state: number];
+  /** A target that is a number is the host's: the value of a `fillHole`. */
+  relocs: { section: Section; offset: number; kind: RelocKind; target: RelocTarget | number; addend: bigint }[];
+  /** Offsets in code, by emit. */
+  bodies: Uint32Array;
+  statistics: TraceStatistics;
+}
 
 /** The functions of one arena (native/node/arena_functions.cc). Sections are numbered code, data, state. */
 export interface NativeArena {
@@ -130,7 +157,20 @@ interface Addon {
     object: NativeObject,
     name: string,
   ): { executor: number; section: Section; offset: number; entry?: number } | Status;
-  readSections(bytes: Uint8Array): object | Status;
+  stencilsOfObject(bytes: Uint8Array): NativeStencils | Status;
+  loadStencils(bytes: Uint8Array): NativeStencils | Status;
+  saveStencils(set: NativeStencils): Uint8Array;
+  namesOfStencils(set: NativeStencils): string[];
+  describeStencil(
+    set: NativeStencils,
+    stencil: number,
+  ): { name: string; holes: string[]; codeBytes: number; jumpBytes: number };
+  partsOfStencil(set: NativeStencils, stencil: number): { body: Part; shared: Part[]; own: Part[] };
+  beginTrace(): NativeTrace;
+  emitStencil(trace: NativeTrace, set: NativeStencils, stencil: number): void;
+  /** A hole of the last emit, by its position in `holes`. */
+  fillHole(trace: NativeTrace, hole: number, what: 'emit' | 'number' | 'target', value: bigint): void;
+  buildTrace(trace: NativeTrace, data: Uint8Array | number, state: Uint8Array | number): BuiltTrace | Status;
   shared?: Shared;
 }
 

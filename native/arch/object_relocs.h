@@ -1,7 +1,8 @@
 // What a CPU's relocatable ELF files have beyond the kinds that an arena keeps: the machine's numbers, kinds that use a
-// GOT, how an instruction uses a field. One .cc file per CPU (object_relocs.cc in its folder).
+// GOT, how an instruction uses a field, and with which jump code ends. The .cc files in the CPU's folder implement it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "arch/arch.h"
@@ -52,5 +53,15 @@ SiteUse UseOfCodeSite(arch::RelocKind kind, const uint8_t* section, uint32_t siz
 // instruction with its field at `*site` or later: sets the field's offset and the target's. What only looks like one is
 // found too. False when there is none.
 bool FindOwnAddress(const uint8_t* section, uint32_t size, uint32_t* site, uint32_t* target);
+
+// The jump to the address in a field with which code ends; what a compiler makes of a call in tail position.
+struct EndingJump {
+  size_t bytes = 0;   // that it takes; 0: the code does not end with one
+  size_t second = 0;  // where its second instruction begins; 0: it has one
+};
+// The field is the last of the code, of this kind and with this addend, at `site`.
+EndingJump FindEndingJump(const uint8_t* code, size_t size, arch::RelocKind kind, size_t site, int64_t addend);
+// True when any bytes of the code, read as a branch, go to `offset`.
+bool MayBranchTo(const uint8_t* code, size_t size, size_t offset);
 
 }  // namespace jit_arena

@@ -5,6 +5,7 @@
 #include "node/elements.h"
 #include "node/objects.h"
 #include "node/results.h"
+#include "node/stencils.h"
 
 namespace jit_arena::node {
 namespace {
@@ -139,7 +140,16 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("symbolOfObject", Napi::Function::New<SymbolOfObject>(env));
   exports.Set("reasonOfObject", Napi::Function::New<ReasonOfObject>(env));
   exports.Set("findInObject", Napi::Function::New<FindInObject>(env));
-  exports.Set("readSections", Napi::Function::New<ReadSections>(env));
+  exports.Set("stencilsOfObject", Napi::Function::New<StencilsOfObject>(env));
+  exports.Set("loadStencils", Napi::Function::New<LoadStencils>(env));
+  exports.Set("saveStencils", Napi::Function::New<SaveStencils>(env));
+  exports.Set("namesOfStencils", Napi::Function::New<NamesOfStencils>(env));
+  exports.Set("describeStencil", Napi::Function::New<DescribeStencil>(env));
+  exports.Set("partsOfStencil", Napi::Function::New<PartsOfStencil>(env));
+  exports.Set("beginTrace", Napi::Function::New<BeginTrace>(env));
+  exports.Set("emitStencil", Napi::Function::New<EmitStencil>(env));
+  exports.Set("fillHole", Napi::Function::New<FillHole>(env));
+  exports.Set("buildTrace", Napi::Function::New<BuildTrace>(env));
   exports.Set("createArena", Napi::Function::New<CreateArena>(env));
   exports.Set("openArena", Napi::Function::New<OpenArena>(env));
   exports.Set("call", PlainFunction(env, "call", Call));

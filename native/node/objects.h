@@ -25,7 +25,5 @@ Napi::Value ReasonOfObject(const Napi::CallbackInfo& info);
 Napi::Value FindInObject(const Napi::CallbackInfo& info);
 // The arena's installObject(object, movable, name) → ids; either may be undefined.
 Result<Napi::Value> InstallObject(ArenaHandle& handle, const Napi::CallbackInfo& info);
-// readSections(bytes) → what ts/stencils.ts makes stencils of.
-Napi::Value ReadSections(const Napi::CallbackInfo& info);
 
 }  // namespace jit_arena::node

@@ -3,9 +3,6 @@
 namespace jit_arena::node {
 namespace {
 
-// Counts and sizes: below 2^53, so a number holds them.
-Napi::Number ToNumber(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
-
 double Micros(uint64_t nanos) { return static_cast<double>(nanos) / 1000; }
 
 }  // namespace

@@ -7,6 +7,11 @@
 
 namespace jit_arena::node {
 
+// Counts and sizes: below 2^53, so a number holds them.
+inline Napi::Number ToNumber(Napi::Env env, uint64_t value) {
+  return Napi::Number::New(env, static_cast<double>(value));
+}
+
 Napi::Object ToJs(Napi::Env env, const Error& error);
 Napi::Object ToJs(Napi::Env env, const ExecutorInfo& info);
 Napi::Object ToJs(Napi::Env env, const FoundAddress& found);

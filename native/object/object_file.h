@@ -27,6 +27,10 @@ enum class ObjectRole : uint8_t {
   kState,    // writable: .data, .bss, COMMON
 };
 
+inline Section SectionOfRole(ObjectRole role) {
+  return role == ObjectRole::kCode ? Section::kCode : role == ObjectRole::kData ? Section::kData : Section::kState;
+}
+
 struct ObjectSection {
   std::string_view name;
   ObjectRole role = ObjectRole::kIgnored;

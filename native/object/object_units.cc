@@ -11,10 +11,6 @@
 namespace jit_arena {
 namespace {
 
-Section SectionOfRole(ObjectRole role) {
-  return role == ObjectRole::kCode ? Section::kCode : role == ObjectRole::kData ? Section::kData : Section::kState;
-}
-
 // The function's name in a code section's name, empty for .text and its like. Compilers put a function's rarely
 // executed part into .text.unlikely.f. In the large code model, clang 18 and later write .ltext for .text.
 std::string_view FunctionOfSection(std::string_view name) {
