@@ -366,7 +366,7 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
     // A zero tail is there already. Most data of stencils is nothing else.
     while (known_zero && filled != 0 && bytes[filled - 1] == 0) filled--;
     if (filled != 0) std::memcpy(to, bytes, filled);
-    if (!known_zero) std::memset(to + filled, 0, size - filled);
+    if (!known_zero && filled != size) std::memset(to + filled, 0, size - filled);
     for (; next < end && next->section == section; next++) {
       arch::Apply(*next->info, to + next->offset, next->value);
       arch::FieldClass field = next->info->field;
