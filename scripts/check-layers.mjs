@@ -25,7 +25,7 @@ const LAYERS = {
  */
 const CORE = [
   ...['arena', 'collector', 'linker', 'executor_table', 'reclaimer', 'thunks', 'code_space', 'slab'],
-  ...['hole_bins', 'span_table', 'spec', 'chunked_array', 'checksum', 'deadline', 'lock'],
+  ...['hole_bins', 'span_table', 'spec', 'chains', 'chunked_array', 'checksum', 'deadline', 'lock'],
 ];
 
 const layerOf = (file) => file.split('/')[0];

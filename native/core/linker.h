@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "arch/kept_relocs.h"
+#include "core/chains.h"
 #include "core/chunked_array.h"
 #include "core/code_space.h"
 #include "core/executor_table.h"
@@ -197,7 +198,7 @@ class Linker {
   // linked (the one that was hot first), or to which it branches directly. 0 ends a chain; a chain has two at least.
   std::vector<uint32_t> FindChains() const;
   // Links from the last executor that makes progress, or that nothing links to; kEndless for a cycle without progress.
-  static constexpr uint32_t kEndless = ~0u;
+  static constexpr uint32_t kEndless = chains::kEndless;
   uint32_t ChainDepth(uint32_t index) const;
   // The depth of the deepest executor that a link from `source` to `target` would add to; 0 when it adds to none.
   uint32_t DepthOfLink(uint32_t source, uint32_t target) const;
@@ -314,12 +315,12 @@ class Linker {
   void ForEachStateField(uint32_t index, Visit visit) const;
   void InitialiseExits(uint32_t index, uint8_t* state);
   void MakeCold(ExitRecord& record) const;
+  // What core/chains.h asks.
+  struct LinkGraph;
   // The movable executor to which `index` leads most often, as far as is known; 0 when there is none.
   uint32_t FindSuccessor(uint32_t index) const;
   void VerifyExits(uint32_t index, std::vector<Problem>* problems) const;
   uint16_t FirstTemperature() const;
-  enum class Direction { kBack, kForth };
-  uint32_t LongestChain(uint32_t index, Direction direction, uint32_t end) const;
   uint32_t FindExitReference(uint32_t source, uint32_t exit) const;
   void RemoveReference(uint32_t reference);
   uint64_t SectionAddress(uint32_t index, Section section) const;

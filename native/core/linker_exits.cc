@@ -126,65 +126,6 @@ void Linker::UnlinkInbound(uint32_t target) {
   }
 }
 
-// Executors that links lead back to: Tarjan's strongly connected components, without recursion, since chains may be
-// long. Only executors with links are looked at.
-std::vector<bool> Linker::FindLoops() const {
-  std::vector<bool> loops(table_.size());
-  struct Node {
-    uint32_t order;   // in which it was found
-    uint32_t lowest;  // order of the earliest one on the path that it leads back to
-    bool closed;      // its component is known
-  };
-  struct Frame {
-    uint32_t index;
-    uint32_t next;  // reference at which its walk stands
-  };
-  std::unordered_map<uint32_t, Node> nodes;
-  std::vector<Frame> path;
-  std::vector<uint32_t> open;  // found, of no known component
-  auto enter = [&](uint32_t at) {
-    uint32_t order = static_cast<uint32_t>(nodes.size());
-    nodes[at] = {order, order, false};
-    open.push_back(at);
-    path.push_back({at, table_[at].outbound});
-  };
-  for (uint32_t root = 1; root < table_.size(); root++) {
-    if (table_[root].outbound == 0 || table_[root].exit_count == 0 || nodes.count(root) != 0) continue;
-    enter(root);
-    while (!path.empty()) {
-      auto [index, next] = path.back();
-      Node& node = nodes[index];
-      if (next != 0) {
-        const Reference& reference = references_[next];
-        path.back().next = reference.next_outbound;
-        if (reference.kind != ReferenceKind::kExit) continue;
-        if (reference.target == index) loops[index] = true;
-        auto seen = nodes.find(reference.target);
-        if (seen == nodes.end())
-          enter(reference.target);
-        else if (!seen->second.closed)
-          node.lowest = std::min(node.lowest, seen->second.order);
-        continue;
-      }
-      path.pop_back();
-      if (!path.empty()) {
-        Node& before = nodes[path.back().index];
-        before.lowest = std::min(before.lowest, node.lowest);
-      }
-      if (node.lowest != node.order) continue;
-      // The first of its component: the others were found after it.
-      bool several = open.back() != index;
-      for (uint32_t member = 0; member != index;) {
-        member = open.back();
-        open.pop_back();
-        nodes[member].closed = true;
-        if (several) loops[member] = true;
-      }
-    }
-  }
-  return loops;
-}
-
 uint32_t Linker::FindSuccessor(uint32_t index) const {
   uint32_t linked = 0, branched = 0;
   for (uint32_t id = table_[index].outbound; id != 0; id = references_[id].next_outbound) {
@@ -199,85 +140,43 @@ uint32_t Linker::FindSuccessor(uint32_t index) const {
   return linked != 0 ? linked : branched;
 }
 
-std::vector<uint32_t> Linker::FindChains() const {
-  std::vector<uint32_t> chains;
-  std::vector<bool> taken(table_.size()), followed(table_.size());
-  auto can_move = [&](uint32_t index) {
-    return table_[index].State() == ExecutorState::kFrozen && table_[index].movable;
-  };
-  for (uint32_t index = 1; index < table_.size(); index++)
-    if (can_move(index) && table_[index].outbound != 0) followed[FindSuccessor(index)] = true;
-  // From those that nobody leads to; what is left then are loops, which begin anywhere.
-  for (bool heads : {true, false}) {
-    for (uint32_t head = 1; head < table_.size(); head++) {
-      if (taken[head] || !can_move(head) || table_[head].outbound == 0 || (heads && followed[head])) continue;
-      size_t begin = chains.size();
-      for (uint32_t index = head; index != 0 && !taken[index]; index = FindSuccessor(index)) {
-        taken[index] = true;
-        chains.push_back(index);
-      }
-      if (chains.size() - begin < 2)
-        chains.resize(begin);
-      else
-        chains.push_back(0);
-    }
-  }
-  return chains;
-}
+// The executors as nodes, and the references between them as edges: those that are exits are links.
+struct Linker::LinkGraph {
+  using Direction = chains::Direction;
+  const Linker& linker;
 
-uint32_t Linker::ChainDepth(uint32_t index) const { return LongestChain(index, Direction::kBack, 0); }
+  uint32_t size() const { return linker.table_.size(); }
+  // Who has no exits has no links.
+  uint32_t First(uint32_t node, Direction direction) const {
+    const Executor& executor = linker.table_[node];
+    if (direction == Direction::kBack) return executor.inbound;
+    return executor.exit_count != 0 ? executor.outbound : 0;
+  }
+  uint32_t Next(uint32_t edge, Direction direction) const {
+    const Reference& reference = linker.references_[edge];
+    return direction == Direction::kBack ? reference.next_inbound : reference.next_outbound;
+  }
+  uint32_t EndOf(uint32_t edge, Direction direction) const {
+    const Reference& reference = linker.references_[edge];
+    if (reference.kind != ReferenceKind::kExit) return 0;
+    return direction == Direction::kBack ? reference.source : reference.target;
+  }
+  bool MakesProgress(uint32_t node) const { return linker.table_[node].makes_progress; }
+  bool CanLead(uint32_t node) const {
+    const Executor& executor = linker.table_[node];
+    return executor.State() == ExecutorState::kFrozen && executor.movable && executor.outbound != 0;
+  }
+  uint32_t Successor(uint32_t node) const { return linker.FindSuccessor(node); }
+};
+
+std::vector<bool> Linker::FindLoops() const { return chains::FindLoops(LinkGraph{*this}); }
+
+std::vector<uint32_t> Linker::FindChains() const { return chains::FindOrder(LinkGraph{*this}); }
+
+uint32_t Linker::ChainDepth(uint32_t index) const { return chains::DepthOf(LinkGraph{*this}, index); }
 
 uint32_t Linker::DepthOfLink(uint32_t source, uint32_t target) const {
-  if (table_[target].makes_progress) return 0;
-  if (source == target && !table_[source].makes_progress) return kEndless;
-  uint32_t before = ChainDepth(source);
-  uint32_t behind = LongestChain(target, Direction::kForth, table_[source].makes_progress ? 0 : source);
-  return before == kEndless || behind == kEndless ? kEndless : before + 1 + behind;
-}
-
-// The longest path of links through executors that make no progress: back to the last that does, or forth to the last
-// before one that does. Endless when it is a cycle, or comes to `end`. Without recursion: chains may be long.
-uint32_t Linker::LongestChain(uint32_t index, Direction direction, uint32_t end) const {
-  bool back = direction == Direction::kBack;
-  // A frame is an executor and the reference at which its walk stands.
-  struct Frame {
-    uint32_t index;
-    uint32_t next;
-    uint32_t length;
-  };
-  std::unordered_map<uint32_t, uint32_t> known;  // kEndless - 1: on the path just now
-  constexpr uint32_t kOnPath = kEndless - 1;
-  std::vector<Frame> path;
-  auto enter = [&](uint32_t at) {
-    known[at] = kOnPath;
-    bool ends = back && table_[at].makes_progress;
-    path.push_back({at, ends ? 0 : back ? table_[at].inbound : table_[at].outbound, 0});
-  };
-  enter(index);
-  for (;;) {
-    Frame& frame = path.back();
-    if (frame.next == 0) {
-      uint32_t length = frame.length;
-      known[frame.index] = length;
-      path.pop_back();
-      if (path.empty()) return length;
-      path.back().length = std::max(path.back().length, length + 1);
-      continue;
-    }
-    const Reference& reference = references_[frame.next];
-    frame.next = back ? reference.next_inbound : reference.next_outbound;
-    if (reference.kind != ReferenceKind::kExit) continue;
-    uint32_t other = back ? reference.source : reference.target;
-    if (!back && table_[other].makes_progress) continue;
-    if (other == end) return kEndless;
-    auto seen = known.find(other);
-    if (seen == known.end())
-      enter(other);  // `frame` is not valid from here on
-    else if (seen->second == kOnPath)
-      return kEndless;
-    else
-      frame.length = std::max(frame.length, seen->second + 1);
-  }
+  return chains::DepthOfLink(LinkGraph{*this}, source, target);
 }
 
 void Linker::VerifyExits(uint32_t index, std::vector<Problem>* problems) const {
