@@ -43,7 +43,9 @@
 #include "core/slab.cc"
 #include "core/thunks.cc"
 
+#include "object/install_exits.cc"
 #include "object/loaded_object.cc"
+#include "object/object_calls.cc"
 #include "object/object_file.cc"
 #include "object/object_limits.cc"
 #include "object/object_units.cc"

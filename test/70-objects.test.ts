@@ -1,6 +1,6 @@
 // loadObject: what an object becomes, what is resolved by whom, what stays where it is and why, and what is refused.
 import assert from 'node:assert/strict';
-import { Arena, ArenaError, type InstalledObject, loadObject, symbolAddress } from 'jit-arena';
+import { Arena, ArenaError, type InstalledObject, loadObject, StencilSet, symbolAddress } from 'jit-arena';
 import { canCompile, compile, compilers, compileText } from './support/compile.js';
 import { skip } from './support/skip.js';
 
@@ -344,9 +344,25 @@ describe('objects', () => {
       unsupported('extern _Thread_local int v; int f(void) { return v; }', /thread-local/);
     });
 
-    it('constructors and destructors', () => {
-      unsupported('static int v; __attribute__((constructor)) void f(void) { v = 1; }', /constructors/);
-      unsupported('static int v; __attribute__((destructor)) void f(void) { v = 1; }', /destructors/);
+    it('constructors and destructors that nobody asked for', () => {
+      for (const what of ['constructor', 'destructor']) {
+        const o = loadObject(compileText(`static int v; __attribute__((${what})) void f(void) { v = 1; }`, pic));
+        assert.throws(
+          () => o.install(arena),
+          arenaError('ERR_ARENA_OBJECT_UNSUPPORTED', /constructors or destructors/),
+        );
+        assert.deepEqual(arena.executors(), []);
+      }
+      const stencils = compileText('int v; __attribute__((constructor)) void f(void) { v = 1; }', ['-O2', '-fno-pic']);
+      assert.throws(() => StencilSet.fromObject(stencils), arenaError('ERR_ARENA_OBJECT_UNSUPPORTED', /constructors/));
+    });
+
+    it('the code around main of other linkers', () => {
+      unsupported('__asm__(".section .init,\\"ax\\"\\n nop\\n"); int f(void) { return 1; }', /\.init.*constructors/);
+      unsupported(
+        'static void f(void) {} __attribute__((section(".preinit_array"), used)) static void (*p)(void) = f;',
+        /\.preinit_array.*constructors/,
+      );
     });
 
     it('handlers of exceptions', () => {

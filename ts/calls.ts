@@ -1,5 +1,5 @@
 // JavaScript calls machine code, and machine code calls JavaScript.
-import { addon, type CallbackWrapper, enter, layout, raise, shared, type Thrown } from './native';
+import { addon, type CallbackWrapper, enter, layout, orRaise, raise, type Status, shared, type Thrown } from './native';
 import { apply, defineProperty } from './primordials';
 import {
   argumentsIn,
@@ -116,6 +116,20 @@ export function makeFunction<S extends Signature>(
       defineProperty(made, 'length', { value: places.length });
   }
   return made as MachineFunction<S>;
+}
+
+/** What a native function gives that enters machine code; throws what a callback of that threw. */
+export function throughMachineCode<T>(enterIt: () => T | Status): T {
+  let result: T | Status;
+  let thrown: typeof shared.thrown;
+  try {
+    result = enterIt();
+  } finally {
+    ({ thrown } = shared);
+    shared.thrown = undefined;
+  }
+  if (thrown !== undefined) fail(thrown);
+  return orRaise(result);
 }
 
 /** Throws what a callback of the machine code that has just returned threw, or why it was not entered. */

@@ -82,7 +82,16 @@ export interface NativeArena {
     relocsOfEach: Float64Array,
     ids: Float64Array,
   ): Status;
-  installObject(object: NativeObject, movable: boolean | undefined, name: string | undefined): Float64Array | Status;
+  installObject(
+    object: NativeObject,
+    movable: boolean | undefined,
+    name: string | undefined,
+    constructors: boolean,
+  ): Float64Array | Status;
+  runConstructor(object: NativeObject, ids: Float64Array, i: number): true | Status;
+  /** Whether there was one more function to call. */
+  runAtEnd(object: NativeObject, ids: Float64Array): boolean | Status;
+  freeObject(object: NativeObject, ids: Float64Array): Status;
   write(id: number, section: number, offset: number, bytes: Uint8Array): Status;
   read(id: number, section: number, offset: number, into: Uint8Array): Status;
   addRelocs(id: number): Status;
@@ -146,7 +155,7 @@ interface Addon {
   openArena(token: string): NativeArena | Status;
   endLoops(): void;
   readObject(bytes: Uint8Array): NativeObject | Status;
-  countsOfObject(object: NativeObject): { symbols: number; asked: number; reasons: number };
+  countsOfObject(object: NativeObject): Record<'symbols' | 'asked' | 'constructors' | 'reasons', number>;
   askedOfObject(object: NativeObject, i: number): { name: string; weak: boolean; defined: boolean };
   answerForObject(object: NativeObject, i: number, address: bigint): void;
   answerForObject(object: NativeObject, i: number, id: number, section: number, offset: number): void;

@@ -2,6 +2,7 @@
 // the callback for names and the classes.
 import { type Arena, nativeOfArena } from './arena';
 import { checkBytes, checkCount, checkSection, copyOf } from './bytes';
+import { throughMachineCode } from './calls';
 import { ArenaError, type Section } from './errors';
 import { type Executor, makeExecutor } from './executor';
 import { idOf, isExecutor, isOf } from './identity';
@@ -57,6 +58,11 @@ export interface InstallOptions {
    * address of its code, data or state outlives the call in which it was taken.
    */
   movable?: boolean;
+  /**
+   * `run`: calls the object's constructors, in the thread that installs it, and its destructors when the installed object is
+   * freed. An object that has some is refused without: ERR_ARENA_OBJECT_UNSUPPORTED.
+   */
+  constructors?: 'run';
 }
 
 /**
@@ -64,7 +70,7 @@ export interface InstallOptions {
  * how to compile one, which executors it becomes and what makes it immovable.
  *
  * ERR_ARENA_OBJECT for bytes that are none, ERR_ARENA_OBJECT_UNSUPPORTED for what would not work (thread-local variables,
- * constructors, IFUNC, handlers of exceptions, sections of unknown types, LTO without machine code),
+ * IFUNC, handlers of exceptions, sections of unknown types, LTO without machine code),
  * ERR_ARENA_RELOC_KIND, and ERR_ARENA_SYMBOL for a symbol that nobody has.
  */
 export function loadObject(bytes: Uint8Array, options: LoadOptions = {}): LoadedObject {
@@ -172,15 +178,36 @@ export class LoadedObject {
    * ERR_ARENA_RELOC_RANGE (an absolute 32-bit field: compile with -fPIC or -mcmodel=large).
    */
   install(arena: Arena, options: InstallOptions = {}): InstalledObject {
-    const { movable } = options;
+    const { movable, constructors } = options;
+    if (constructors !== undefined && constructors !== 'run') {
+      throw new TypeError(`constructors is ${String(constructors)}, and not 'run'`);
+    }
     if (movable !== undefined && typeof movable !== 'boolean') {
       throw new TypeError(`movable is ${String(movable)}, and not true or false`);
     }
     const native = nativeOfArena(arena);
     for (const named of this.#executors) checkOwn(named, native);
-    const ids = orRaise(native.installObject(this.#object, movable, this.#name));
+    const runs = constructors === 'run';
+    const ids = orRaise(native.installObject(this.#object, movable, this.#name, runs));
     const executors = listOf(elementsOf(ids), (i) => makeExecutor(arena, native, ids[i] as number));
-    return new InstalledObject(key, executors, this.#object);
+    const installed = new InstalledObject(key, native, executors, ids, this.#object);
+    if (runs) this.#construct(installed, native, ids);
+    return installed;
+  }
+
+  #construct(installed: InstalledObject, native: NativeArena, ids: Float64Array): void {
+    const { constructors } = addon.countsOfObject(this.#object);
+    try {
+      for (let i = 0; i < constructors; i++) {
+        throughMachineCode(() => native.runConstructor(this.#object, ids, i));
+      }
+    } catch (error) {
+      // What the first have made, ends; why the object is not there is what the constructor threw.
+      try {
+        installed.free();
+      } catch {}
+      throw error;
+    }
   }
 }
 
@@ -201,12 +228,16 @@ function checkOwn({ name, executor }: NamedExecutor, native: NativeArena): void 
 export class InstalledObject {
   /** One for the object, or with `-ffunction-sections` one per section of code. */
   readonly executors: readonly Executor[];
+  readonly #native: NativeArena;
+  readonly #ids: Float64Array;
   readonly #object: NativeObject;
 
   /** @internal Use `install` of a loaded object. */
-  constructor(given: symbol, executors: readonly Executor[], object: object) {
+  constructor(given: symbol, native: object, executors: readonly Executor[], ids: Float64Array, object: object) {
     if (given !== key) throw new TypeError('an InstalledObject is made by install of a loaded object');
+    this.#native = native as NativeArena;
     this.executors = freeze(executors);
+    this.#ids = ids;
     this.#object = object as NativeObject;
     freeze(this);
   }
@@ -224,9 +255,23 @@ export class InstalledObject {
     return { executor: this.executors[executor] as Executor, section, offset };
   }
 
-  /** Frees all of its executors together. ERR_ARENA_STALE_EXECUTOR when one of them is gone. */
+  /**
+   * Frees all of its executors together. Before that it calls what the object's code has registered to be called at its end
+   * (destructors of C++ static variables), the last first, and then its destructors; what a callback throws meanwhile it
+   * throws when all is done. ERR_ARENA_STALE_EXECUTOR when one of the executors is gone.
+   */
   free(): void {
-    (this.executors[0] as Executor | undefined)?.arena.free(this.executors);
+    if (this.executors.length === 0) return;
+    let thrown: { error: unknown } | undefined;
+    for (let more = true; more; ) {
+      try {
+        more = throughMachineCode(() => this.#native.runAtEnd(this.#object, this.#ids)) === true;
+      } catch (error) {
+        thrown ??= { error };
+      }
+    }
+    if (this.#native.freeObject(this.#object, this.#ids) !== 0) raise();
+    if (thrown !== undefined) throw thrown.error;
   }
 
   /** Frees the object if it is still there. */

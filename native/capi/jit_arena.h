@@ -450,7 +450,7 @@ static inline ja_object_options ja_object_options_init(void) {
 /* Reads a relocatable object (ELF64, made by gcc or clang with -c) and resolves what it needs. Nothing outside the
  * bytes is read, and they are not needed afterwards. `options` may be null. Any thread; no arena and no lock.
  * JA_ERR_OBJECT for bytes that are none; JA_ERR_OBJECT_UNSUPPORTED for what would not work (thread-local variables,
- * constructors, IFUNC, handlers of exceptions, sections of unknown types, LTO without machine code); JA_ERR_RELOC_KIND;
+ * IFUNC, handlers of exceptions, sections of unknown types, LTO without machine code); JA_ERR_RELOC_KIND;
  * JA_ERR_SYMBOL for a symbol that nobody has. */
 JA_API ja_status ja_load_object(const void* bytes, size_t size, const ja_object_options* options, ja_object** object);
 
@@ -513,6 +513,9 @@ typedef struct ja_install_options {
   /* For all executors, whatever the object looks like. JA_YES promises that no address of its code, data or state
    * outlives the call in which it was taken; default: those move whose addresses are not taken. */
   ja_choice movable;
+  /* JA_YES: ja_install_object calls the object's constructors, and ja_free_object its destructors. An object that has
+   * some is refused otherwise (JA_ERR_OBJECT_UNSUPPORTED). */
+  ja_choice constructors;
 } ja_install_options;
 
 static inline ja_install_options ja_install_options_init(void) {
@@ -524,11 +527,19 @@ static inline ja_install_options ja_install_options_init(void) {
 
 /* Puts the object into an arena, all of its executors or none; `ids` receives as many ids, and `count` says so
  * (ja_describe_object). Each install has variables of its own. They refer to each other: ja_free takes them together.
- * `options` may be null.
- * JA_ERR_MOVABLE when it takes the address of an executor of another object that can move, without the promise of
- * `movable`; JA_ERR_ENDED; and as ja_install. JA_ERR_RELOC_RANGE: an absolute 32-bit field; compile with -fPIC. */
+ * `options` may be null. Constructors run on the calling thread, when all of it is installed, under a pin: they may
+ * call what other machine code may. JA_ERR_OBJECT_UNSUPPORTED (constructors), JA_ERR_MOVABLE when it takes the address
+ * of an executor of another object that can move, without the promise of `movable`; JA_ERR_ENDED; and as ja_install.
+ * JA_ERR_RELOC_RANGE: an absolute 32-bit field; compile with -fPIC. */
 JA_API ja_status ja_install_object(ja_arena* arena, ja_object* object, const ja_install_options* options,
                                    ja_executor* ids, size_t count);
+
+/* Ends an installed object: the ids of one ja_install_object, with the same object, which is still loaded. Before it
+ * frees them it calls, on the calling thread, what the object's code has registered to be called at its end
+ * (destructors of C++ static variables), the last first, and then its destructors. When freeing fails, they have been
+ * called nevertheless, and are not called again. Only objects with constructors, or with static variables that have
+ * destructors, need it: for others it is ja_free. JA_ERR_ENDED, and as ja_free. */
+JA_API ja_status ja_free_object(ja_arena* arena, ja_object* object, const ja_executor* ids, size_t count);
 
 /* ---- Exits and links (docs/traces.md) --------------------------------------------------------------------------- */
 

@@ -77,6 +77,30 @@ ja_status AskHost(const ja_object_options& options, LoadedObject& object) {
   return JA_OK;
 }
 
+ja_status CheckIds(const ObjectUse& use, const ja_executor* ids, size_t count) {
+  if (ja_status failed = CheckList(ids, count, "ids")) return failed;
+  if (count == use->executor_count()) return JA_OK;
+  return FailArgument(
+      Format("the count of ids is %zu, and the object has %zu executors", count, use->executor_count()));
+}
+
+// With the calling thread's own pin, where it has one, so that it does not stand in its way. False where it may not
+// pin.
+template <class Use>
+bool CallUnderPin(const Call& call, Use use) {
+  if (Place* place = PlaceIn(call.arena())) {
+    call->reclaimer().Enter(*place->pin);
+    bool result = use();
+    call->reclaimer().Leave(*place->pin);
+    return result;
+  }
+  LoosePin pin;
+  if (!call->Begin(pin, nullptr).ok()) return false;
+  bool result = use();
+  call->End(pin);
+  return result;
+}
+
 void GiveSymbol(const LoadedSymbol& symbol, ja_symbol* to) {
   ja_symbol given = ja_symbol_init();
   given.name = symbol.name.data();
@@ -179,12 +203,38 @@ ja_status ja_install_object(ja_arena* arena, ja_object* object, const ja_install
   if (given != nullptr)
     if (ja_status failed = TakeStruct(given, "ja_install_options", &options)) return failed;
   if (ja_status failed = CheckChoice(options.movable, "movable")) return failed;
-  if (ja_status failed = CheckList(ids, count, "ids")) return failed;
-  if (count != use->executor_count())
-    return FailArgument(
-        Format("there is room for %zu ids, and the object has %zu executors", count, use->executor_count()));
+  if (ja_status failed = CheckChoice(options.constructors, "constructors")) return failed;
+  if (ja_status failed = CheckIds(use, ids, count)) return failed;
   ObjectInstall how;
   if (options.movable != JA_DEFAULT) how.movable = options.movable == JA_YES;
   if (use.name()) how.name = *use.name();
-  return Finish(use->Install(*call.operator->(), how, ids, call.self()));
+  how.constructors = options.constructors == JA_YES;
+  Arena& in = *call.operator->();
+  if (Status failed = use->Install(in, how, ids, call.self())) return Finish(failed);
+  for (size_t i = 0; how.constructors && i < use->constructor_count(); i++)
+    CallUnderPin(call, [&] {
+      char* none = nullptr;
+      auto function = reinterpret_cast<void (*)(int, char**, char**)>(use->Constructor(in, ids, i));
+      if (function != nullptr) function(0, &none, &none);
+      return true;
+    });
+  return JA_OK;
+}
+
+ja_status ja_free_object(ja_arena* arena, ja_object* object, const ja_executor* ids, size_t count) {
+  Call call(arena);
+  if (call.refused()) return call.refused();
+  ObjectUse use(object);
+  if (use.refused()) return use.refused();
+  if (ja_status failed = CheckIds(use, ids, count)) return failed;
+  Arena& in = *call.operator->();
+  bool more = true;
+  while (more)
+    more = CallUnderPin(call, [&] {
+      std::optional<RegisteredCall> next = use->TakeEndCall(in, ids);
+      if (next && next->function != 0)
+        reinterpret_cast<void (*)(void*)>(next->function)(reinterpret_cast<void*>(next->argument));
+      return next.has_value();
+    });
+  return Finish(use->Free(in, ids, call.self()));
 }

@@ -16,6 +16,35 @@ Napi::String TextOf(Napi::Env env, std::string_view text) { return Napi::String:
 
 const LoadedObject& ObjectOf(const Napi::Value& handle) { return *handle.As<Napi::External<LoadedObject>>().Data(); }
 
+// The ids that InstallObject has given, which are as many as the object has executors.
+std::vector<ExecutorId> IdsOf(const LoadedObject& object, const Napi::Value& value) {
+  Elements<double> given = ElementsOf<double>(value);
+  std::vector<ExecutorId> ids(object.executor_count());
+  for (size_t i = 0; i < ids.size() && i < given.count; i++) ids[i] = static_cast<ExecutorId>(given[i]);
+  return ids;
+}
+
+// Calls what `find(&frame)` names, as call() does: under the thread's pin. True when it names something.
+template <class Find>
+Napi::Value CallUnderPin(ArenaHandle& handle, Find find) {
+  Environment& environment = *handle.environment;
+  Arena& arena = *handle.arena;
+  arch::CallFrame frame{};
+  arena.reclaimer().Enter(*handle.pin);
+  const uint64_t function = find(&frame);
+  if (function != 0) {
+    Environment*& innermost = environment.thread->in_machine_code;
+    Environment* const outer = innermost;
+    innermost = &environment;
+    arena.call_gate()(reinterpret_cast<const void*>(function), &frame, environment.float_control);
+    innermost = outer;
+  }
+  arena.reclaimer().Leave(*handle.pin);
+  if (environment.thread->wrong_thread.load(std::memory_order_relaxed))
+    return {environment.env, FailWrongThread(environment)};
+  return Napi::Boolean::New(environment.env, function != 0);
+}
+
 }  // namespace
 
 Napi::Value ReadLoadedObject(const Napi::CallbackInfo& info) {
@@ -39,6 +68,7 @@ Napi::Value CountsOfObject(const Napi::CallbackInfo& info) {
   Napi::Object counts = Napi::Object::New(env);
   counts.Set("symbols", ToNumber(env, object.symbol_count()));
   counts.Set("asked", ToNumber(env, object.asked().size()));
+  counts.Set("constructors", ToNumber(env, object.constructor_count()));
   counts.Set("reasons", ToNumber(env, object.reasons().size()));
   return counts;
 }
@@ -108,6 +138,7 @@ Result<Napi::Value> InstallObject(ArenaHandle& handle, const Napi::CallbackInfo&
   const LoadedObject& object = ObjectOf(info[0]);
   ObjectInstall how;
   if (info[1].IsBoolean()) how.movable = info[1].As<Napi::Boolean>().Value();
+  how.constructors = info[3].As<Napi::Boolean>().Value();
   std::string name;
   if (info[2].IsString()) how.name = name = info[2].As<Napi::String>().Utf8Value();
   std::vector<ExecutorId> ids(object.executor_count());
@@ -116,6 +147,34 @@ Result<Napi::Value> InstallObject(ArenaHandle& handle, const Napi::CallbackInfo&
   if (array.IsEmpty()) return Napi::Value();  // the worker is being terminated
   for (size_t i = 0; i < ids.size(); i++) array[i] = static_cast<double>(ids[i]);
   return Napi::Value(array);
+}
+
+Result<Napi::Value> RunConstructor(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  if (Status forked = handle.arena->CheckProcess()) return forked;
+  const LoadedObject& object = ObjectOf(info[0]);
+  std::vector<ExecutorId> ids = IdsOf(object, info[1]);
+  static const void* const none = nullptr;
+  return CallUnderPin(handle, [&](arch::CallFrame* frame) {
+    frame->integers[1] = frame->integers[2] = reinterpret_cast<uint64_t>(&none);
+    return object.Constructor(*handle.arena, ids.data(), Uint32Of(info[2]));
+  });
+}
+
+Result<Napi::Value> RunAtEnd(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  if (Status forked = handle.arena->CheckProcess()) return Napi::Value(Napi::Boolean::New(info.Env(), false));
+  const LoadedObject& object = ObjectOf(info[0]);
+  std::vector<ExecutorId> ids = IdsOf(object, info[1]);
+  return CallUnderPin(handle, [&](arch::CallFrame* frame) -> uint64_t {
+    std::optional<RegisteredCall> call = object.TakeEndCall(*handle.arena, ids.data());
+    if (!call) return 0;
+    frame->integers[0] = call->argument;
+    return call->function;
+  });
+}
+
+Status FreeObject(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  const LoadedObject& object = ObjectOf(info[0]);
+  return object.Free(*handle.arena, IdsOf(object, info[1]).data(), handle.pin);
 }
 
 }  // namespace jit_arena::node

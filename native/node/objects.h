@@ -23,7 +23,14 @@ Napi::Value SymbolOfObject(const Napi::CallbackInfo& info);
 Napi::Value ReasonOfObject(const Napi::CallbackInfo& info);
 // findInObject(object, name) → { executor, section, offset, entry? }.
 Napi::Value FindInObject(const Napi::CallbackInfo& info);
-// The arena's installObject(object, movable, name) → ids; either may be undefined.
+
+// Of the arena: installObject(object, movable, name, constructors) → ids; movable and name may be undefined.
 Result<Napi::Value> InstallObject(ArenaHandle& handle, const Napi::CallbackInfo& info);
+// runConstructor(object, ids, i): calls it.
+Result<Napi::Value> RunConstructor(ArenaHandle& handle, const Napi::CallbackInfo& info);
+// runAtEnd(object, ids) → true when there was one more function to call, and it was called.
+Result<Napi::Value> RunAtEnd(ArenaHandle& handle, const Napi::CallbackInfo& info);
+// freeObject(object, ids).
+Status FreeObject(ArenaHandle& handle, const Napi::CallbackInfo& info);
 
 }  // namespace jit_arena::node

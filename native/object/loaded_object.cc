@@ -7,7 +7,7 @@
 namespace jit_arena {
 
 Result<std::unique_ptr<LoadedObject>> LoadedObject::Read(const uint8_t* bytes, size_t size) {
-  Result<ObjectFile> file = ReadObject(bytes, size, GotKinds::kReplaced);
+  Result<ObjectFile> file = ReadObject(bytes, size, ReadFor::kExecutors);
   if (!file.ok()) return std::move(file.status());
   Result<ObjectUnits> units = MakeUnits(file.value());
   if (!units.ok()) return std::move(units.status());
@@ -57,6 +57,11 @@ Status LoadedObject::Resolve() {
   for (uint32_t i : needed_) {
     const AskedSymbol& asked = units_.asked[i];
     if (answers_[i].given) continue;
+    if (asked.name == "__cxa_atexit") {
+      registers_calls_ = true;
+      Answer(i, {TargetKind::kAddress, reinterpret_cast<uintptr_t>(&RegisterInstallExit)});
+      continue;
+    }
     const void* found = os::FindSymbol(asked.name.data());
     if (found == nullptr && !asked.weak)
       return Error{ErrorCode::kSymbol, "the object needs the symbol '" + std::string(asked.name) +
@@ -114,6 +119,7 @@ Status LoadedObject::SpecOf(const UnitReloc& reloc, Arena& arena, bool promised,
 }
 
 Status LoadedObject::Install(Arena& arena, const ObjectInstall& how, ExecutorId* ids, const PinSlot* self) const {
+  if (Status failed = CheckCalls(how)) return failed;
   size_t reloc_count = 0;
   for (const ObjectUnit& unit : units_.units) reloc_count += unit.relocs.size();
   std::vector<RelocSpec> relocs(reloc_count);
@@ -139,7 +145,60 @@ Status LoadedObject::Install(Arena& arena, const ObjectInstall& how, ExecutorId*
     spec.entries = unit.entries.data();
     spec.entry_count = static_cast<uint32_t>(unit.entries.size());
   }
-  return arena.Install(specs.data(), static_cast<uint32_t>(specs.size()), ids, self);
+  if (Status failed = arena.Install(specs.data(), static_cast<uint32_t>(specs.size()), ids, self)) return failed;
+  if (!units_.dso_handle) return Status::Ok();
+  uint64_t number = BeginInstallExits();
+  Status failed = arena.Write(ids[units_.dso_handle->unit], Section::kState, units_.dso_handle->offset,
+                              reinterpret_cast<const uint8_t*>(&number), sizeof number);
+  if (failed.ok()) return failed;
+  EndInstallExits(number);
+  arena.Free(ids, static_cast<uint32_t>(specs.size()), self).Ignore();  // the first failure is told
+  return failed;
+}
+
+Status LoadedObject::CheckCalls(const ObjectInstall& how) const {
+  if (!how.constructors && (!units_.constructors.empty() || !units_.destructors.empty()))
+    return Error{ErrorCode::kObjectUnsupported,
+                 "the object has constructors or destructors, which nobody would run: install it with constructors: "
+                 "'run' (in C JA_YES), or export a function and call it"};
+  if (how.movable == true && registers_calls_)
+    return Error{ErrorCode::kMovable,
+                 "the object registers destructors with __cxa_atexit, and so keeps addresses that outlive a call: it "
+                 "cannot be promised to be movable"};
+  return Status::Ok();
+}
+
+// Of the install with these ids; 0, which no install has, when the object has none or the executors are gone.
+uint64_t LoadedObject::InstallNumber(Arena& arena, const ExecutorId* ids) const {
+  uint64_t number = 0;
+  if (!units_.dso_handle) return number;
+  Status failed = arena.Read(ids[units_.dso_handle->unit], Section::kState, units_.dso_handle->offset,
+                             reinterpret_cast<uint8_t*>(&number), sizeof number);
+  return failed.ok() ? number : 0;
+}
+
+Status LoadedObject::Free(Arena& arena, const ExecutorId* ids, const PinSlot* self) const {
+  uint64_t number = InstallNumber(arena, ids);
+  if (Status failed = arena.Free(ids, static_cast<uint32_t>(executor_count()), self)) return failed;
+  EndInstallExits(number);
+  return Status::Ok();
+}
+
+uint64_t LoadedObject::AddressOf(const CalledEntry& called, Arena& arena, const ExecutorId* ids) const {
+  uint64_t entry = arena.EntryOf(ids[called.unit]);
+  return entry != 0 ? entry + units_.units[called.unit].entries[called.entry] : 0;
+}
+
+uint64_t LoadedObject::Constructor(Arena& arena, const ExecutorId* ids, size_t i) const {
+  return AddressOf(units_.constructors[i], arena, ids);
+}
+
+std::optional<RegisteredCall> LoadedObject::TakeEndCall(Arena& arena, const ExecutorId* ids) const {
+  uint64_t number = InstallNumber(arena, ids);
+  if (std::optional<RegisteredCall> registered = TakeInstallExit(number)) return registered;
+  std::optional<size_t> next = TakeInstallDestructor(number, units_.destructors.size());
+  if (!next) return std::nullopt;
+  return RegisteredCall{AddressOf(units_.destructors[*next], arena, ids), 0};
 }
 
 }  // namespace jit_arena

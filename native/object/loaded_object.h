@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/arena.h"
+#include "object/install_exits.h"
 #include "object/object_units.h"
 
 namespace jit_arena {
@@ -37,6 +38,7 @@ struct ObjectInstall {
   // For all executors, whatever the object looks like. True promises that no address of the object's code, data or
   // state outlives the call in which it was taken.
   std::optional<bool> movable{};
+  bool constructors = false;               // the caller will call them
   std::optional<std::string_view> name{};  // of all executors; none: each has its unit's
 };
 
@@ -63,8 +65,18 @@ class LoadedObject {
   Result<const ObjectExport*> Find(std::string_view name) const;
 
   // All of its executors, or none; `ids` receives executor_count() ids. ERR_ARENA_MOVABLE when it takes the address of
-  // an executor of another object that can move, without the promise to keep none; and as Arena::Install.
+  // an executor of another object that can move, without the promise to keep none, or promises it and registers calls;
+  // ERR_ARENA_OBJECT_UNSUPPORTED when nobody would call its constructors and destructors; and as Arena::Install.
   Status Install(Arena& arena, const ObjectInstall& how, ExecutorId* ids, const PinSlot* self) const;
+  // Ends all of them together: as Arena::Free. Whoever ends them has called what TakeEndCall gives.
+  Status Free(Arena& arena, const ExecutorId* ids, const PinSlot* self) const;
+
+  // Machine code is called by whoever has a way to do that, one function after the other, each under a pin under which
+  // it was asked for. A constructor's arguments are those of main: 0, and two empty lists.
+  size_t constructor_count() const { return units_.constructors.size(); }
+  uint64_t Constructor(Arena& arena, const ExecutorId* ids, size_t i) const;
+  // What is next at the end of an install, once: what was registered last, then destructors. None at the end.
+  std::optional<RegisteredCall> TakeEndCall(Arena& arena, const ExecutorId* ids) const;
 
  private:
   struct Answered {
@@ -77,9 +89,13 @@ class LoadedObject {
   // The reloc as this install has it.
   Status SpecOf(const UnitReloc& reloc, Arena& arena, bool promised, std::vector<bool>& stays, RelocSpec* spec) const;
   Status CheckStays(uint32_t asked, Arena& arena) const;
+  Status CheckCalls(const ObjectInstall& how) const;
+  uint64_t InstallNumber(Arena& arena, const ExecutorId* ids) const;
+  uint64_t AddressOf(const CalledEntry& called, Arena& arena, const ExecutorId* ids) const;
 
   ObjectUnits units_;
   std::string names_;              // that the views of units_ are of
+  bool registers_calls_ = false;   // with the loader's __cxa_atexit
   std::vector<Answered> answers_;  // by asked()
   std::vector<uint32_t> by_name_;  // exports, sorted by their names
   std::vector<uint32_t> needed_;   // asked() without those that the object defines

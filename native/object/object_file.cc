@@ -7,6 +7,7 @@
 #include <map>
 
 #include "base/bits.h"
+#include "object/object_calls.h"
 #include "object/object_limits.h"
 
 namespace jit_arena {
@@ -68,15 +69,9 @@ struct SectionHeader {
 
 bool StartsWith(std::string_view text, std::string_view start) { return text.substr(0, start.size()) == start; }
 
-// The section itself, or one of the -ffunction-sections kind: ".data" and ".data.x", not ".database".
-bool IsOrIsUnder(std::string_view name, std::string_view parent) {
-  return StartsWith(name, parent) && (name.size() == parent.size() || name[parent.size()] == '.');
-}
-
 class ObjectReader {
  public:
-  ObjectReader(const uint8_t* bytes, size_t size, GotKinds got_kinds)
-      : bytes_(bytes), size_(size), got_kinds_(got_kinds) {}
+  ObjectReader(const uint8_t* bytes, size_t size, ReadFor read_for) : bytes_(bytes), size_(size), read_for_(read_for) {}
 
   Status Read(ObjectFile* file) {
     if (Status failed = ReadHeader()) return failed;
@@ -181,12 +176,15 @@ class ObjectReader {
            StartsWith(name, ".llvm");
   }
 
-  // What a linker gathers for the process to run, before main and after it.
-  static bool IsConstructors(const SectionHeader& header, std::string_view name) {
+  static bool MayHaveCalls(const SectionHeader& header) {
+    return header.type == kElfProgBits || header.type == kElfInitArray || header.type == kElfFiniArray;
+  }
+
+  // Code and addresses that the process itself would run, before main and after it.
+  bool IsRunByProcess(const SectionHeader& header, std::string_view name) const {
+    if (HasCalls(name)) return read_for_ == ReadFor::kStencils || !MayHaveCalls(header);
     return header.type == kElfInitArray || header.type == kElfFiniArray || header.type == kElfPreinitArray ||
-           IsOrIsUnder(name, ".init_array") || IsOrIsUnder(name, ".fini_array") ||
-           IsOrIsUnder(name, ".preinit_array") || IsOrIsUnder(name, ".ctors") || IsOrIsUnder(name, ".dtors") ||
-           name == ".init" || name == ".fini";
+           IsOrIsUnder(name, ".preinit_array") || name == ".init" || name == ".fini";
   }
 
   // The types whose meaning is known here. Any other may hold relocs of a section that is loaded, as SHT_CREL does, and
@@ -220,10 +218,14 @@ class ObjectReader {
     if (header.size != 0 && !IsKnownType(header.type))
       return Unsupported(Format("%s has the unknown type %#x, and may hold relocs or something else that is needed",
                                 Named(index).c_str(), header.type));
-    if (header.size != 0 && header.type != kElfNull && IsConstructors(header, name))
+    if (header.size != 0 && header.type != kElfNull && IsRunByProcess(header, name))
       return Unsupported(Named(index) +
                          " has constructors or destructors, which nobody would run: export a function "
                          "and call it");
+    if (header.size != 0 && HasCalls(name) && MayHaveCalls(header)) {
+      *role = ObjectRole::kCalls;
+      return Status::Ok();
+    }
     if (header.size != 0 && header.type == kElfProgBits && IsOrIsUnder(name, ".gcc_except_table"))
       return Unsupported(Named(index) +
                          " says where exceptions are handled, and the unwinder would not find it: compile with "
@@ -373,7 +375,7 @@ class ObjectReader {
       symbol.section = index;
       if (symbol.is_section) symbol.name = names_[index];
       const ObjectSection& section = file->sections[index];
-      if (section.role == ObjectRole::kIgnored) continue;
+      if (!IsLoaded(section.role)) continue;
       symbol.is_function = type == kElfFunction;
       if (symbol.value > section.size)
         return Malformed(Format("%s at offset %llu lies outside %s of %u bytes", named().c_str(), Wide(symbol.value),
@@ -381,6 +383,7 @@ class ObjectReader {
     }
     if (common.align != 1 || common.size != 0) file->sections.push_back(common);
     if (Status failed = DefineSectionEnds(file)) return failed;
+    if (read_for_ == ReadFor::kExecutors) DefineDsoHandle(file);
     return RefuseSlimLto(*file);
   }
 
@@ -396,7 +399,7 @@ class ObjectReader {
       if (!start && !StartsWith(symbol.name, kStop)) continue;
       if (!known)
         for (uint32_t i = 1; i < headers_.size(); i++)
-          if (file->sections[i].role != ObjectRole::kIgnored) {
+          if (IsLoaded(file->sections[i].role)) {
             auto [found, is_new] = by_name.emplace(names_[i], i);
             if (!is_new) found->second = 0;  // more than one
           }
@@ -415,6 +418,28 @@ class ObjectReader {
       symbol.global = symbol.weak = false;  // the object's own, and nothing that it offers
     }
     return Status::Ok();
+  }
+
+  // Of C++: what tells one shared object from another, here one install (install_exits.h).
+  static void DefineDsoHandle(ObjectFile* file) {
+    auto index = static_cast<uint32_t>(file->sections.size());
+    bool needed = std::any_of(file->sections.begin(), file->sections.end(), [](const ObjectSection& section) {
+      return section.role == ObjectRole::kCalls && section.size != 0;
+    });
+    for (ObjectSymbol& symbol : file->symbols) {
+      if (symbol.place != ObjectSymbol::Place::kUndefined || symbol.name != "__dso_handle") continue;
+      symbol.place = ObjectSymbol::Place::kSection;
+      symbol.section = index;
+      symbol.global = symbol.weak = false;  // nothing that it offers
+      needed = true;
+    }
+    if (!needed) return;
+    ObjectSection section;
+    section.name = "__dso_handle";
+    section.role = ObjectRole::kState;
+    section.size = section.align = 8;
+    file->sections.push_back(section);
+    file->dso_handle = index;
   }
 
   // An object that has gcc's intermediate code only says so with a symbol, and in byte 4 of a section (struct
@@ -481,7 +506,7 @@ class ObjectReader {
     uint32_t symbol = LoadAs<uint32_t>(at + 12);
     if (kind == kObjectKindNone) return Status::Ok();
     const arch::KindInfo* info = kind <= 0xFF ? arch::FindKind(static_cast<arch::RelocKind>(kind)) : nullptr;
-    const GotKind* replaced = got_kinds_ == GotKinds::kReplaced ? FindGotKind(kind) : nullptr;
+    const GotKind* replaced = read_for_ == ReadFor::kExecutors ? FindGotKind(kind) : nullptr;
     if (replaced != nullptr) info = arch::FindKind(replaced->kind);
     auto where = [&] { return Format("%s + %#llx", Named(section_index).c_str(), Wide(offset)); };
     if (info == nullptr) {
@@ -518,7 +543,7 @@ class ObjectReader {
           Format("the reloc at %s refers to symbol %u of %zu", where().c_str(), symbol, file->symbols.size()));
     // Symbol 0 stands for the absolute value 0.
     const ObjectSymbol& target = file->symbols[symbol];
-    if (target.place == ObjectSymbol::Place::kSection && file->sections[target.section].role == ObjectRole::kIgnored)
+    if (target.place == ObjectSymbol::Place::kSection && !IsLoaded(file->sections[target.section].role))
       return Malformed(
           Format("the reloc at %s refers to %s, which is not loaded", where().c_str(), Named(target.section).c_str()));
     file->relocs.push_back(
@@ -528,7 +553,7 @@ class ObjectReader {
 
   const uint8_t* bytes_;
   size_t size_;
-  GotKinds got_kinds_;
+  ReadFor read_for_;
   std::vector<SectionHeader> headers_;
   std::vector<std::string_view> names_;
   uint32_t symbol_table_ = 0;
@@ -536,9 +561,9 @@ class ObjectReader {
 
 }  // namespace
 
-Result<ObjectFile> ReadObject(const uint8_t* bytes, size_t size, GotKinds got_kinds) {
+Result<ObjectFile> ReadObject(const uint8_t* bytes, size_t size, ReadFor read_for) {
   ObjectFile file;
-  if (Status failed = ObjectReader(bytes, size, got_kinds).Read(&file)) return failed;
+  if (Status failed = ObjectReader(bytes, size, read_for).Read(&file)) return failed;
   return file;
 }
 

@@ -3,7 +3,7 @@
 // The bytes may come from anywhere: nothing outside them is read, no header is believed, and no sum wraps. What passes
 // has sections within the bytes, relocs within their sections, symbols within their sections and kinds that an arena
 // keeps. Whatever does not is ERR_ARENA_OBJECT with what is wrong and where; relocs of other kinds are
-// ERR_ARENA_RELOC_KIND; thread-local storage, constructors, IFUNC, handlers of exceptions, sections of unknown types
+// ERR_ARENA_RELOC_KIND; thread-local storage, IFUNC, handlers of exceptions, sections of unknown types
 // and objects without machine code (LTO) are ERR_ARENA_OBJECT_UNSUPPORTED.
 #pragma once
 
@@ -22,10 +22,13 @@ namespace jit_arena {
 // What a section becomes in an executor.
 enum class ObjectRole : uint8_t {
   kIgnored,  // not loaded: symbols, debug information, .comment, .note, .eh_frame
+  kCalls,    // not loaded: addresses of constructors and destructors (object_calls.h)
   kCode,     // executable
   kData,     // read-only, or so once relocated (.data.rel.ro)
   kState,    // writable: .data, .bss, COMMON
 };
+
+inline bool IsLoaded(ObjectRole role) { return role >= ObjectRole::kCode; }
 
 inline Section SectionOfRole(ObjectRole role) {
   return role == ObjectRole::kCode ? Section::kCode : role == ObjectRole::kData ? Section::kData : Section::kState;
@@ -63,22 +66,32 @@ struct ObjectReloc {
   int64_t addend;
 };
 
+inline constexpr uint32_t kNoIndex = ~uint32_t{0};
+
 // Views point into the bytes that were read, and last as long as they do.
 struct ObjectFile {
-  std::vector<ObjectSection> sections;  // as numbered in the object; COMMON is added at the end
+  std::vector<ObjectSection> sections;  // as numbered in the object; COMMON and __dso_handle are added at the end
   std::vector<ObjectSymbol> symbols;    // as numbered in the object; symbol 0 is always there
-  std::vector<ObjectReloc> relocs;      // of loaded sections, grouped by section and sorted by offset
+  std::vector<ObjectReloc> relocs;      // of sections that are not ignored, grouped by section and sorted by offset
+  uint32_t dso_handle = kNoIndex;       // the section of 8 bytes that an object with something to call at its end has
 };
+
+// The section itself, or one of the -ffunction-sections kind: ".data" and ".data.x", not ".database".
+inline bool IsOrIsUnder(std::string_view name, std::string_view parent) {
+  return name.substr(0, parent.size()) == parent && (name.size() == parent.size() || name[parent.size()] == '.');
+}
 
 // The most that an object's code, data and state may take, each and together: no arena is larger.
 inline constexpr uint64_t kMaxObjectBytes = uint64_t{1} << 31;
 
-// What becomes of the kinds of the large and the medium code model that count from the base of a GOT.
-enum class GotKinds : uint8_t {
-  kReplaced,  // by kinds that an arena keeps, with a GotUse
-  kRefused,
+// What is to be made of the object.
+enum class ReadFor : uint8_t {
+  kExecutors,
+  // The kinds that count from the base of a GOT are refused, since nobody says which part it lies in, and so are
+  // constructors.
+  kStencils,
 };
 
-Result<ObjectFile> ReadObject(const uint8_t* bytes, size_t size, GotKinds got_kinds);
+Result<ObjectFile> ReadObject(const uint8_t* bytes, size_t size, ReadFor read_for);
 
 }  // namespace jit_arena

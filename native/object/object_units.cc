@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "base/bits.h"
+#include "object/object_calls.h"
 #include "object/object_limits.h"
 
 namespace jit_arena {
@@ -60,6 +61,7 @@ class UnitMaker {
     Group();
     if (Status failed = Place()) return failed;
     if (Status failed = AddSymbols()) return failed;
+    if (Status failed = AddCalls()) return failed;
     if (Status failed = AddRelocs()) return failed;
     if (Status failed = CheckNeeds(file_, escapes_.size())) return failed;
     AddReasons();
@@ -89,7 +91,7 @@ class UnitMaker {
     uint32_t unit;
   };
 
-  bool IsLoaded(uint32_t section) const { return file_.sections[section].role != ObjectRole::kIgnored; }
+  bool IsLoaded(uint32_t section) const { return jit_arena::IsLoaded(file_.sections[section].role); }
 
   template <class Visit>
   void ForEachTarget(uint32_t section, Visit visit) const {
@@ -265,6 +267,34 @@ class UnitMaker {
     return Error{ErrorCode::kObject, Format("the object defines '%s' twice", Shown(*twice).c_str())};
   }
 
+  // Constructors and destructors are entries of their units, behind those of global functions.
+  Status AddCalls() {
+    Result<ObjectCalls> calls = ReadCalls(file_);
+    if (!calls.ok()) return std::move(calls.status());
+    if (Status failed = AddCalls(calls.value().constructors, &units_->constructors)) return failed;
+    if (Status failed = AddCalls(calls.value().destructors, &units_->destructors)) return failed;
+    if (file_.dso_handle != kNoIndex && place_[file_.dso_handle].unit != kNoIndex)
+      units_->dso_handle = DsoHandle{place_[file_.dso_handle].unit, place_[file_.dso_handle].offset};
+    return Status::Ok();
+  }
+
+  Status AddCalls(const std::vector<ObjectCall>& calls, std::vector<CalledEntry>* called) {
+    for (const ObjectCall& call : calls) {
+      const ObjectSymbol& symbol = file_.symbols[call.symbol];
+      bool in_code = symbol.place == ObjectSymbol::Place::kSection && IsCodeOfUnit(symbol.section);
+      uint64_t offset = symbol.value + static_cast<uint64_t>(call.addend);
+      if (!in_code || offset >= file_.sections[symbol.section].size)
+        return Error{ErrorCode::kObject,
+                     Format("a constructor or destructor, '%s' + %lld, is no function of the object",
+                            Shown(symbol.name).c_str(), static_cast<long long>(call.addend))};
+      const Placed& placed = place_[symbol.section];
+      std::vector<uint32_t>& entries = units_->units[placed.unit].entries;
+      called->push_back({placed.unit, static_cast<uint32_t>(entries.size())});
+      entries.push_back(placed.offset + static_cast<uint32_t>(offset));
+    }
+    return Status::Ok();
+  }
+
   // A symbol's name is looked up once, however many relocs refer to it.
   uint32_t AskedOf(uint32_t index) {
     if (asked_of_symbol_[index] == kNoIndex) asked_of_symbol_[index] = AskedOfName(file_.symbols[index]);
@@ -288,6 +318,7 @@ class UnitMaker {
     ReserveRelocs();
     for (uint32_t i = 0; i < file_.sections.size(); i++) {
       const ObjectSection& section = file_.sections[i];
+      if (!IsLoaded(i)) continue;
       for (uint32_t n = section.first_reloc; n < section.first_reloc + section.reloc_count; n++)
         if (Status failed = AddReloc(i, file_.relocs[n])) return failed;
       if (section.role == ObjectRole::kCode && section.bytes != nullptr) AddOwnAddresses(i);
@@ -304,6 +335,7 @@ class UnitMaker {
     std::vector<size_t> counts(units_->units.size());
     for (uint32_t i = 0; i < file_.sections.size(); i++) {
       const ObjectSection& section = file_.sections[i];
+      if (!IsLoaded(i)) continue;
       for (uint32_t n = section.first_reloc; n < section.first_reloc + section.reloc_count; n++)
         counts[place_[i].unit] += UsesSlot(file_.relocs[n]) ? 2 : 1;
     }

@@ -17,6 +17,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,8 +26,6 @@
 #include "object/object_file.h"
 
 namespace jit_arena {
-
-inline constexpr uint32_t kNoIndex = ~uint32_t{0};
 
 // A reloc in the words of core/spec.h. Its own and other units' sections are named by kOwnCode … kOwnState, and by
 // kBatchMember for the order in which the units stand. Unless `asked` is kNoIndex, the host is asked for asked[asked],
@@ -67,6 +66,18 @@ struct AskedSymbol {
   bool defined = false;  // a weak definition: the object's own when nobody else has it
 };
 
+// A function that is to be called before anything else of the object, or after.
+struct CalledEntry {
+  uint32_t unit;
+  uint32_t entry;  // in the unit's entries
+};
+
+// 8 bytes of state in which an install has its number (install_exits.h).
+struct DsoHandle {
+  uint32_t unit;
+  uint32_t offset;
+};
+
 struct ImmovableReason {
   uint32_t unit;     // that is not movable
   std::string text;  // what takes an address of it, where
@@ -78,10 +89,13 @@ struct ObjectUnits {
   std::vector<ObjectExport> exports;  // in the order of the object's symbols; names are distinct
   std::vector<AskedSymbol> asked;     // that relocs of the units refer to; names are distinct
   std::vector<ImmovableReason> reasons;
+  std::vector<CalledEntry> constructors;  // in the order in which they are to be called
+  std::vector<CalledEntry> destructors;
+  std::optional<DsoHandle> dso_handle;  // of an object that has these, or registers calls of its own
 };
 
-// ERR_ARENA_OBJECT for what a compiler never makes: a symbol defined twice, or a unit larger than any arena; and for an
-// object that needs too much memory (object_limits.h).
+// ERR_ARENA_OBJECT for what a compiler never makes: a symbol defined twice, a constructor that is no function, or a
+// unit larger than any arena; and for an object that needs too much memory (object_limits.h).
 Result<ObjectUnits> MakeUnits(const ObjectFile& file);
 
 }  // namespace jit_arena

@@ -27,7 +27,7 @@ StencilPart PartOf(const ObjectSection& section) {
 
 Result<StencilSet> StencilSet::FromObject(const uint8_t* bytes, size_t size) {
   // A stencil is put together from parts, and which of them the base of a GOT would lie in, nobody says.
-  Result<ObjectFile> read = ReadObject(bytes, size, GotKinds::kRefused);
+  Result<ObjectFile> read = ReadObject(bytes, size, ReadFor::kStencils);
   if (!read.ok()) return std::move(read.status());
   const ObjectFile& file = read.value();
   if (Status failed = CheckNeeds(file, 0)) return failed;

@@ -377,8 +377,6 @@ TEST(reasons_say_why_an_executor_stays) {
 TEST(what_would_not_work_is_refused) {
   CheckRefused(CompileText("_Thread_local int v = 3; int f(void) { return v; }", kPic), JA_ERR_OBJECT_UNSUPPORTED,
                "thread-local");
-  CheckRefused(CompileText("static int v; __attribute__((constructor)) void f(void) { v = 1; }", kPic),
-               JA_ERR_OBJECT_UNSUPPORTED, "constructors");
   CheckRefused(CompileText("static void* r(void) { return 0; } int f(int) __attribute__((ifunc(\"r\")));", kPic),
                JA_ERR_OBJECT_UNSUPPORTED, "IFUNC");
   CheckRefused(
@@ -399,6 +397,84 @@ TEST(what_would_not_work_is_refused) {
   CHECK_STATUS(ja_install_object(host.arena, absolute.handle, nullptr, ids.data(), ids.size()), JA_ERR_RELOC_RANGE);
   CHECK(Says("R_X86_64_32"));
   CHECK_EQ(CountExecutors(host), 0u);
+}
+
+namespace {
+std::vector<int> noted;
+void Note(int n) { noted.push_back(n); }
+int ResolveNote(const std::string& name, bool, bool, ja_place* place) {
+  place->address = reinterpret_cast<uint64_t>(&Note);
+  return name == "note";
+}
+}  // namespace
+
+TEST(constructors_run_when_they_are_asked_for_and_destructors_at_the_end) {
+  const std::string text =
+      "extern \"C\" void note(int);"
+      "struct Noted { int n; explicit Noted(int n) : n(n) { note(n); } ~Noted() { note(-n); } };"
+      "static Noted first(1); Noted second(2);"
+      "__attribute__((constructor(101))) static void early(void) { note(101); }"
+      "__attribute__((destructor)) static void late(void) { note(-101); }"
+      "extern \"C\" int use(int n) { static Noted inside(n); return inside.n; }";
+  ja_install_options options = ja_install_options_init();
+  options.constructors = JA_YES;
+  for (const std::string& compiler : Compilers()) {
+    for (const char* flags : {"-O0 -fPIC -fno-exceptions", "-O2 -fPIC -fno-exceptions -ffunction-sections"}) {
+      // With a place of the calling thread and without one.
+      for (bool attached : {true, false}) {
+        Host host;
+        Object object(CompileText(text, flags, compiler, ".cc"), ResolveNote);
+        std::vector<ja_executor> ids(object.Info().executors);
+        CHECK_STATUS(ja_install_object(host.arena, object.handle, nullptr, ids.data(), ids.size()),
+                     JA_ERR_OBJECT_UNSUPPORTED);
+        CHECK(Says("constructors"));
+        CHECK_EQ(CountExecutors(host), 0u);
+        noted.clear();
+        auto both = [&] {
+          CHECK_OK(ja_install_object(host.arena, object.handle, &options, ids.data(), ids.size()));
+          CHECK(noted == (std::vector<int>{101, 1, 2}));
+        };
+        auto end = [&](std::vector<int> expected) {
+          noted.clear();
+          CHECK_OK(ja_free_object(host.arena, object.handle, ids.data(), ids.size()));
+          CHECK(noted == expected);
+          CHECK_STATUS(ja_free_object(host.arena, object.handle, ids.data(), ids.size()), JA_ERR_STALE_EXECUTOR);
+          CHECK(noted == expected);
+        };
+        if (attached) {
+          both();
+          ja_symbol use = object.Find("use");
+          uint32_t offset = 0;
+          uint64_t address = 0;
+          CHECK_OK(ja_entry_offset(host.arena, ids[use.executor], use.entry, &offset));
+          CHECK_OK(ja_enter(host.thread));
+          CHECK_OK(ja_entry(host.thread, ids[use.executor], &address));
+          CHECK_EQ(reinterpret_cast<int (*)(int)>(address + offset)(7), 7);
+          CHECK_OK(ja_leave(host.thread));
+          end({-7, -2, -1, -101});
+        } else {
+          std::thread(both).join();
+          std::thread(end, std::vector<int>{-2, -1, -101}).join();
+        }
+      }
+    }
+  }
+}
+
+TEST(registered_destructors_are_no_promise) {
+  Host host;
+  Object object(CompileText("extern \"C\" void note(int); struct Noted { ~Noted() { note(-1); } };"
+                            "extern \"C\" int use(int n) { static Noted inside; return n; }",
+                            kPic + " -fno-exceptions", "cc", ".cc"),
+                ResolveNote);
+  Installed x(host, object);
+  noted.clear();
+  CHECK_EQ(x.Int("use", 3), 3);
+  CHECK_OK(ja_free_object(host.arena, object.handle, x.ids.data(), x.ids.size()));
+  CHECK(noted == std::vector<int>{-1});
+  ja_install_options promised = ja_install_options_init();
+  promised.movable = JA_YES;
+  CHECK_STATUS(ja_install_object(host.arena, object.handle, &promised, x.ids.data(), x.ids.size()), JA_ERR_MOVABLE);
 }
 
 TEST(an_empty_object_is_no_executor) {
@@ -507,7 +583,13 @@ TEST(what_nobody_should_give_is_refused) {
     ja_install_options install = ja_install_options_init();
     install.movable = choice;
     CHECK_STATUS(ja_install_object(host.arena, object, &install, ids, 1), JA_ERR_ARGUMENT);
+    install = ja_install_options_init();
+    install.constructors = choice;
+    CHECK_STATUS(ja_install_object(host.arena, object, &install, ids, 1), JA_ERR_ARGUMENT);
   }
+  CHECK_STATUS(ja_free_object(host.arena, object, ids, 2), JA_ERR_ARGUMENT);
+  CHECK_STATUS(ja_free_object(host.arena, nullptr, ids, 1), JA_ERR_ARGUMENT);
+  CHECK_STATUS(ja_free_object(host.arena, object, nullptr, 1), JA_ERR_ARGUMENT);
   CHECK_EQ(CountExecutors(host), 0u);
 
   CHECK_OK(ja_unload_object(object));
@@ -516,6 +598,7 @@ TEST(what_nobody_should_give_is_refused) {
   CHECK_STATUS(ja_describe_object(object, &info), JA_ERR_ENDED);
   CHECK_STATUS(ja_find_symbol(object, "f", &symbol), JA_ERR_ENDED);
   CHECK_STATUS(ja_install_object(host.arena, object, nullptr, ids, 1), JA_ERR_ENDED);
+  CHECK_STATUS(ja_free_object(host.arena, object, ids, 1), JA_ERR_ENDED);
   CHECK_STATUS(ja_unload_object(nullptr), JA_ERR_ARGUMENT);
   int local = 0;
   CHECK_STATUS(ja_unload_object(reinterpret_cast<ja_object*>(&local)), JA_ERR_ARGUMENT);

@@ -134,7 +134,7 @@ inline constexpr uint8_t kGlobalFunction = 0x12, kGlobalObject = 0x11, kLocalSec
                          kWeakNone = 0x20;
 
 inline Status ReadStatus(const std::vector<uint8_t>& bytes) {
-  Result<ObjectFile> file = ReadObject(bytes.data(), bytes.size(), GotKinds::kReplaced);
+  Result<ObjectFile> file = ReadObject(bytes.data(), bytes.size(), ReadFor::kExecutors);
   if (!file.ok()) return std::move(file.status());
   Result<ObjectUnits> units = MakeUnits(file.value());
   return units.ok() ? Status::Ok() : std::move(units.status());
@@ -151,7 +151,7 @@ inline bool Refuses(const std::vector<uint8_t>& bytes, const char* words, ErrorC
 inline ObjectUnits UnitsOf(std::vector<uint8_t> given) {
   static std::deque<std::vector<uint8_t>> kept;
   const std::vector<uint8_t>& bytes = kept.emplace_back(std::move(given));
-  Result<ObjectFile> file = ReadObject(bytes.data(), bytes.size(), GotKinds::kReplaced);
+  Result<ObjectFile> file = ReadObject(bytes.data(), bytes.size(), ReadFor::kExecutors);
   CHECK(file.ok());
   if (!file.ok()) return {};
   Result<ObjectUnits> units = MakeUnits(file.value());

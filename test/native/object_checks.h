@@ -22,7 +22,7 @@ inline const char* FindBrokenObjectRule(const uint8_t* given, size_t size) {
   auto is_expected = [](ErrorCode code) {
     return code == ErrorCode::kObject || code == ErrorCode::kObjectUnsupported || code == ErrorCode::kRelocKind;
   };
-  Result<ObjectFile> file = ReadObject(bytes.data(), bytes.size(), GotKinds::kReplaced);
+  Result<ObjectFile> file = ReadObject(bytes.data(), bytes.size(), ReadFor::kExecutors);
   if (!file.ok()) return is_expected(file.status().code()) ? nullptr : "an error of another kind";
   for (const ObjectReloc& reloc : file.value().relocs)
     if (reloc.symbol >= file.value().symbols.size()) return "a reloc of no symbol";
@@ -70,6 +70,10 @@ inline const char* FindBrokenObjectRule(const uint8_t* given, size_t size) {
     if (exported.entry != kNoIndex && exported.entry >= unit.entries.size()) return "an entry that does not exist";
     if (!names.insert(exported.name).second) return "a name twice";
   }
+  for (const std::vector<CalledEntry>* calls : {&units.constructors, &units.destructors})
+    for (const CalledEntry& call : *calls)
+      if (call.unit >= units.units.size() || call.entry >= units.units[call.unit].entries.size())
+        return "a constructor or destructor that is no entry";
   for (const ImmovableReason& reason : units.reasons) {
     if (reason.unit >= units.units.size()) return "a reason for no unit";
     if (units.units[reason.unit].movable) return "a reason for a unit that is movable";

@@ -170,7 +170,7 @@ TEST(only_code_counts_from_the_base) {
 TEST(stencils_have_no_base) {
   for (uint32_t kind = kGotOff64; kind <= kPltOff64; kind++) {
     std::vector<uint8_t> bytes = Sample(kind, 0, 0, false).maker.Make();
-    Result<ObjectFile> file = ReadObject(bytes.data(), bytes.size(), GotKinds::kRefused);
+    Result<ObjectFile> file = ReadObject(bytes.data(), bytes.size(), ReadFor::kStencils);
     CHECK(file.status().code() == ErrorCode::kRelocKind);
     std::string words = Format("is of the kind %s (%u), which is not one that an arena", ObjectKindName(kind), kind);
     CHECK(file.status().error().message.find(words) != std::string::npos);

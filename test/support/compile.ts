@@ -48,7 +48,7 @@ export function compileTogether(names: readonly string[], flags: readonly string
   const files = names.map((name) => join(fixtures, name));
   const { status, stderr } = spawnSync(compiler, ['-c', ...flags, ...files], { cwd: out, encoding: 'utf8' });
   if (status !== 0) throw new Error(`${compiler} ${flags.join(' ')}: ${stderr}`);
-  return names.map((name) => new Uint8Array(readFileSync(join(out, basename(name).replace(/c$/, 'o')))));
+  return names.map((name) => new Uint8Array(readFileSync(join(out, basename(name).replace(/\.cc?$/, '.o')))));
 }
 
 /** The object of C text, or that of another language of the compiler's: `.cc` for C++. */

@@ -41,7 +41,7 @@ constexpr arch::RelocKind kPc32Number = 2, kPc64Number = 24;
 
 // The psABI has L, the address of a PLT entry, for PLTOFF64: here S itself. It has G for an offset in the GOT, and
 // G + GOT for the slot's address.
-constexpr GotKind kGotKindsOfX8664[] = {
+constexpr GotKind kReadForOfX8664[] = {
     {25, kPc64Number, GotUse::kFromBase},      // GOTOFF64    S + A - GOT
     {26, kPc32Number, GotUse::kBase},          // GOTPC32     GOT + A - P
     {27, kPc64Number, GotUse::kSlotFromBase},  // GOT64       G + A
@@ -68,7 +68,7 @@ bool IsThreadLocalKind(uint32_t kind) {
 }
 
 const GotKind* FindGotKind(uint32_t number) {
-  for (const GotKind& kind : kGotKindsOfX8664)
+  for (const GotKind& kind : kReadForOfX8664)
     if (kind.number == number) return &kind;
   return nullptr;
 }

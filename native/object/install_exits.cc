@@ -1,0 +1,79 @@
+#include "object/install_exits.h"
+
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "os/fork.h"
+
+namespace jit_arena {
+namespace {
+
+struct Exits {
+  std::vector<RegisteredCall> registered;
+  size_t destructors = 0;  // that have been called
+};
+
+struct Installs {
+  std::mutex lock;
+  uint64_t last = 0;
+  std::unordered_map<uint64_t, Exits> exits;
+};
+
+// Never destroyed: code of an object may run until the process is gone.
+Installs& All() {
+  static auto* installs = new Installs;
+  return *installs;
+}
+
+// A child goes on with what its parent had registered: where it has a copy of the code, that is there as well.
+[[maybe_unused]] const bool forks =
+    os::AtFork([] { All().lock.lock(); }, [] { All().lock.unlock(); }, [] { All().lock.unlock(); });
+
+template <class Use>
+auto With(uint64_t install, Use use) -> decltype(use(std::declval<Exits&>())) {
+  std::lock_guard guard(All().lock);
+  auto found = All().exits.find(install);
+  if (found == All().exits.end()) return {};
+  return use(found->second);
+}
+
+}  // namespace
+
+uint64_t BeginInstallExits() {
+  std::lock_guard guard(All().lock);
+  All().exits.try_emplace(++All().last);
+  return All().last;
+}
+
+void EndInstallExits(uint64_t install) {
+  std::lock_guard guard(All().lock);
+  All().exits.erase(install);
+}
+
+int RegisterInstallExit(void (*function)(void*), void* argument, const uint64_t* dso_handle) {
+  bool known =
+      dso_handle != nullptr && With(*dso_handle, [&](Exits& exits) {
+        exits.registered.push_back({reinterpret_cast<uint64_t>(function), reinterpret_cast<uint64_t>(argument)});
+        return true;
+      });
+  return known ? 0 : -1;
+}
+
+std::optional<RegisteredCall> TakeInstallExit(uint64_t install) {
+  return With(install, [](Exits& exits) -> std::optional<RegisteredCall> {
+    if (exits.registered.empty()) return std::nullopt;
+    RegisteredCall call = exits.registered.back();
+    exits.registered.pop_back();
+    return call;
+  });
+}
+
+std::optional<size_t> TakeInstallDestructor(uint64_t install, size_t count) {
+  return With(install, [&](Exits& exits) -> std::optional<size_t> {
+    if (exits.destructors == count) return std::nullopt;
+    return exits.destructors++;
+  });
+}
+
+}  // namespace jit_arena
