@@ -47,6 +47,7 @@
 #include "object/loaded_object.cc"
 #include "object/object_calls.cc"
 #include "object/object_file.cc"
+#include "object/object_ifuncs.cc"
 #include "object/object_limits.cc"
 #include "object/object_units.cc"
 #include "object/stencil_file.cc"

@@ -386,8 +386,10 @@ describe('objects', () => {
       );
     });
 
-    it('IFUNC', () => {
-      unsupported('static void* r(void) { return 0; } int f(int) __attribute__((ifunc("r")));', /IFUNC/);
+    it('IFUNC in stencils', () => {
+      const text = 'static void* r(void) { return 0; } int f(int) __attribute__((ifunc("r")));';
+      const stencils = compileText(text, ['-O2', '-fno-pic', '-mcmodel=large', '-ffunction-sections']);
+      assert.throws(() => StencilSet.fromObject(stencils), arenaError('ERR_ARENA_OBJECT_UNSUPPORTED', /IFUNC/));
     });
 
     it('reloc kinds that an arena does not keep', () => {

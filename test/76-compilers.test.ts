@@ -10,7 +10,7 @@ import { skip } from './support/skip.js';
 const programs = readdirSync(resolve(__dirname, '..', 'test', 'fixtures', 'programs')).sort();
 
 /** Variables of these hold addresses, so that nobody can promise that they may move. */
-const holdsAddresses = new Set(['kept_pointers.c', 'static_objects.cc']);
+const holdsAddresses = new Set(['ifuncs.c', 'kept_pointers.c', 'static_objects.cc']);
 
 interface Configuration {
   readonly flags: readonly string[];

@@ -224,3 +224,89 @@ describe('constructors', () => {
     x.free();
   });
 });
+
+describe('IFUNC', () => {
+  before(function () {
+    if (!canCompile) skip(this, 'needs a C compiler on x86-64 Linux');
+  });
+
+  const i32 = { args: ['i32'], returns: 'i32' } as const;
+  // Called, called through a slot, and taken the address of; asked for by another object.
+  const text = `int which(void);
+    static int one(int n) { return n + 1; } static int two(int n) { return n + 2; }
+    static int (*resolve(void))(int) { return which() == 1 ? one : two; }
+    int f(int n) __attribute__((ifunc("resolve")));
+    static int (*resolve_hidden(void))(int) { return two; }
+    static int hidden(int n) __attribute__((ifunc("resolve_hidden")));
+    int (*kept)(int) = f;
+    int call(int n) { return f(n) * 10; } int through(int n) { return kept(n); } int call_hidden(int n) { return hidden(n); }
+    int (*take(void))(int) { return f; }`;
+
+  for (const compiler of compilers) {
+    for (const each of [...flags, ['-O2', '-fPIC', '-fvisibility=hidden']]) {
+      it(`is what the resolver says when it is installed: ${compiler} ${each.join(' ')}`, () => {
+        using arena = new Arena();
+        let answer = 1;
+        let asked = 0;
+        const which = arena.callback({ args: [], returns: 'i32' }, () => {
+          asked++;
+          return answer;
+        });
+        const object = loadObject(compileText(text, each, compiler), {
+          resolve: (name) => (name === 'which' ? which : undefined),
+        });
+        const x = object.install(arena);
+        answer = 2;
+        const y = object.install(arena);
+        assert.equal(asked, 2);
+        for (const [installed, more] of [
+          [x, 1],
+          [y, 2],
+        ] as const) {
+          assert.equal(installed.func('call', i32)(4), (4 + more) * 10);
+          assert.equal(installed.func('through', i32)(4), 4 + more);
+          assert.equal(installed.func('call_hidden', i32)(4), 6);
+          assert.equal(installed.func('f', i32)(4), 4 + more);
+        }
+        const user = loadObject(compileText('int f(int); int g(int n) { return f(n) - 1; }', each, compiler), {
+          resolve: (name) => y.target(name),
+        });
+        const z = user.install(arena);
+        assert.equal(z.func('g', i32)(7), 8);
+        assert.throws(() => object.install(arena, { movable: true }), { code: 'ERR_ARENA_MOVABLE' });
+        z.free();
+        y.free();
+        x.free();
+        assert.deepEqual(arena.executors(), []);
+      });
+    }
+  }
+
+  it('without a function is an error, and nothing is installed', () => {
+    using arena = new Arena();
+    const stop = new Error('stop');
+    const load = (which: () => number) => {
+      const callback = arena.callback({ args: [], returns: 'i32' }, which);
+      const text = `int which(void); static void *r(void) { return which() ? (void *)r : 0; }
+        int f(int) __attribute__((ifunc("r")));`;
+      return loadObject(compileText(text, ['-O2', '-fPIC']), { resolve: () => callback });
+    };
+    assert.throws(() => load(() => 0).install(arena), { code: 'ERR_ARENA_SYMBOL', message: /'f' gave no function/ });
+    const thrower = load(() => {
+      throw stop;
+    });
+    // What the resolver gave after its callback threw does not matter.
+    assert.throws(() => thrower.install(arena), Error);
+    assert.deepEqual(arena.executors(), []);
+  });
+
+  it('resolvers run before constructors', () => {
+    using arena = new Arena();
+    const text = `static int value; static int one(int n) { return n + 1; } static void *r(void) { return one; }
+      int f(int) __attribute__((ifunc("r"))); __attribute__((constructor)) static void init(void) { value = f(41); }
+      int get(void) { return value; }`;
+    const x = loadObject(compileText(text, ['-O2', '-fPIC'])).install(arena, { constructors: 'run' });
+    assert.equal(x.func('get', noArguments)(), 42);
+    x.free();
+  });
+});

@@ -88,6 +88,7 @@ export interface NativeArena {
     name: string | undefined,
     constructors: boolean,
   ): Float64Array | Status;
+  runResolver(object: NativeObject, ids: Float64Array, i: number): true | Status;
   runConstructor(object: NativeObject, ids: Float64Array, i: number): true | Status;
   /** Whether there was one more function to call. */
   runAtEnd(object: NativeObject, ids: Float64Array): boolean | Status;
@@ -155,7 +156,7 @@ interface Addon {
   openArena(token: string): NativeArena | Status;
   endLoops(): void;
   readObject(bytes: Uint8Array): NativeObject | Status;
-  countsOfObject(object: NativeObject): Record<'symbols' | 'asked' | 'constructors' | 'reasons', number>;
+  countsOfObject(object: NativeObject): Record<'symbols' | 'asked' | 'resolvers' | 'constructors' | 'reasons', number>;
   askedOfObject(object: NativeObject, i: number): { name: string; weak: boolean; defined: boolean };
   answerForObject(object: NativeObject, i: number, address: bigint): void;
   answerForObject(object: NativeObject, i: number, id: number, section: number, offset: number): void;

@@ -70,7 +70,7 @@ export interface InstallOptions {
  * how to compile one, which executors it becomes and what makes it immovable.
  *
  * ERR_ARENA_OBJECT for bytes that are none, ERR_ARENA_OBJECT_UNSUPPORTED for what would not work (thread-local variables,
- * IFUNC, handlers of exceptions, sections of unknown types, LTO without machine code),
+ * handlers of exceptions, sections of unknown types, LTO without machine code),
  * ERR_ARENA_RELOC_KIND, and ERR_ARENA_SYMBOL for a symbol that nobody has.
  */
 export function loadObject(bytes: Uint8Array, options: LoadOptions = {}): LoadedObject {
@@ -191,14 +191,16 @@ export class LoadedObject {
     const ids = orRaise(native.installObject(this.#object, movable, this.#name, runs));
     const executors = listOf(elementsOf(ids), (i) => makeExecutor(arena, native, ids[i] as number));
     const installed = new InstalledObject(key, native, executors, ids, this.#object);
-    if (runs) this.#construct(installed, native, ids);
+    this.#begin(installed, native, ids, runs);
     return installed;
   }
 
-  #construct(installed: InstalledObject, native: NativeArena, ids: Float64Array): void {
-    const { constructors } = addon.countsOfObject(this.#object);
+  /** Calls what comes before anything else of the object. */
+  #begin(installed: InstalledObject, native: NativeArena, ids: Float64Array, constructs: boolean): void {
+    const { resolvers, constructors } = addon.countsOfObject(this.#object);
     try {
-      for (let i = 0; i < constructors; i++) {
+      for (let i = 0; i < resolvers; i++) throughMachineCode(() => native.runResolver(this.#object, ids, i));
+      for (let i = 0; constructs && i < constructors; i++) {
         throughMachineCode(() => native.runConstructor(this.#object, ids, i));
       }
     } catch (error) {

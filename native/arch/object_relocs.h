@@ -54,6 +54,13 @@ SiteUse UseOfCodeSite(arch::RelocKind kind, const uint8_t* section, uint32_t siz
 // found too. False when there is none.
 bool FindOwnAddress(const uint8_t* section, uint32_t size, uint32_t* site, uint32_t* target);
 
+// A jump to the address that 8 bytes elsewhere hold. Its field is for their address, of the kind kObjectRelative32.
+inline constexpr uint32_t kSlotBytes = 8;
+inline constexpr uint32_t kSlotJumpBytes = 8;  // with padding
+extern const uint32_t kSlotJumpField;          // where the field is
+extern const int64_t kSlotJumpAddend;
+void WriteSlotJump(uint8_t* out);
+
 // The jump to the address in a field with which code ends; what a compiler makes of a call in tail position.
 struct EndingJump {
   size_t bytes = 0;   // that it takes; 0: the code does not end with one

@@ -450,7 +450,7 @@ static inline ja_object_options ja_object_options_init(void) {
 /* Reads a relocatable object (ELF64, made by gcc or clang with -c) and resolves what it needs. Nothing outside the
  * bytes is read, and they are not needed afterwards. `options` may be null. Any thread; no arena and no lock.
  * JA_ERR_OBJECT for bytes that are none; JA_ERR_OBJECT_UNSUPPORTED for what would not work (thread-local variables,
- * IFUNC, handlers of exceptions, sections of unknown types, LTO without machine code); JA_ERR_RELOC_KIND;
+ * handlers of exceptions, sections of unknown types, LTO without machine code); JA_ERR_RELOC_KIND;
  * JA_ERR_SYMBOL for a symbol that nobody has. */
 JA_API ja_status ja_load_object(const void* bytes, size_t size, const ja_object_options* options, ja_object** object);
 

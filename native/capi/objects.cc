@@ -101,6 +101,20 @@ bool CallUnderPin(const Call& call, Use use) {
   return result;
 }
 
+Status ResolveIfuncs(const Call& call, const ObjectUse& use, const ja_executor* ids) {
+  Arena& in = *call.operator->();
+  for (size_t i = 0; i < use->resolver_count(); i++) {
+    uint64_t function = 0;
+    CallUnderPin(call, [&] {
+      auto resolver = reinterpret_cast<uint64_t (*)()>(use->Resolver(in, ids, i));
+      if (resolver != nullptr) function = resolver();
+      return true;
+    });
+    if (Status failed = use->SetResolved(in, ids, i, function)) return failed;
+  }
+  return Status::Ok();
+}
+
 void GiveSymbol(const LoadedSymbol& symbol, ja_symbol* to) {
   ja_symbol given = ja_symbol_init();
   given.name = symbol.name.data();
@@ -211,6 +225,10 @@ ja_status ja_install_object(ja_arena* arena, ja_object* object, const ja_install
   how.constructors = options.constructors == JA_YES;
   Arena& in = *call.operator->();
   if (Status failed = use->Install(in, how, ids, call.self())) return Finish(failed);
+  if (Status failed = ResolveIfuncs(call, use, ids)) {
+    use->Free(in, ids, call.self()).Ignore();  // the first failure is told
+    return Finish(failed);
+  }
   for (size_t i = 0; how.constructors && i < use->constructor_count(); i++)
     CallUnderPin(call, [&] {
       char* none = nullptr;

@@ -269,6 +269,7 @@ constexpr struct {
     {"install", WithHandle<Install>},
     {"installBatch", WithHandle<InstallBatch>},
     {"installObject", WithHandle<InstallObject>},
+    {"runResolver", WithHandle<RunResolver>},
     {"runConstructor", WithHandle<RunConstructor>},
     {"runAtEnd", WithHandle<RunAtEnd, true>},
     {"freeObject", WithHandle<FreeObject>},

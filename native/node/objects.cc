@@ -24,19 +24,19 @@ std::vector<ExecutorId> IdsOf(const LoadedObject& object, const Napi::Value& val
   return ids;
 }
 
-// Calls what `find(&frame)` names, as call() does: under the thread's pin. True when it names something.
+// Calls what `find()` names, as call() does: under the thread's pin. True when it names something; or an error's
+// number.
 template <class Find>
-Napi::Value CallUnderPin(ArenaHandle& handle, Find find) {
+Napi::Value CallUnderPin(ArenaHandle& handle, arch::CallFrame* frame, Find find) {
   Environment& environment = *handle.environment;
   Arena& arena = *handle.arena;
-  arch::CallFrame frame{};
   arena.reclaimer().Enter(*handle.pin);
-  const uint64_t function = find(&frame);
+  const uint64_t function = find();
   if (function != 0) {
     Environment*& innermost = environment.thread->in_machine_code;
     Environment* const outer = innermost;
     innermost = &environment;
-    arena.call_gate()(reinterpret_cast<const void*>(function), &frame, environment.float_control);
+    arena.call_gate()(reinterpret_cast<const void*>(function), frame, environment.float_control);
     innermost = outer;
   }
   arena.reclaimer().Leave(*handle.pin);
@@ -68,6 +68,7 @@ Napi::Value CountsOfObject(const Napi::CallbackInfo& info) {
   Napi::Object counts = Napi::Object::New(env);
   counts.Set("symbols", ToNumber(env, object.symbol_count()));
   counts.Set("asked", ToNumber(env, object.asked().size()));
+  counts.Set("resolvers", ToNumber(env, object.resolver_count()));
   counts.Set("constructors", ToNumber(env, object.constructor_count()));
   counts.Set("reasons", ToNumber(env, object.reasons().size()));
   return counts;
@@ -149,25 +150,37 @@ Result<Napi::Value> InstallObject(ArenaHandle& handle, const Napi::CallbackInfo&
   return Napi::Value(array);
 }
 
+Result<Napi::Value> RunResolver(ArenaHandle& handle, const Napi::CallbackInfo& info) {
+  if (Status forked = handle.arena->CheckProcess()) return forked;
+  const LoadedObject& object = ObjectOf(info[0]);
+  std::vector<ExecutorId> ids = IdsOf(object, info[1]);
+  const uint32_t i = Uint32Of(info[2]);
+  arch::CallFrame frame{};
+  Napi::Value called = CallUnderPin(handle, &frame, [&] { return object.Resolver(*handle.arena, ids.data(), i); });
+  if (!called.IsBoolean()) return called;
+  if (Status failed = object.SetResolved(*handle.arena, ids.data(), i, frame.integer_result)) return failed;
+  return called;
+}
+
 Result<Napi::Value> RunConstructor(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   if (Status forked = handle.arena->CheckProcess()) return forked;
   const LoadedObject& object = ObjectOf(info[0]);
   std::vector<ExecutorId> ids = IdsOf(object, info[1]);
   static const void* const none = nullptr;
-  return CallUnderPin(handle, [&](arch::CallFrame* frame) {
-    frame->integers[1] = frame->integers[2] = reinterpret_cast<uint64_t>(&none);
-    return object.Constructor(*handle.arena, ids.data(), Uint32Of(info[2]));
-  });
+  arch::CallFrame frame{};
+  frame.integers[1] = frame.integers[2] = reinterpret_cast<uint64_t>(&none);
+  return CallUnderPin(handle, &frame, [&] { return object.Constructor(*handle.arena, ids.data(), Uint32Of(info[2])); });
 }
 
 Result<Napi::Value> RunAtEnd(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   if (Status forked = handle.arena->CheckProcess()) return Napi::Value(Napi::Boolean::New(info.Env(), false));
   const LoadedObject& object = ObjectOf(info[0]);
   std::vector<ExecutorId> ids = IdsOf(object, info[1]);
-  return CallUnderPin(handle, [&](arch::CallFrame* frame) -> uint64_t {
+  arch::CallFrame frame{};
+  return CallUnderPin(handle, &frame, [&]() -> uint64_t {
     std::optional<RegisteredCall> call = object.TakeEndCall(*handle.arena, ids.data());
     if (!call) return 0;
-    frame->integers[0] = call->argument;
+    frame.integers[0] = call->argument;
     return call->function;
   });
 }

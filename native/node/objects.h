@@ -26,6 +26,8 @@ Napi::Value FindInObject(const Napi::CallbackInfo& info);
 
 // Of the arena: installObject(object, movable, name, constructors) → ids; movable and name may be undefined.
 Result<Napi::Value> InstallObject(ArenaHandle& handle, const Napi::CallbackInfo& info);
+// runResolver(object, ids, i): calls it, and keeps its result.
+Result<Napi::Value> RunResolver(ArenaHandle& handle, const Napi::CallbackInfo& info);
 // runConstructor(object, ids, i): calls it.
 Result<Napi::Value> RunConstructor(ArenaHandle& handle, const Napi::CallbackInfo& info);
 // runAtEnd(object, ids) → true when there was one more function to call, and it was called.

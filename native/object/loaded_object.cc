@@ -30,6 +30,7 @@ void LoadedObject::KeepNames() {
     for (ObjectUnit& unit : units_.units) visit(unit.name);
     for (ObjectExport& exported : units_.exports) visit(exported.name);
     for (AskedSymbol& asked : units_.asked) visit(asked.name);
+    for (IfuncPlace& ifunc : units_.ifuncs) visit(ifunc.name);
   };
   size_t bytes = 0;
   for_each([&](std::string_view& name) { bytes += name.size() + 1; });
@@ -165,6 +166,10 @@ Status LoadedObject::CheckCalls(const ObjectInstall& how) const {
     return Error{ErrorCode::kMovable,
                  "the object registers destructors with __cxa_atexit, and so keeps addresses that outlive a call: it "
                  "cannot be promised to be movable"};
+  if (how.movable == true && !units_.ifuncs.empty())
+    return Error{ErrorCode::kMovable,
+                 "the object has an IFUNC, whose resolver gives an address that is kept: it cannot be promised to be "
+                 "movable"};
   return Status::Ok();
 }
 
@@ -187,6 +192,18 @@ Status LoadedObject::Free(Arena& arena, const ExecutorId* ids, const PinSlot* se
 uint64_t LoadedObject::AddressOf(const CalledEntry& called, Arena& arena, const ExecutorId* ids) const {
   uint64_t entry = arena.EntryOf(ids[called.unit]);
   return entry != 0 ? entry + units_.units[called.unit].entries[called.entry] : 0;
+}
+
+uint64_t LoadedObject::Resolver(Arena& arena, const ExecutorId* ids, size_t i) const {
+  return AddressOf(units_.ifuncs[i].resolver, arena, ids);
+}
+
+Status LoadedObject::SetResolved(Arena& arena, const ExecutorId* ids, size_t i, uint64_t function) const {
+  const IfuncPlace& ifunc = units_.ifuncs[i];
+  if (function == 0)
+    return Error{ErrorCode::kSymbol, "the resolver of '" + std::string(ifunc.name) + "' gave no function"};
+  return arena.Write(ids[ifunc.slot.unit], Section::kState, ifunc.slot.offset,
+                     reinterpret_cast<const uint8_t*>(&function), sizeof function);
 }
 
 uint64_t LoadedObject::Constructor(Arena& arena, const ExecutorId* ids, size_t i) const {

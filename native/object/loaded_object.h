@@ -72,7 +72,11 @@ class LoadedObject {
   Status Free(Arena& arena, const ExecutorId* ids, const PinSlot* self) const;
 
   // Machine code is called by whoever has a way to do that, one function after the other, each under a pin under which
-  // it was asked for. A constructor's arguments are those of main: 0, and two empty lists.
+  // it was asked for. First resolvers, whose results go back to SetResolved: ERR_ARENA_SYMBOL for 0. Then, when the
+  // install was told so, constructors, with the arguments of main: 0, and two empty lists.
+  size_t resolver_count() const { return units_.ifuncs.size(); }
+  uint64_t Resolver(Arena& arena, const ExecutorId* ids, size_t i) const;
+  Status SetResolved(Arena& arena, const ExecutorId* ids, size_t i, uint64_t function) const;
   size_t constructor_count() const { return units_.constructors.size(); }
   uint64_t Constructor(Arena& arena, const ExecutorId* ids, size_t i) const;
   // What is next at the end of an install, once: what was registered last, then destructors. None at the end.

@@ -8,6 +8,7 @@
 
 #include "base/bits.h"
 #include "object/object_calls.h"
+#include "object/object_ifuncs.h"
 #include "object/object_limits.h"
 
 namespace jit_arena {
@@ -77,7 +78,9 @@ class ObjectReader {
     if (Status failed = ReadHeader()) return failed;
     if (Status failed = ReadSections(file)) return failed;
     if (Status failed = ReadSymbols(file)) return failed;
-    return ReadRelocs(file);
+    if (Status failed = ReadRelocs(file)) return failed;
+    AddIfuncStubs(file);
+    return Status::Ok();
   }
 
  private:
@@ -342,7 +345,7 @@ class ObjectReader {
                    Wide(i), Wide(name_bytes), Wide(kMaxNameTimes), size_));
       if (binding != kElfLocal && !symbol.global)
         return Malformed(Format("%s has the unknown binding %u", named().c_str(), binding));
-      if (type == kElfIfunc)
+      if (type == kElfIfunc && read_for_ == ReadFor::kStencils)
         return Unsupported(named() + " is an IFUNC, whose resolver nobody would run: choose before loading");
       if (type == kElfTls && (index != kElfUndefined || symbol.global))
         return Unsupported(named() + " is thread-local: pass a pointer to the thread's data instead");
@@ -377,6 +380,7 @@ class ObjectReader {
       const ObjectSection& section = file->sections[index];
       if (!IsLoaded(section.role)) continue;
       symbol.is_function = type == kElfFunction;
+      symbol.is_ifunc = type == kElfIfunc;
       if (symbol.value > section.size)
         return Malformed(Format("%s at offset %llu lies outside %s of %u bytes", named().c_str(), Wide(symbol.value),
                                 Named(index).c_str(), section.size));

@@ -3,7 +3,7 @@
 // The bytes may come from anywhere: nothing outside them is read, no header is believed, and no sum wraps. What passes
 // has sections within the bytes, relocs within their sections, symbols within their sections and kinds that an arena
 // keeps. Whatever does not is ERR_ARENA_OBJECT with what is wrong and where; relocs of other kinds are
-// ERR_ARENA_RELOC_KIND; thread-local storage, IFUNC, handlers of exceptions, sections of unknown types
+// ERR_ARENA_RELOC_KIND; thread-local storage, handlers of exceptions, sections of unknown types
 // and objects without machine code (LTO) are ERR_ARENA_OBJECT_UNSUPPORTED.
 #pragma once
 
@@ -52,9 +52,10 @@ struct ObjectSymbol {
   bool weak = false;
   bool is_function = false;
   bool is_section = false;
-  uint32_t section = 0;  // for kSection
-  uint64_t value = 0;    // offset in the section, up to its size; or the absolute value
-  uint64_t size = 0;     // as the object says it: not checked
+  bool is_ifunc = false;  // the place is its resolver's, until there are stubs (object_ifuncs.h)
+  uint32_t section = 0;   // for kSection
+  uint64_t value = 0;     // offset in the section, up to its size; or the absolute value
+  uint64_t size = 0;      // as the object says it: not checked
 };
 
 struct ObjectReloc {
@@ -70,10 +71,17 @@ inline constexpr uint32_t kNoIndex = ~uint32_t{0};
 
 // Views point into the bytes that were read, and last as long as they do.
 struct ObjectFile {
-  std::vector<ObjectSection> sections;  // as numbered in the object; COMMON and __dso_handle are added at the end
+  std::vector<ObjectSection> sections;  // as numbered in the object; COMMON and the like are added at the end
   std::vector<ObjectSymbol> symbols;    // as numbered in the object; symbol 0 is always there
   std::vector<ObjectReloc> relocs;      // of sections that are not ignored, grouped by section and sorted by offset
-  uint32_t dso_handle = kNoIndex;       // the section of 8 bytes that an object with something to call at its end has
+  struct Ifunc {
+    std::string_view name;
+    uint32_t section;  // of the resolver
+    uint64_t value;
+  };
+  std::vector<Ifunc> ifuncs;
+  std::vector<uint8_t> made_bytes;  // of a section that is not in the object
+  uint32_t dso_handle = kNoIndex;   // the section of 8 bytes that an object with something to call at its end has
 };
 
 // The section itself, or one of the -ffunction-sections kind: ".data" and ".data.x", not ".database".
@@ -88,7 +96,7 @@ inline constexpr uint64_t kMaxObjectBytes = uint64_t{1} << 31;
 enum class ReadFor : uint8_t {
   kExecutors,
   // The kinds that count from the base of a GOT are refused, since nobody says which part it lies in, and so are
-  // constructors.
+  // constructors and IFUNC.
   kStencils,
 };
 

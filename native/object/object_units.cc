@@ -274,23 +274,46 @@ class UnitMaker {
     if (Status failed = AddCalls(calls.value().constructors, &units_->constructors)) return failed;
     if (Status failed = AddCalls(calls.value().destructors, &units_->destructors)) return failed;
     if (file_.dso_handle != kNoIndex && place_[file_.dso_handle].unit != kNoIndex)
-      units_->dso_handle = DsoHandle{place_[file_.dso_handle].unit, place_[file_.dso_handle].offset};
-    return Status::Ok();
+      units_->dso_handle = PlaceInState(file_.dso_handle, 0);
+    return AddIfuncs();
   }
 
   Status AddCalls(const std::vector<ObjectCall>& calls, std::vector<CalledEntry>* called) {
     for (const ObjectCall& call : calls) {
       const ObjectSymbol& symbol = file_.symbols[call.symbol];
-      bool in_code = symbol.place == ObjectSymbol::Place::kSection && IsCodeOfUnit(symbol.section);
-      uint64_t offset = symbol.value + static_cast<uint64_t>(call.addend);
-      if (!in_code || offset >= file_.sections[symbol.section].size)
-        return Error{ErrorCode::kObject,
-                     Format("a constructor or destructor, '%s' + %lld, is no function of the object",
-                            Shown(symbol.name).c_str(), static_cast<long long>(call.addend))};
-      const Placed& placed = place_[symbol.section];
-      std::vector<uint32_t>& entries = units_->units[placed.unit].entries;
-      called->push_back({placed.unit, static_cast<uint32_t>(entries.size())});
-      entries.push_back(placed.offset + static_cast<uint32_t>(offset));
+      bool known = symbol.place == ObjectSymbol::Place::kSection;
+      Result<CalledEntry> entry =
+          AddEntry(known ? symbol.section : 0, symbol.value, call.addend, symbol.name, "a constructor or destructor");
+      if (!entry.ok()) return std::move(entry.status());
+      called->push_back(entry.value());
+    }
+    return Status::Ok();
+  }
+
+  Result<CalledEntry> AddEntry(uint32_t section, uint64_t value, int64_t addend, std::string_view name,
+                               const char* what) {
+    uint64_t offset = value + static_cast<uint64_t>(addend);
+    if (!IsCodeOfUnit(section) || offset >= file_.sections[section].size)
+      return Error{ErrorCode::kObject, Format("%s, '%s' + %lld, is no function of the object", what,
+                                              Shown(name).c_str(), static_cast<long long>(addend))};
+    const Placed& placed = place_[section];
+    std::vector<uint32_t>& entries = units_->units[placed.unit].entries;
+    entries.push_back(placed.offset + static_cast<uint32_t>(offset));
+    return CalledEntry{placed.unit, static_cast<uint32_t>(entries.size() - 1)};
+  }
+
+  StatePlace PlaceInState(uint32_t section, uint32_t offset) const {
+    return {place_[section].unit, place_[section].offset + offset};
+  }
+
+  Status AddIfuncs() {
+    // The last section of the object is their state.
+    auto slots = static_cast<uint32_t>(file_.sections.size() - 1);
+    for (uint32_t i = 0; i < file_.ifuncs.size(); i++) {
+      const ObjectFile::Ifunc& ifunc = file_.ifuncs[i];
+      Result<CalledEntry> resolver = AddEntry(ifunc.section, ifunc.value, 0, ifunc.name, "the resolver of an IFUNC");
+      if (!resolver.ok()) return std::move(resolver.status());
+      units_->ifuncs.push_back({ifunc.name, resolver.value(), PlaceInState(slots, i * kSlotBytes)});
     }
     return Status::Ok();
   }

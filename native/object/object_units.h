@@ -72,10 +72,17 @@ struct CalledEntry {
   uint32_t entry;  // in the unit's entries
 };
 
-// 8 bytes of state in which an install has its number (install_exits.h).
-struct DsoHandle {
+// 8 bytes of state, which are written when the object is installed.
+struct StatePlace {
   uint32_t unit;
   uint32_t offset;
+};
+
+// A function of which a resolver tells the address (object_ifuncs.h).
+struct IfuncPlace {
+  std::string_view name;
+  CalledEntry resolver;
+  StatePlace slot;
 };
 
 struct ImmovableReason {
@@ -91,7 +98,8 @@ struct ObjectUnits {
   std::vector<ImmovableReason> reasons;
   std::vector<CalledEntry> constructors;  // in the order in which they are to be called
   std::vector<CalledEntry> destructors;
-  std::optional<DsoHandle> dso_handle;  // of an object that has these, or registers calls of its own
+  std::optional<StatePlace> dso_handle;  // of an object that has these, or registers calls of its own: install_exits.h
+  std::vector<IfuncPlace> ifuncs;
 };
 
 // ERR_ARENA_OBJECT for what a compiler never makes: a symbol defined twice, a constructor that is no function, or a

@@ -377,8 +377,6 @@ TEST(reasons_say_why_an_executor_stays) {
 TEST(what_would_not_work_is_refused) {
   CheckRefused(CompileText("_Thread_local int v = 3; int f(void) { return v; }", kPic), JA_ERR_OBJECT_UNSUPPORTED,
                "thread-local");
-  CheckRefused(CompileText("static void* r(void) { return 0; } int f(int) __attribute__((ifunc(\"r\")));", kPic),
-               JA_ERR_OBJECT_UNSUPPORTED, "IFUNC");
   CheckRefused(
       CompileText("extern \"C\" int f(int x) { try { if (x > 1) throw x; return 0; } catch (int y) { return y; } }",
                   kPic, "cc", ".cc"),
@@ -475,6 +473,35 @@ TEST(registered_destructors_are_no_promise) {
   ja_install_options promised = ja_install_options_init();
   promised.movable = JA_YES;
   CHECK_STATUS(ja_install_object(host.arena, object.handle, &promised, x.ids.data(), x.ids.size()), JA_ERR_MOVABLE);
+}
+
+TEST(resolvers_say_which_function_an_ifunc_is) {
+  Host host;
+  static int which = 1;
+  Resolve resolve = [](const std::string& name, bool, bool, ja_place* place) {
+    auto ask = [] { return which; };
+    place->address = reinterpret_cast<uint64_t>(static_cast<int (*)()>(ask));
+    return name == "which";
+  };
+  Object object(
+      CompileText("int which(void); static int one(int n) { return n + 1; } static int two(int n) { return n + 2; }"
+                  "static void* resolve(void) { int w = which(); return w == 0 ? 0 : w == 1 ? one : two; }"
+                  "int f(int) __attribute__((ifunc(\"resolve\"))); int call(int n) { return f(n) * 10; }",
+                  kPic),
+      resolve);
+  Installed x(host, object);
+  which = 2;
+  Installed y(host, object);
+  CHECK_EQ(x.Int("call", 4), 50);
+  CHECK_EQ(y.Int("call", 4), 60);
+  CHECK_EQ(x.Int("f", 4), 5);
+  which = 0;
+  std::vector<ja_executor> ids(object.Info().executors);
+  CHECK_STATUS(ja_install_object(host.arena, object.handle, nullptr, ids.data(), ids.size()), JA_ERR_SYMBOL);
+  CHECK(Says("'f' gave no function"));
+  y.Free();
+  x.Free();
+  CHECK_EQ(CountExecutors(host), 0u);
 }
 
 TEST(an_empty_object_is_no_executor) {

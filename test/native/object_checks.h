@@ -74,6 +74,12 @@ inline const char* FindBrokenObjectRule(const uint8_t* given, size_t size) {
     for (const CalledEntry& call : *calls)
       if (call.unit >= units.units.size() || call.entry >= units.units[call.unit].entries.size())
         return "a constructor or destructor that is no entry";
+  for (const IfuncPlace& ifunc : units.ifuncs) {
+    if (ifunc.resolver.unit >= units.units.size() || ifunc.slot.unit >= units.units.size())
+      return "an IFUNC of no unit";
+    if (ifunc.resolver.entry >= units.units[ifunc.resolver.unit].entries.size()) return "a resolver that is no entry";
+    if (ifunc.slot.offset + 8 > units.units[ifunc.slot.unit].sizes[2]) return "a slot outside its state";
+  }
   for (const ImmovableReason& reason : units.reasons) {
     if (reason.unit >= units.units.size()) return "a reason for no unit";
     if (units.units[reason.unit].movable) return "a reason for a unit that is movable";

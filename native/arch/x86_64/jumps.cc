@@ -1,4 +1,6 @@
-// Jumps in code that a compiler made, found by their bytes.
+// Jumps in code that a compiler made, found by their bytes; and the one that a loader adds.
+#include <cstring>
+
 #include "arch/object_relocs.h"
 #include "base/bits.h"
 
@@ -17,7 +19,15 @@ bool IsShortBranch(uint8_t opcode) {
   return opcode == 0xEB || (opcode & 0xF0) == 0x70 || (opcode & 0xFC) == 0xE0;  // jmp, jcc, loop and jrcxz
 }
 
+// jmp *rel32(%rip): FF 25, then the field.
+constexpr uint8_t kSlotJump[kSlotJumpBytes] = {0xFF, 0x25, 0, 0, 0, 0, 0xCC, 0xCC};
+
 }  // namespace
+
+const uint32_t kSlotJumpField = 2;
+const int64_t kSlotJumpAddend = -4;
+
+void WriteSlotJump(uint8_t* out) { std::memcpy(out, kSlotJump, sizeof kSlotJump); }
 
 EndingJump FindEndingJump(const uint8_t* code, size_t size, arch::RelocKind kind, size_t site, int64_t addend) {
   const arch::KindInfo& info = *arch::FindKind(kind);
