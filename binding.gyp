@@ -12,6 +12,8 @@
         "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS",
         "NDEBUG",
       ],
+      # std::bad_alloc is caught (native/base/status.h).
+      "cflags_cc!": ["-fno-exceptions"],
       "cflags_cc": ["-std=c++20", "-O2", "-fvisibility=hidden", "-fvisibility-inlines-hidden"],
       # Stays loaded when the last worker that uses it ends: other threads may be inside a callback's handler.
       "conditions": [["OS == 'linux'", { "ldflags": ["-Wl,-z,nodelete"] }]],

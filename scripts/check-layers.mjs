@@ -24,7 +24,7 @@ const LAYERS = {
  * they are made of. A part may have several files: core/collector_plan.cc belongs to collector.
  */
 const CORE = [
-  ...['arena', 'collector', 'linker', 'executor_table', 'reclaimer', 'thunks', 'code_space', 'slab'],
+  ...['arena', 'collector', 'linker', 'retire', 'executor_table', 'reclaimer', 'thunks', 'code_space', 'slab'],
   ...['hole_bins', 'span_table', 'spec', 'chains', 'chunked_array', 'checksum', 'deadline', 'lock'],
 ];
 

@@ -163,8 +163,8 @@ const mutants = [
     edits: [
       [
         arena,
-        'for (SpanId link : links) LetGo({{link, 0, 0}, 0, 0}, at_once);',
-        'for (SpanId link : links) space_.Free(link);',
+        'linker_.TakeUnusedLinks([&](SpanId link) { LetGo({{link, 0, 0}, 0, 0}, at_once); });',
+        'linker_.TakeUnusedLinks([&](SpanId link) { space_.Free(link); });',
       ],
     ],
     killedBy: torture(...sizes),

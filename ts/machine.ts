@@ -1,5 +1,5 @@
 import { ArenaError } from './errors';
-import { addon, type WriterName } from './native';
+import { addon, orRaise, type WriterName } from './native';
 
 /** The machine as the arena sees it; sizes in bytes. */
 export const machine: Readonly<{
@@ -14,7 +14,7 @@ export const machine: Readonly<{
 
 /** Which writers work here, in the order in which `auto` prefers them, found by trying each. */
 export function probe(): { writer: WriterName; available: boolean; reason?: string }[] {
-  return addon.probe();
+  return orRaise(addon.probe());
 }
 
 /** Address of a C symbol of this process (dlsym), such as libc's `strlen`. ERR_ARENA_SYMBOL when there is none. */

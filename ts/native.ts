@@ -146,7 +146,7 @@ interface Addon {
   setMailbox(buffer: ArrayBuffer): void;
   setRelocBuffer(buffer: Uint8Array): void;
   lastError(): ({ code: string; message: string } & ErrorDetails) | undefined;
-  probe(): { writer: WriterName; available: boolean; reason?: string }[];
+  probe(): { writer: WriterName; available: boolean; reason?: string }[] | Status;
   symbolAddress(name: string): bigint | undefined;
   addressOf(view: ArrayBufferView): bigint;
   /** Into machine code, as the mailbox says (`enter`): undefined when it was entered. */
@@ -169,17 +169,17 @@ interface Addon {
   ): { executor: number; section: Section; offset: number; entry?: number } | Status;
   stencilsOfObject(bytes: Uint8Array): NativeStencils | Status;
   loadStencils(bytes: Uint8Array): NativeStencils | Status;
-  saveStencils(set: NativeStencils): Uint8Array;
-  namesOfStencils(set: NativeStencils): string[];
+  saveStencils(set: NativeStencils): Uint8Array | Status;
+  namesOfStencils(set: NativeStencils): string[] | Status;
   describeStencil(
     set: NativeStencils,
     stencil: number,
-  ): { name: string; holes: string[]; codeBytes: number; jumpBytes: number };
-  partsOfStencil(set: NativeStencils, stencil: number): { body: Part; shared: Part[]; own: Part[] };
-  beginTrace(): NativeTrace;
-  emitStencil(trace: NativeTrace, set: NativeStencils, stencil: number): void;
+  ): { name: string; holes: string[]; codeBytes: number; jumpBytes: number } | Status;
+  partsOfStencil(set: NativeStencils, stencil: number): { body: Part; shared: Part[]; own: Part[] } | Status;
+  beginTrace(): NativeTrace | Status;
+  emitStencil(trace: NativeTrace, set: NativeStencils, stencil: number): undefined | Status;
   /** A hole of the last emit, by its position in `holes`. */
-  fillHole(trace: NativeTrace, hole: number, what: 'emit' | 'number' | 'target', value: bigint): void;
+  fillHole(trace: NativeTrace, hole: number, what: 'emit' | 'number' | 'target', value: bigint): undefined | Status;
   buildTrace(trace: NativeTrace, data: Uint8Array | number, state: Uint8Array | number): BuiltTrace | Status;
   shared?: Shared;
 }

@@ -38,7 +38,7 @@ export class Stencil {
     if (given !== key) throw new TypeError('a Stencil is made by its StencilSet');
     this.#set = set as NativeStencils;
     this.#number = number;
-    const { name, holes, codeBytes, jumpBytes } = addon.describeStencil(this.#set, number);
+    const { name, holes, codeBytes, jumpBytes } = orRaise(addon.describeStencil(this.#set, number));
     this.name = name;
     this.holes = freeze(holes);
     this.codeBytes = codeBytes;
@@ -53,22 +53,22 @@ export class Stencil {
 
   /** @internal Appends it to a trace that native code builds. */
   static emit(stencil: Stencil, trace: object): void {
-    addon.emitStencil(trace as never, stencil.#set, stencil.#number);
+    orRaise(addon.emitStencil(trace as never, stencil.#set, stencil.#number));
   }
 
   /** @internal */
   get body(): Part {
-    return addon.partsOfStencil(this.#set, this.#number).body;
+    return orRaise(addon.partsOfStencil(this.#set, this.#number)).body;
   }
 
   /** @internal What the body uses, directly or not: in each executor once, or where a hole is in it, for each emit. */
   get shared(): readonly Part[] {
-    return addon.partsOfStencil(this.#set, this.#number).shared;
+    return orRaise(addon.partsOfStencil(this.#set, this.#number)).shared;
   }
 
   /** @internal */
   get own(): readonly Part[] {
-    return addon.partsOfStencil(this.#set, this.#number).own;
+    return orRaise(addon.partsOfStencil(this.#set, this.#number)).own;
   }
 }
 
@@ -80,7 +80,7 @@ export class StencilSet {
 
   private constructor(set: NativeStencils) {
     this.#set = set;
-    addon.namesOfStencils(set).forEach((name, number) => {
+    orRaise(addon.namesOfStencils(set)).forEach((name, number) => {
       this.#stencils.set(name, number);
     });
   }
@@ -101,7 +101,7 @@ export class StencilSet {
 
   /** The stencils in a compact file of their own: zero tails are left out, and nothing that is not needed is kept. */
   save(): Uint8Array {
-    return addon.saveStencils(this.#set);
+    return orRaise(addon.saveStencils(this.#set));
   }
 
   get names(): string[] {

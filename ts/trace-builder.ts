@@ -118,22 +118,18 @@ export class TraceBuilder {
 
   /** The emits as native code builds them; relocs name what is filled with a target by its position. */
   #fillHoles() {
-    const trace = addon.beginTrace();
+    const trace = orRaise(addon.beginTrace());
     const targets: RelocTarget[] = [];
     for (const { stencil, holes } of this.#emitted) {
       Stencil.emit(stencil, trace);
       for (const [name, filling] of holes) {
         const hole = stencil.holes.indexOf(name);
-        if (filling !== 'done' && 'label' in filling) {
-          addon.fillHole(trace, hole, 'emit', BigInt(this.#labelled(filling.label)));
-        } else if (filling !== 'done' && 'value' in filling) {
-          addon.fillHole(
-            trace,
-            hole,
-            'number',
-            numberOf(filling.value, `the hole '${name}' of the stencil '${stencil.name}'`),
-          );
-        } else addon.fillHole(trace, hole, 'target', BigInt(targets.push(filling) - 1));
+        const fill = (what: 'emit' | 'number' | 'target', value: bigint) =>
+          orRaise(addon.fillHole(trace, hole, what, value));
+        if (filling !== 'done' && 'label' in filling) fill('emit', BigInt(this.#labelled(filling.label)));
+        else if (filling !== 'done' && 'value' in filling)
+          fill('number', numberOf(filling.value, `the hole '${name}' of the stencil '${stencil.name}'`));
+        else fill('target', BigInt(targets.push(filling) - 1));
       }
     }
     return { trace, targets };

@@ -1,11 +1,16 @@
 // Failures are values: every operation that can fail returns a Status or a Result.
 //
 // A Status is one pointer, null when all went well, so that success costs a test of a register. The codes are stable
-// and stand in one table; messages may change. Exceptions are not used in native code.
+// and stand in one table; messages may change.
+//
+// The standard library's containers throw one exception, std::bad_alloc, and native code throws no other. It passes
+// through every function that has changed nothing yet; a function that has something to undo turns it into a Status
+// with OrOutOfMemory and undoes it. The C API and the addon turn what reaches them into ERR_ARENA_NO_MEMORY.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -67,35 +72,54 @@ enum class Section : uint8_t { kCode, kData, kState };
 inline constexpr int kSections = 3;
 const char* SectionName(Section section);
 
+// The words of an error. Making them cannot fail: without memory there are none.
+class Words : public std::string {
+ public:
+  Words() = default;
+  Words(const char* text) noexcept;
+  Words(std::string text) noexcept : std::string(std::move(text)) {}
+};
+
 // What went wrong and where. Absent fields are unknown or do not apply.
 struct Error {
   ErrorCode code;
-  std::string message;
+  Words message;
   std::optional<uint64_t> executor{};  // id: index + 2^32 * generation
   std::optional<Section> section{};
   std::optional<int64_t> offset{};  // bytes from the start of the section
-  std::string kind{};               // the reloc kind's psABI name
+  Words kind{};                     // the reloc kind's psABI name
   std::optional<uint64_t> index{};  // position in the caller's list
 };
 
 class [[nodiscard]] Status {
  public:
   Status() = default;
-  Status(Error error);  // not inline: what fails is off the way of what does not
+  // OutOfMemory where there is no memory for the error. Not inline: what fails is off the way of what does not.
+  Status(Error error) noexcept;
 
   static Status Ok() { return {}; }
+  // Takes no memory.
+  static Status OutOfMemory() noexcept;
 
   bool ok() const { return error_ == nullptr; }
   explicit operator bool() const { return !ok(); }  // `if (Status failed = f()) return failed;`
   const Error& error() const { return *error_; }
-  Error& error() { return *error_; }
   ErrorCode code() const { return error_ ? error_->code : ErrorCode::kOk; }
+  // OutOfMemory, which says nothing of what was asked for.
+  bool out_of_memory() const;
+
+  // Where a caller knows more of it, or knows that it does not apply. OutOfMemory stays as it is.
+  Status& SetExecutor(std::optional<uint64_t> id);
+  Status& SetIndex(std::optional<uint64_t> index);
 
   // For the places that have decided that a failure does not matter; say why beside the call.
   void Ignore() const {}
 
  private:
-  std::unique_ptr<Error> error_;
+  struct Delete {
+    void operator()(const Error* error) const noexcept;
+  };
+  std::unique_ptr<Error, Delete> error_;
 };
 
 // A value or the reason why there is none.
@@ -116,18 +140,28 @@ class [[nodiscard]] Result {
   Status status_;
 };
 
-// The message in printf style.
+// What `act` returns, a Status or a Result; OutOfMemory where that throws.
+template <class Act>
+auto OrOutOfMemory(Act act) noexcept -> decltype(act()) {
+  try {
+    return act();
+  } catch (const std::bad_alloc&) {
+    return Status::OutOfMemory();
+  }
+}
+
+// The message in printf style; empty when there is no memory for it.
 #if defined(__GNUC__)
 __attribute__((format(printf, 1, 2)))
 #endif
-std::string
-Format(const char* format, ...);
+Words
+Format(const char* format, ...) noexcept;
 
 // For %llu and %llx, which mean the same everywhere.
 inline unsigned long long Wide(uint64_t value) { return value; }
 
 // An error about one executor.
-inline Error ExecutorError(ErrorCode code, uint64_t id, std::string message) {
+inline Error ExecutorError(ErrorCode code, uint64_t id, Words message) {
   Error error{code, std::move(message)};
   error.executor = id;
   return error;

@@ -126,7 +126,7 @@ bool Notification::IsInside(const AttachableArena& arena) {
 
 }  // namespace jit_arena::capi
 
-ja_status ja_create(const ja_options* given, ja_arena** arena) {
+ja_status ja_create(const ja_options* given, ja_arena** arena) try {
   ja_options options = ja_options_init();
   if (given != nullptr)
     if (ja_status failed = TakeStruct(given, "ja_options", &options)) return failed;
@@ -154,9 +154,11 @@ ja_status ja_create(const ja_options* given, ja_arena** arena) {
   Result<std::unique_ptr<Arena>> made = Arena::Create(of_arena);
   if (!made.ok()) return Finish(made.status());
   ja_arena* handle = NameArena(std::move(made.value()));
-  if (handle == nullptr) return Fail(JA_ERR_NO_MEMORY, "no memory for an arena");
+  if (handle == nullptr) return FailMemory("an arena");
   *arena = handle;
   return JA_OK;
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 static_assert(static_cast<int>(os::WriterKind::kAlias) == JA_WRITER_ALIAS - JA_WRITER_ALIAS);
 static_assert(static_cast<int>(os::WriterKind::kProcmem) == JA_WRITER_PROCMEM - JA_WRITER_ALIAS);
@@ -173,7 +175,7 @@ ja_status ja_dispose(ja_arena* handle) {
   return JA_OK;
 }
 
-ja_status ja_probe(ja_writer writer) {
+ja_status ja_probe(ja_writer writer) try {
   if (writer < JA_WRITER_AUTO || writer > JA_WRITER_FLIP) return FailArgument(Format("there is no writer %d", writer));
   std::string reasons;
   for (const os::ProbeResult& result : os::Probe()) {
@@ -182,4 +184,6 @@ ja_status ja_probe(ja_writer writer) {
     reasons += (reasons.empty() ? "" : "; ") + result.reason;
   }
   return Fail(JA_ERR_WRITER_UNAVAILABLE, reasons);
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }

@@ -13,7 +13,7 @@ static_assert(static_cast<int>(Zone::kFixedData) == JA_ZONE_FIXED_DATA);
 static_assert(static_cast<int>(Zone::kState) == JA_ZONE_STATE);
 static_assert(static_cast<int>(Zone::kFixedState) == JA_ZONE_FIXED_STATE && kZones == JA_ZONE_FIXED_STATE + 1);
 
-ja_status ja_set_move_callback(ja_arena* arena, ja_move_callback callback, void* user) {
+ja_status ja_set_move_callback(ja_arena* arena, ja_move_callback callback, void* user) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (callback == nullptr) {
@@ -25,9 +25,11 @@ ja_status ja_set_move_callback(ja_arena* arena, ja_move_callback callback, void*
     callback(user, id, from, to);
   });
   return JA_OK;
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_collect(ja_arena* arena, const ja_collect_options* given, ja_collect_result* result) {
+ja_status ja_collect(ja_arena* arena, const ja_collect_options* given, ja_collect_result* result) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   ja_collect_options options = ja_collect_options_init();
@@ -60,9 +62,11 @@ ja_status ja_collect(ja_arena* arena, const ja_collect_options* given, ja_collec
   if (options.evicted != nullptr)
     for (ExecutorId id : collected.evicted) options.evicted(options.user, id);
   return JA_OK;
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_plan(ja_arena* arena, ja_plan_result* result) {
+ja_status ja_plan(ja_arena* arena, ja_plan_result* result) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (ja_status failed = CheckStruct(result, "ja_plan_result")) return failed;
@@ -77,9 +81,11 @@ ja_status ja_plan(ja_arena* arena, ja_plan_result* result) {
   value.profitable = plan.profitable;
   GiveStruct(value, result);
   return JA_OK;
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_stats(ja_arena* arena, ja_stats_result* result) {
+ja_status ja_stats(ja_arena* arena, ja_stats_result* result) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (ja_status failed = CheckStruct(result, "ja_stats_result")) return failed;
@@ -109,9 +115,11 @@ ja_status ja_stats(ja_arena* arena, ja_stats_result* result) {
   value.lost_bytes = stats.lost_bytes;
   GiveStruct(value, result);
   return JA_OK;
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_describe(ja_arena* arena, ja_executor id, ja_info* result) {
+ja_status ja_describe(ja_arena* arena, ja_executor id, ja_info* result) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (ja_status failed = CheckStruct(result, "ja_info")) return failed;
@@ -133,9 +141,11 @@ ja_status ja_describe(ja_arena* arena, ja_executor id, ja_info* result) {
   std::memcpy(value.name, info.name.data(), std::min(info.name.size(), sizeof value.name - 1));
   GiveStruct(value, result);
   return JA_OK;
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_executors(ja_arena* arena, ja_executor* ids, size_t capacity, size_t* count) {
+ja_status ja_executors(ja_arena* arena, ja_executor* ids, size_t capacity, size_t* count) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (ids == nullptr && capacity != 0) return FailArgument("ids is null and its capacity is not 0");
@@ -144,6 +154,8 @@ ja_status ja_executors(ja_arena* arena, ja_executor* ids, size_t capacity, size_
   std::copy_n(all.begin(), std::min(all.size(), capacity), ids);
   *count = all.size();
   return JA_OK;
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
 static void GiveFound(const std::optional<FoundAddress>& found, ja_found* result) {
@@ -157,12 +169,14 @@ static void GiveFound(const std::optional<FoundAddress>& found, ja_found* result
   GiveStruct(value, result);
 }
 
-ja_status ja_find(ja_arena* arena, uint64_t address, ja_found* result) {
+ja_status ja_find(ja_arena* arena, uint64_t address, ja_found* result) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (ja_status failed = CheckStruct(result, "ja_found")) return failed;
   GiveFound(call->Find(address), result);
   return JA_OK;
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
 // Nothing here may touch what belongs to the thread: where such memory is made at its first use, that allocates.
@@ -176,7 +190,7 @@ ja_status ja_find_signal_safe(ja_arena* arena, uint64_t address, ja_found* resul
   return JA_OK;
 }
 
-ja_status ja_slabs(ja_arena* arena, void (*visit)(void* user, const ja_slab* slab), void* user) {
+ja_status ja_slabs(ja_arena* arena, void (*visit)(void* user, const ja_slab* slab), void* user) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (visit == nullptr) return FailArgument("visit is null");
@@ -193,10 +207,12 @@ ja_status ja_slabs(ja_arena* arena, void (*visit)(void* user, const ja_slab* sla
     visit(user, &slab);
   }
   return JA_OK;
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
 ja_status ja_verify(ja_arena* arena, void (*visit)(void* user, const ja_problem* problem), void* user,
-                    size_t* problems) {
+                    size_t* problems) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (problems == nullptr) return FailArgument("the place for the number of problems is null");
@@ -212,4 +228,6 @@ ja_status ja_verify(ja_arena* arena, void (*visit)(void* user, const ja_problem*
     visit(user, &given);
   }
   return JA_OK;
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }

@@ -96,6 +96,8 @@ const char* Keep(std::string_view text, char (&into)[kBytes]) {
 }  // namespace
 
 ja_status Fail(ja_status status, std::string_view message, ja_executor executor, int64_t index) {
+  // Without memory for its own words an error has the general ones.
+  if (message.empty()) message = FindMeaning(status)->text;
   last.error = {status, Keep(message, last.message), executor, -1, -1, nullptr, index};
   return status;
 }
@@ -110,6 +112,8 @@ ja_status Fail(const Error& error) {
 }
 
 ja_status FailArgument(std::string_view what) { return Fail(JA_ERR_ARGUMENT, what); }
+
+ja_status FailMemory(const char* what) { return Fail(JA_ERR_NO_MEMORY, Format("no memory for %s", what)); }
 
 ja_status FailDisposed() { return Fail(JA_ERR_DISPOSED, "the arena has been disposed of"); }
 

@@ -43,8 +43,6 @@ class Room {
 
 using Relocs = Room<RelocSpec, 24>;
 
-ja_status FailMemory(const char* what) { return Fail(JA_ERR_NO_MEMORY, Format("no memory for %s", what)); }
-
 ja_status TakeRelocs(const ja_reloc* given, size_t count, RelocSpec* taken) {
   for (size_t i = 0; i < count; i++) {
     const ja_reloc& reloc = given[i];
@@ -138,7 +136,7 @@ ja_status WithSpecs(const ja_spec* given, size_t count, Use use) {
 
 }  // namespace
 
-ja_status ja_install(ja_arena* arena, const ja_spec* specs, size_t count, ja_executor* ids) {
+ja_status ja_install(ja_arena* arena, const ja_spec* specs, size_t count, ja_executor* ids) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (ja_status failed = CheckList(specs, count, "specs")) return failed;
@@ -146,9 +144,11 @@ ja_status ja_install(ja_arena* arena, const ja_spec* specs, size_t count, ja_exe
   return WithSpecs(specs, count, [&](const ExecutorSpec* taken) {
     return Finish(call->Install(taken, static_cast<uint32_t>(count), ids, call.self()));
   });
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_allocate(ja_arena* arena, const ja_spec* spec, ja_executor* id) {
+ja_status ja_allocate(ja_arena* arena, const ja_spec* spec, ja_executor* id) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (id == nullptr) return FailArgument("the place for the id is null");
@@ -158,28 +158,34 @@ ja_status ja_allocate(ja_arena* arena, const ja_spec* spec, ja_executor* id) {
     if (made.ok()) *id = made.value();
     return Finish(made.status());
   });
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
 ja_status ja_write(ja_arena* arena, ja_executor id, ja_section section, uint32_t offset, const void* bytes,
-                   size_t count) {
+                   size_t count) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (ja_status failed = CheckSection(section)) return failed;
   if (ja_status failed = CheckList(bytes, count, "bytes")) return failed;
   return Finish(call->Write(id, static_cast<Section>(section), offset, static_cast<const uint8_t*>(bytes),
                             static_cast<uint32_t>(count)));
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_read(ja_arena* arena, ja_executor id, ja_section section, uint32_t offset, void* bytes, size_t count) {
+ja_status ja_read(ja_arena* arena, ja_executor id, ja_section section, uint32_t offset, void* bytes, size_t count) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (ja_status failed = CheckSection(section)) return failed;
   if (ja_status failed = CheckList(bytes, count, "bytes")) return failed;
   return Finish(call->Read(id, static_cast<Section>(section), offset, static_cast<uint8_t*>(bytes),
                            static_cast<uint32_t>(count)));
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_add_relocs(ja_arena* arena, ja_executor id, const ja_reloc* relocs, size_t count) {
+ja_status ja_add_relocs(ja_arena* arena, ja_executor id, const ja_reloc* relocs, size_t count) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (ja_status failed = CheckList(relocs, count, "relocs")) return failed;
@@ -187,56 +193,72 @@ ja_status ja_add_relocs(ja_arena* arena, ja_executor id, const ja_reloc* relocs,
   if (!taken.ok()) return FailMemory("the relocs");
   if (ja_status failed = TakeRelocs(relocs, count, taken.data())) return failed;
   return Finish(call->AddRelocs(id, taken.data(), static_cast<uint32_t>(count)));
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_freeze(ja_arena* arena, const ja_executor* ids, size_t count) {
+ja_status ja_freeze(ja_arena* arena, const ja_executor* ids, size_t count) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (ja_status failed = CheckList(ids, count, "ids")) return failed;
   return Finish(call->Freeze(ids, static_cast<uint32_t>(count), call.self()));
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_free(ja_arena* arena, const ja_executor* ids, size_t count) {
+ja_status ja_free(ja_arena* arena, const ja_executor* ids, size_t count) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (ja_status failed = CheckList(ids, count, "ids")) return failed;
   return Finish(call->Free(ids, static_cast<uint32_t>(count), call.self()));
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_invalidate(ja_arena* arena, ja_executor id) {
+ja_status ja_invalidate(ja_arena* arena, ja_executor id) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   return Finish(call->Invalidate(id, call.self()));
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_entry_offset(ja_arena* arena, ja_executor id, uint32_t entry, uint32_t* offset) {
+ja_status ja_entry_offset(ja_arena* arena, ja_executor id, uint32_t entry, uint32_t* offset) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (offset == nullptr) return FailArgument("the place for the offset is null");
   Result<uint32_t> found = call->EntryOffset(id, entry);
   if (found.ok()) *offset = found.value();
   return Finish(found.status());
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_link(ja_arena* arena, ja_executor source, uint32_t exit, ja_executor target, uint32_t entry) {
+ja_status ja_link(ja_arena* arena, ja_executor source, uint32_t exit, ja_executor target, uint32_t entry) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   return Finish(call->Link(source, exit, target, entry));
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_unlink(ja_arena* arena, ja_executor source, uint32_t exit) {
+ja_status ja_unlink(ja_arena* arena, ja_executor source, uint32_t exit) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   return Finish(call->Unlink(source, exit));
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_unlink_all(ja_arena* arena) {
+ja_status ja_unlink_all(ja_arena* arena) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   return Finish(call->UnlinkAll());
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_link_of(ja_arena* arena, ja_executor source, uint32_t exit, ja_executor* target, uint32_t* entry) {
+ja_status ja_link_of(ja_arena* arena, ja_executor source, uint32_t exit, ja_executor* target, uint32_t* entry) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (target == nullptr) return FailArgument("the place for the target is null");
@@ -245,34 +267,44 @@ ja_status ja_link_of(ja_arena* arena, ja_executor source, uint32_t exit, ja_exec
   *target = linked.value().target;
   if (entry != nullptr) *entry = linked.value().entry;
   return JA_OK;
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_chain_depth(ja_arena* arena, ja_executor id, uint32_t* depth) {
+ja_status ja_chain_depth(ja_arena* arena, ja_executor id, uint32_t* depth) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (depth == nullptr) return FailArgument("the place for the depth is null");
   Result<uint32_t> found = call->ChainDepth(id);
   if (found.ok()) *depth = found.value();
   return Finish(found.status());
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_replace(ja_arena* arena, ja_executor old_id, ja_executor new_id) {
+ja_status ja_replace(ja_arena* arena, ja_executor old_id, ja_executor new_id) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   return Finish(call->Replace(old_id, new_id));
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_exit_tag(ja_arena* arena, ja_executor id, uint32_t exit, uint32_t* tag) {
+ja_status ja_exit_tag(ja_arena* arena, ja_executor id, uint32_t exit, uint32_t* tag) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (tag == nullptr) return FailArgument("the place for the tag is null");
   Result<uint32_t> found = call->ExitTag(id, exit);
   if (found.ok()) *tag = found.value();
   return Finish(found.status());
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
-ja_status ja_set_hot_stub(ja_arena* arena, ja_executor id) {
+ja_status ja_set_hot_stub(ja_arena* arena, ja_executor id) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   return Finish(call->SetHotStub(id, call.self()));
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }

@@ -1,5 +1,7 @@
 // What the handles of jit_arena.h stand for, and what every function of it begins and ends with.
 //
+// A function that takes memory is a try block: C sees ERR_ARENA_NO_MEMORY where the core throws std::bad_alloc.
+//
 // ja_arena and ja_thread are never defined: a pointer to one is a handle (capi/handles.h), and what it names is an
 // AttachableArena or a Place.
 #pragma once
@@ -23,6 +25,7 @@ ja_status Fail(ja_status status, std::string_view message, ja_executor executor 
 ja_status Fail(const Error& error);
 inline ja_status Finish(const Status& status) { return status.ok() ? JA_OK : Fail(status.error()); }
 ja_status FailArgument(std::string_view what);
+ja_status FailMemory(const char* what = "what the call needs");
 ja_status FailDisposed();
 ja_status FailNotifying();
 // The error that has just been remembered, with another index.

@@ -135,7 +135,7 @@ void GiveSymbol(const LoadedSymbol& symbol, ja_symbol* to) {
 
 static_assert(JA_NO_ENTRY == kNoIndex);
 
-ja_status ja_load_object(const void* bytes, size_t size, const ja_object_options* given, ja_object** object) {
+ja_status ja_load_object(const void* bytes, size_t size, const ja_object_options* given, ja_object** object) try {
   ja_object_options options = ja_object_options_init();
   if (given != nullptr)
     if (ja_status failed = TakeStruct(given, "ja_object_options", &options)) return failed;
@@ -145,12 +145,16 @@ ja_status ja_load_object(const void* bytes, size_t size, const ja_object_options
   if (!read.ok()) return Finish(read.status());
   if (ja_status failed = AskHost(options, *read.value())) return failed;
   if (Status failed = read.value()->Resolve()) return Finish(failed);
+  std::optional<std::string> name;
+  if (options.name != nullptr) name = options.name;
   Loaded* loaded = objects.Take();
-  if (loaded == nullptr) return Fail(JA_ERR_NO_MEMORY, "no memory for an object");
+  if (loaded == nullptr) return FailMemory("an object");
   loaded->object = std::move(read.value());
-  if (options.name != nullptr) loaded->name = options.name;
+  loaded->name = std::move(name);
   *object = reinterpret_cast<ja_object*>(objects.Give(*loaded));
   return JA_OK;
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
 ja_status ja_unload_object(ja_object* object) {
@@ -208,7 +212,7 @@ ja_status ja_object_reason(ja_object* object, size_t index, uint32_t* executor, 
 }
 
 ja_status ja_install_object(ja_arena* arena, ja_object* object, const ja_install_options* given, ja_executor* ids,
-                            size_t count) {
+                            size_t count) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   ObjectUse use(object);
@@ -237,6 +241,8 @@ ja_status ja_install_object(ja_arena* arena, ja_object* object, const ja_install
       return true;
     });
   return JA_OK;
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }
 
 ja_status ja_free_object(ja_arena* arena, ja_object* object, const ja_executor* ids, size_t count) {

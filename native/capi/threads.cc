@@ -128,13 +128,18 @@ ja_status ja_attach(ja_arena* arena, ja_thread** thread) {
     case os::ThreadWatch::kRefused:
       return Fail(JA_ERR_NO_MEMORY, "the system has no room for one more thread-specific key or value");
   }
+  PinSlot* pin = call->reclaimer().Attach();
+  if (pin == nullptr) return FailMemory("a thread's pin");
   Place* place = places.Take();
-  if (place == nullptr) return Fail(JA_ERR_NO_MEMORY, "no memory for a thread's place");
+  if (place == nullptr) {
+    call->reclaimer().Detach(pin);
+    return FailMemory("a thread's place");
+  }
   arenas.HoldAgain(call.arena());
   place->owner.store(std::this_thread::get_id(), std::memory_order_relaxed);
   place->attached_to = &call.arena();
   place->arena = call.arena().arena.get();
-  place->pin = place->arena->reclaimer().Attach();
+  place->pin = pin;
   place->attachments = 1;
   place->notifying = false;
   place->next = places_here;
@@ -212,7 +217,7 @@ ja_status ja_pin(ja_arena* arena, ja_pinned** pin) {
   if (call.refused()) return call.refused();
   if (pin == nullptr) return FailArgument("the place for the pin is null");
   Pinned* pinned = pins.Take();
-  if (pinned == nullptr) return Fail(JA_ERR_NO_MEMORY, "no memory for a pin");
+  if (pinned == nullptr) return FailMemory("a pin");
   ja_status failed;
   for (;;) {
     failed = Finish(call->Begin(pinned->pin, call.self()));

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "base/bits.h"
+#include "base/room.h"
 
 namespace jit_arena {
 namespace {
@@ -29,7 +30,7 @@ uint64_t BytesToReserve(const ArenaOptions& options) {
 
 // Names the position of the executor in the caller's list, where there is a list.
 Status WithIndex(Status failed, uint32_t position, uint32_t count) {
-  if (count > 1) failed.error().index = position;
+  if (count > 1) failed.SetIndex(position);
   return failed;
 }
 
@@ -48,7 +49,9 @@ Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
       collector_(space_, table_, linker_, reclaimer_),
       max_chain_depth_(options.max_chain_depth),
       gated_writes_(space_.memory().writer() == os::WriterKind::kFlip || options.without_barrier ||
-                    !os::SynchroniseCores()) {}
+                    !os::SynchroniseCores()) {
+  stats_.size_classes.reserve(kSizeClasses);
+}
 
 Arena::~Arena() {
   Unregister();
@@ -74,6 +77,8 @@ Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::u
       Result<std::unique_ptr<os::Memory>> opened = os::OpenMemory(static_cast<os::WriterKind>(kind));
       if (opened.ok())
         memory = std::move(opened.value());
+      else if (opened.status().out_of_memory())
+        return std::move(opened.status());
       else
         reasons += (reasons.empty() ? "" : "; ") + opened.status().error().message;
     }
@@ -128,7 +133,7 @@ Status Arena::Place(uint32_t index, const ExecutorSpec& spec) {
   auto allocate = [&](Zone zone, uint32_t bytes, uint32_t align, Section section, SpanId* span) {
     Result<SpanId> allocated = space_.Allocate(zone, bytes, align, index, section);
     if (!allocated.ok()) {
-      allocated.status().error().executor = table_.IdOf(index);
+      allocated.status().SetExecutor(table_.IdOf(index));
       return std::move(allocated.status());
     }
     *span = allocated.value();
@@ -163,9 +168,21 @@ void Arena::Unplace(uint32_t index, bool written) {
   }
 }
 
+// Every reloc of all of them.
+Status Arena::CheckBatch(const ExecutorSpec* specs) {
+  uint32_t count = static_cast<uint32_t>(batch_.size());
+  checks_.assign(count, 0);
+  linker_.BeginFreeze();
+  for (uint32_t i = 0; i < count; i++) {
+    Result<size_t> check = linker_.Check(batch_[i], specs[i], batch_);
+    if (!check.ok()) return WithIndex(std::move(check.status()), i, count);
+    checks_[i] = check.value();
+  }
+  return Status::Ok();
+}
+
 Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
   uint32_t count = static_cast<uint32_t>(batch_.size());
-  uint32_t checked = 0;
   bool has_relocs = false;
   ClosedGate gate;
   Status failed = CloseGateToWrite(gate, self);
@@ -176,18 +193,9 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
     if (!failed.ok()) failed = WithIndex(std::move(failed), i, count);
     has_relocs |= specs[i].reloc_count != 0;
   }
-  // Check: every reloc of all of them.
-  if (has_relocs) {
+  if (has_relocs && failed.ok()) {
     for (uint32_t index : batch_) table_[index].marked = 1;
-    checks_.assign(count, 0);
-    linker_.BeginFreeze();
-    for (; checked < count && failed.ok(); checked++) {
-      Result<size_t> check = linker_.Check(batch_[checked], specs[checked], batch_);
-      if (check.ok())
-        checks_[checked] = check.value();
-      else
-        failed = WithIndex(std::move(check.status()), checked, count);
-    }
+    failed = OrOutOfMemory([&] { return CheckBatch(specs); });
     for (uint32_t index : batch_) table_[index].marked = 0;
   }
 
@@ -202,9 +210,8 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
   bool written = failed.ok();
   if (written && !Synchronise(self)) failed = CloseGate(gate, self);
   if (!failed.ok()) {
-    std::vector<SpanId> links;
-    for (uint32_t i = 0; i < checked; i++) linker_.Forget(batch_[i], &links);
-    for (SpanId link : links) space_.Free(link);
+    for (uint32_t index : batch_) linker_.Forget(index);
+    linker_.TakeUnusedLinks([&](SpanId link) { space_.Free(link); });
     for (uint32_t index : batch_) Unplace(index, written);
     return failed;
   }
@@ -240,6 +247,9 @@ Status Arena::Freeze(const ExecutorId* ids, uint32_t count, const PinSlot* self)
   if (Status failed = ReclaimForFreeze(self)) return failed;
   batch_.clear();
   std::vector<ExecutorSpec> specs;
+  batch_.reserve(count);
+  specs.reserve(count);
+  done.reserve(count);
   Status failed;
   for (uint32_t i = 0; i < count && failed.ok(); i++) {
     Result<Executor*> found = FindExecutor(ids[i]);
@@ -273,9 +283,10 @@ Status Arena::Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids
   std::lock_guard guard(lock_);
   if (Status failed = ReclaimForFreeze(self)) return failed;
   batch_.clear();
+  batch_.reserve(count);
   Status failed;
   for (uint32_t i = 0; i < count && failed.ok(); i++) {
-    failed = CheckShape(specs[i]);
+    failed = OrOutOfMemory([&] { return CheckShape(specs[i]); });
     if (!failed.ok()) {
       failed = WithIndex(std::move(failed), i, count);
       break;
@@ -291,7 +302,7 @@ Status Arena::Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids
     for (uint32_t i = 0; i < count; i++) ids[i] = table_.IdOf(batch_[i]);
   } else {
     // The ids that these executors would have had were never given out, so the error names none.
-    failed.error().executor.reset();
+    failed.SetExecutor({});
     for (uint32_t index : batch_) table_.Recycle(index);
     stats_.executors -= batch_.size();
   }
@@ -382,7 +393,6 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
   for (uint32_t i = 0; i < marked; i++) table_[IndexOf(ids[i])].marked = 0;
   if (!failed.ok()) return WithIndex(std::move(failed), position, count);
 
-  std::vector<SpanId> links;
   // Entries first: no later pin finds one. Then the references, then the memory.
   for (uint32_t i = 0; i < count; i++) {
     Executor& executor = table_[IndexOf(ids[i])];
@@ -393,7 +403,7 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
   }
   TestPoint(TestPointId::kFreeUnpublished);
   for (uint32_t i = 0; i < count; i++)
-    if (table_[IndexOf(ids[i])].State() == ExecutorState::kFrozen) linker_.Forget(IndexOf(ids[i]), &links);
+    if (table_[IndexOf(ids[i])].State() == ExecutorState::kFrozen) linker_.Forget(IndexOf(ids[i]));
   // Where nobody is pinned, nobody can get to it any more.
   bool at_once = writer() != os::WriterKind::kFlip && !reclaimer_.AnyPinned();
   for (uint32_t i = 0; i < count; i++) {
@@ -410,29 +420,16 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
     LetGo({{executor.code_span, executor.data_span, executor.state_span}, index, 0}, at_once);
   }
   // Old copies that are still executing may leave through an external link: it retires after them.
-  for (SpanId link : links) LetGo({{link, 0, 0}, 0, 0}, at_once);
+  linker_.TakeUnusedLinks([&](SpanId link) { LetGo({{link, 0, 0}, 0, 0}, at_once); });
   if (!at_once) reclaimer_.Stamp();
   return Status::Ok();
 }
 
 void Arena::LetGo(const Retired& retired, bool at_once) {
-  if (at_once) {
-    FreeRetired(retired);
-    return;
-  }
-  uint64_t bytes = 0;
-  for (SpanId span : retired.spans) {
-    if (span == 0) continue;
-    space_.SetState(span, SpanState::kRetired);
-    bytes += uint64_t{space_[span].granules} * kGranuleBytes;
-  }
-  reclaimer_.Retire(retired, bytes);
-}
-
-void Arena::FreeRetired(const Retired& retired) {
-  for (SpanId span : retired.spans)
-    if (span != 0) space_.Free(span);
-  if (retired.executor_index != 0) table_.Recycle(retired.executor_index);
+  if (at_once)
+    FreeRetired(space_, table_, retired);
+  else
+    jit_arena::Retire(space_, table_, reclaimer_, retired);
 }
 
 void Arena::Reclaim(const PinSlot* self) {
@@ -440,7 +437,7 @@ void Arena::Reclaim(const PinSlot* self) {
   // Poison is a write: where the flip writer cannot write now, what is due waits for the next call.
   ClosedGate gate;
   if (writer() == os::WriterKind::kFlip && !gate.Close(reclaimer_, self, 0)) return;
-  reclaimer_.Reclaim([&](const Retired& retired) { FreeRetired(retired); });
+  FreeDue(space_, table_, reclaimer_);
 }
 
 Result<Thunk> Arena::AddThunk(arch::CallbackHandler handler, const PinSlot* self) {
@@ -461,9 +458,13 @@ Result<Thunk> Arena::AddThunk(arch::CallbackHandler handler, const PinSlot* self
 void Arena::AfterCall() {
   if (!kDebug) return;
   lock_.unlock();
-  std::string broken = CheckInvariants();
+  Status unknown = OrOutOfMemory([&] {
+    std::string broken = CheckInvariants();
+    if (!broken.empty()) Die(__FILE__, __LINE__, broken.c_str());
+    return Status::Ok();
+  });
+  unknown.Ignore();  // the next call looks again
   lock_.lock();
-  if (!broken.empty()) Die(__FILE__, __LINE__, broken.c_str());
 }
 
 }  // namespace jit_arena

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/bits.h"
+#include "base/room.h"
 #include "core/checksum.h"
 #include "core/code_space.h"
 #include "core/collector.h"
@@ -20,6 +21,7 @@
 #include "core/linker.h"
 #include "core/lock.h"
 #include "core/reclaimer.h"
+#include "core/retire.h"
 #include "core/spec.h"
 #include "core/thunks.h"
 
@@ -68,6 +70,7 @@ struct ExitTaken {
 };
 
 // Executors by code + data bytes.
+inline constexpr size_t kSizeClasses = 28;  // from 64 bytes to more than an arena has
 struct SizeClass {
   uint64_t up_to;      // bytes
   uint64_t count = 0;  // live
@@ -271,6 +274,7 @@ class Arena {
   Result<uint32_t> AddExecutor(const ExecutorSpec& spec);
   Staged& StagedOf(ExecutorId id) { return staged_.find(IndexOf(id))->second; }  // of a writable executor
   Result<Executor*> FindExecutor(ExecutorId id);
+  Status CheckBatch(const ExecutorSpec* specs);
   // Freezes the executors of batch_, whose records and specs (as many) have passed their checks; all or none.
   Status Publish(const ExecutorSpec* specs, const PinSlot* self);
   Status Place(uint32_t index, const ExecutorSpec& spec);
@@ -284,7 +288,6 @@ class Arena {
   Status Retire(const ExecutorId* ids, uint32_t count);
   // To what nothing leads any more: frees it now, or retires it.
   void LetGo(const Retired& retired, bool at_once);
-  void FreeRetired(const Retired& retired);
   // One pass of the clock: cold executors die, warm ones are looked at again the next time.
   std::vector<ExecutorId> EvictCold();
   // The class that counts executors of this size, made when there is none yet.
@@ -307,7 +310,7 @@ class Arena {
   uint32_t fork_generation_;  // of the process that the arena belongs to
   os::ForkMode fork_;
   bool forking_ = false;  // the arena belongs to the process that is just being forked
-  std::string lost_;      // in a child that should have got a copy: why it has none
+  Status lost_;           // in a child that should have got a copy: why it has none
   std::string name_;
   bool apart_;
   uint64_t max_retired_bytes_;
@@ -340,6 +343,7 @@ Result<uint64_t> Arena::AddInternal(uint32_t bytes, const PinSlot* self, WriteBy
   std::lock_guard guard(lock_);
   if (fixed_bytes == 0) fixed_bytes = bytes;
   if (Status failed = CheckProcess()) return failed;
+  if (Status failed = MakeRoom(internal_, 1)) return failed;
   ClosedGate gate;
   if (Status busy = CloseGateToWrite(gate, self)) return busy;
   Result<SpanId> span = space_.Allocate(Zone::kFixedCode, bytes, kGranuleBytes, 0, Section::kCode);

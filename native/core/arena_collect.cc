@@ -36,10 +36,22 @@ CollectResult Arena::Collect(const CollectOptions& options, const PinSlot* self)
 // A clock with two hands in one: an executor whose warm byte is still clear since the last pass is cold; the others'
 // bytes are cleared. A target of somebody's direct reloc dies only with its sources.
 std::vector<ExecutorId> Arena::EvictCold() {
+  auto can_die = [&](const Executor& executor) {
+    return executor.State() == ExecutorState::kFrozen && executor.evictable && !executor.immortal;
+  };
+  // All memory first. No byte becomes clear by itself: there are at most as many as this counts.
+  size_t most = 0;
+  for (uint32_t index = 1; index < table_.size(); index++) {
+    std::atomic<uint8_t>* warm = can_die(table_[index]) ? linker_.WarmByte(index) : nullptr;
+    most += warm != nullptr && warm->load(std::memory_order_relaxed) == 0;
+  }
   std::vector<ExecutorId> cold;
+  std::vector<bool> loops;
+  cold.reserve(most);
+  if (most != 0) loops = linker_.FindLoops();
   for (uint32_t index = 1; index < table_.size(); index++) {
     Executor& executor = table_[index];
-    if (executor.State() != ExecutorState::kFrozen || !executor.evictable || executor.immortal) continue;
+    if (!can_die(executor)) continue;
     std::atomic<uint8_t>* warm = linker_.WarmByte(index);
     // A trace that is running now may have set the byte before this pass cleared it and is then taken for cold the next
     // time: it goes on in its retired copy. An executor that has no warm byte tells nothing and is kept.
@@ -58,8 +70,6 @@ std::vector<ExecutorId> Arena::EvictCold() {
     }
   }
   cold.erase(std::remove(cold.begin(), cold.end(), 0), cold.end());
-  std::vector<bool> loops;
-  if (!cold.empty()) loops = linker_.FindLoops();
   for (ExecutorId id : cold) {
     Executor& executor = table_[IndexOf(id)];
     executor.marked = 0;

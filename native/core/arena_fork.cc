@@ -87,7 +87,7 @@ void Arena::AfterForkInChild() {
   if (fork_ == os::ForkMode::kDrop) {
     space_.memory().EnterChild().Ignore();  // nothing of the arena is used here
   } else if (Status failed = space_.AfterForkInChild()) {
-    lost_ = failed.error().message;
+    lost_ = std::move(failed);
   } else {
     fork_generation_ = os::ForkGeneration();
   }
@@ -96,14 +96,12 @@ void Arena::AfterForkInChild() {
 }
 
 Status Arena::Forked() const {
-  std::string message = "this process is a fork of the one that made the arena; ";
-  if (fork_ == os::ForkMode::kDrop)
-    message += "the arena's memory was not inherited (fork: 'drop')";
-  else if (lost_.empty())
-    message += "it got no copy, because it was made without fork(), whose handlers make it";
-  else
-    message += "it got no copy: " + lost_;
-  return Error{ErrorCode::kForked, message + ". Make an arena of its own in the child"};
+  const char* why = fork_ == os::ForkMode::kDrop ? "the arena's memory was not inherited (fork: 'drop')"
+                    : lost_.ok() ? "it got no copy, because it was made without fork(), whose handlers make it"
+                                 : "it got no copy: ";
+  return Error{ErrorCode::kForked, Format("this process is a fork of the one that made the arena; %s%s. Make an arena "
+                                          "of its own in the child",
+                                          why, lost_.ok() ? "" : lost_.error().message.c_str())};
 }
 
 }  // namespace jit_arena

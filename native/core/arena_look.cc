@@ -106,7 +106,7 @@ std::optional<FoundAddress> Arena::Look(uint64_t address) const {
   if (owner == 0 || owner >= table_.size() || node.State() == SpanState::kReserved) return std::nullopt;
   const Executor& executor = table_[owner];
   FoundAddress found{table_.IdOf(owner), static_cast<Section>(node.Section()),
-                     static_cast<uint32_t>(address - space_.AddressOf(span)), node.State() == SpanState::kRetired};
+                     static_cast<uint32_t>(address - space_.AddressOf(span)), IsRetired(node.State())};
   if (found.section == Section::kCode && found.offset >= executor.code_bytes) {
     // Behind the code lie its padding and, unless apart, the data.
     if (executor.apart() || executor.data_bytes == 0 || found.offset < executor.DataOffset()) return std::nullopt;
@@ -168,7 +168,7 @@ std::vector<SlabMap> Arena::Slabs() {
                 std::vector<bool>(slab.pages())};
     for (uint32_t page = 0; page < slab.pages(); page++) map.backed[page] = slab.PageBacked(page);
     slab.ForEachSpan([&](SpanId span) {
-      if (space_[span].State() == SpanState::kRetired) return;
+      if (IsRetired(space_[span].State())) return;
       for (uint32_t granule = space_[span].start; granule < space_[span].End();) {
         uint32_t page = (granule - slab.first()) / page_granules;
         uint32_t end = std::min(space_[span].End(), slab.first() + (page + 1) * page_granules);
@@ -217,7 +217,7 @@ std::string Arena::FindBrokenRule() {
   space_.ForEachSlab([&](const Slab& slab) {
     slab.ForEachSpan([&](SpanId id) {
       const SpanNode& node = space_[id];
-      if (node.State() == SpanState::kRetired) retired_bytes += uint64_t{node.granules} * kGranuleBytes;
+      if (IsRetired(node.State())) retired_bytes += uint64_t{node.granules} * kGranuleBytes;
       if (node.State() == SpanState::kReserved) broken = "a span is left reserved";
       if (node.State() == SpanState::kInternal) internal++;
       if (node.State() != SpanState::kLive) return;

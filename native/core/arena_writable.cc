@@ -8,18 +8,7 @@
 #include "core/arena.h"
 
 namespace jit_arena {
-namespace {
-
-// Whether so much ordinary memory can be had. Containers end the process when they get none, and a host may ask for
-// gigabytes under `ulimit -v`.
-bool HasMemory(size_t bytes) {
-  if (bytes < kMiB) return true;
-  void* memory = std::malloc(bytes);
-  std::free(memory);
-  return memory != nullptr;
-}
-
-}  // namespace
+namespace {}  // namespace
 
 Status Arena::CheckSizes(const ExecutorSpec& spec) const {
   uint64_t total = 0;
@@ -49,7 +38,7 @@ Status Arena::CheckSizes(const ExecutorSpec& spec) const {
 Status Arena::CheckShape(const ExecutorSpec& spec) const {
   if (spec.reloc_count == 0) return Status::Ok();
   Status failed = linker_.CheckShape(spec, 0);
-  if (!failed.ok()) failed.error().executor.reset();  // it has no id yet
+  if (!failed.ok()) failed.SetExecutor({});  // it has no id yet
   return failed;
 }
 
@@ -86,10 +75,17 @@ Result<uint32_t> Arena::AddExecutor(const ExecutorSpec& spec) {
   executor.exit_count = static_cast<uint16_t>(spec.exit_count);
   executor.makes_progress = spec.makes_progress;
   TakeKind(executor, spec);
-  if (!spec.name.empty()) table_.NotesOf(index).name = spec.name;
-  if (spec.exit_tags != nullptr)
-    table_.NotesOf(index).exit_tags.assign(spec.exit_tags, spec.exit_tags + spec.exit_count);
-  if (spec.entry_count != 0) table_.NotesOf(index).entries.assign(spec.entries, spec.entries + spec.entry_count);
+  Status failed = OrOutOfMemory([&] {
+    if (!spec.name.empty()) table_.NotesOf(index).name = spec.name;
+    if (spec.exit_tags != nullptr)
+      table_.NotesOf(index).exit_tags.assign(spec.exit_tags, spec.exit_tags + spec.exit_count);
+    if (spec.entry_count != 0) table_.NotesOf(index).entries.assign(spec.entries, spec.entries + spec.entry_count);
+    return Status::Ok();
+  });
+  if (!failed.ok()) {
+    table_.Recycle(index);
+    return failed;
+  }
   stats_.executors++;
   return index;
 }
@@ -127,16 +123,20 @@ Result<ExecutorId> Arena::Allocate(const ExecutorSpec& spec) {
   // The copy takes most of the time, and no lock.
   if (Status failed = CheckProcess()) return failed;
   if (Status failed = CheckSizes(spec)) return failed;
-  uint64_t staged_bytes = uint64_t{spec.reloc_count} * sizeof(RelocSpec);
-  for (int section = 0; section < kSections; section++)
-    if (spec.bytes[section] != nullptr) staged_bytes += spec.sizes[section];
-  if (!HasMemory(staged_bytes)) return Error{ErrorCode::kNoMemory, "no memory to stage the executor in"};
   Staged staged(spec);
   std::lock_guard guard(lock_);
   if (Status failed = CheckShape(spec)) return failed;
   Result<uint32_t> index = AddExecutor(spec);
   if (!index.ok()) return std::move(index.status());
-  staged_.emplace(index.value(), std::move(staged));
+  Status failed = OrOutOfMemory([&] {
+    staged_.emplace(index.value(), std::move(staged));
+    return Status::Ok();
+  });
+  if (!failed.ok()) {
+    table_.Recycle(index.value());
+    stats_.executors--;
+    return failed;
+  }
   AfterCall();
   return table_.IdOf(index.value());
 }
@@ -149,7 +149,7 @@ Status Arena::Write(ExecutorId id, Section section, uint32_t offset, const uint8
   Executor& executor = *found.value();
   uint32_t sizes[kSections] = {executor.code_bytes, executor.data_bytes, executor.state_bytes};
   uint32_t size = sizes[static_cast<int>(section)];
-  auto failed = [&](ErrorCode code, std::string message) {
+  auto failed = [&](ErrorCode code, Words message) {
     Error error = ExecutorError(code, id, std::move(message));
     error.section = section;
     error.offset = offset;
@@ -168,7 +168,6 @@ Status Arena::Write(ExecutorId id, Section section, uint32_t offset, const uint8
     return Status::Ok();
   }
   std::vector<uint8_t>& staged = StagedOf(id).bytes[static_cast<int>(section)];
-  if (staged.empty() && !HasMemory(size)) return failed(ErrorCode::kNoMemory, "no memory to stage the section in");
   if (staged.empty()) staged.resize(size);
   std::memcpy(staged.data() + offset, bytes, count);
   return Status::Ok();
@@ -183,14 +182,12 @@ Status Arena::AddRelocs(ExecutorId id, const RelocSpec* relocs, uint32_t count) 
     return ExecutorError(ErrorCode::kNotWritable, id, Format("executor %llu is frozen: relocs come before", Wide(id)));
   Staged& staged = StagedOf(id);
   size_t before = staged.relocs.size();
-  if (!HasMemory((before + count) * 2 * sizeof(RelocSpec)))
-    return ExecutorError(ErrorCode::kNoMemory, id, "no memory for the relocs");
   staged.relocs.insert(staged.relocs.end(), relocs, relocs + count);
-  if (Status failed = linker_.CheckShape(staged.Spec(), id)) {
+  if (Status failed = OrOutOfMemory([&] { return linker_.CheckShape(staged.Spec(), id); })) {
     staged.relocs.resize(before);
     // The index counts in the caller's list.
-    std::optional<uint64_t>& index = failed.error().index;
-    if (index && *index >= before) *index -= before;
+    std::optional<uint64_t> index = failed.error().index;
+    if (index && *index >= before) failed.SetIndex(*index - before);
     return failed;
   }
   TakeKind(*found.value(), staged.Spec());

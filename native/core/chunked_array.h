@@ -21,10 +21,11 @@ class ChunkedArray {
  public:
   explicit ChunkedArray(uint32_t max_elements)
       : chunks_capacity_(max_elements / kChunkElements + 1),
-        chunks_(static_cast<std::atomic<T*>*>(std::calloc(chunks_capacity_, sizeof(std::atomic<T*>)))) {}
+        chunks_(static_cast<std::atomic<T*>*>(std::calloc(chunks_capacity_, sizeof(std::atomic<T*>)))) {
+    if (chunks_ == nullptr) throw std::bad_alloc();
+  }
 
   ~ChunkedArray() {
-    if (chunks_ == nullptr) return;
     for (uint32_t i = 0; i < chunks_capacity_; i++) std::free(chunks_[i].load(std::memory_order_relaxed));
     std::free(chunks_);
   }
@@ -43,7 +44,7 @@ class ChunkedArray {
   uint32_t Add() {
     uint32_t index = size_.load(std::memory_order_relaxed);
     uint32_t chunk = index / kChunkElements;
-    if (chunks_ == nullptr || chunk >= chunks_capacity_) return 0;
+    if (chunk >= chunks_capacity_) return 0;
     if (chunks_[chunk].load(std::memory_order_relaxed) == nullptr) {
       void* memory = std::aligned_alloc(64, (kChunkElements * sizeof(T) + 63) / 64 * 64);
       if (memory == nullptr) return 0;

@@ -8,6 +8,7 @@
 
 #include "arch/arch.h"
 #include "base/bits.h"
+#include "base/room.h"
 #include "core/deadline.h"
 
 namespace jit_arena {
@@ -51,6 +52,9 @@ Status CodeSpace::Reserve(uint64_t bytes, uint64_t wish) {
       base_ = AlignUp(reinterpret_cast<uint64_t>(reservation_) + page_bytes_, align);
       bytes_ = bytes;
       units_.resize(bytes / slab_bytes_);
+      // Room for all that there can be: neither the beginning of a slab nor its end has to ask for it.
+      slabs_.reserve(units_.size());
+      free_slab_slots_.reserve(units_.size());
       return Status::Ok();
     }
     if (bytes <= smallest) return std::move(reserved.status());
@@ -141,14 +145,22 @@ Result<Slab*> CodeSpace::CommitSlab(Zone zone, uint32_t slabs) {
   uint32_t first = first_unit * unit_granules_;
   SpanId head = spans_.Add();
   if (head == 0) return Error{ErrorCode::kNoMemory, "no memory for the arena's tables"};
+  auto made = OrOutOfMemory([&]() -> Result<std::unique_ptr<Slab>> {
+    return std::make_unique<Slab>(zone, first, slabs * unit_granules_, page_bytes_ / kGranuleBytes, head, spans_,
+                                  bins_[static_cast<int>(zone)]);
+  });
+  if (!made.ok()) {
+    spans_.Recycle(head);
+    return std::move(made.status());
+  }
   Result<uint8_t*> view =
       memory_->Commit(AccessOf(zone), reinterpret_cast<uint8_t*>(Address(first)), uint64_t{slabs} * slab_bytes_);
   if (!view.ok()) {
     spans_.Recycle(head);
     return std::move(view.status());
   }
-  auto slab = std::make_unique<Slab>(zone, first, slabs * unit_granules_, view.value(), page_bytes_ / kGranuleBytes,
-                                     head, spans_, bins_[static_cast<int>(zone)]);
+  std::unique_ptr<Slab> slab = std::move(made.value());
+  slab->Begin(view.value());
   Slab* result = slab.get();
   for (uint32_t i = 0; i < slabs; i++) units_[first_unit + i] = result;
   if (free_slab_slots_.empty()) {
@@ -230,8 +242,8 @@ Status CodeSpace::Restore(Slab& slab) {
 bool CodeSpace::Poison(const SpanNode& node) {
   WriteScope scope(*this, "poison");
   uint64_t at = Address(node.start);
-  if (!scope.OpenAt(at).ok()) return false;
   uint32_t bytes = node.granules * kGranuleBytes;
+  if (!scope.OpenAt(at, bytes).ok()) return false;
   std::memset(scope.FillAt(at, bytes), arch::kPoisonByte, bytes);
   return true;
 }
@@ -246,6 +258,18 @@ void CodeSpace::Free(SpanId span) {
   }
   slab.given_up = 0;  // it has less to move now
   Release(slab, span);
+}
+
+void CodeSpace::FreeUnlisted() {
+  for (size_t slot = 0; slot < slabs_.size(); slot++) {
+    if (slabs_[slot] == nullptr) continue;
+    // With its last span a slab may go.
+    for (SpanId id = spans_[slabs_[slot]->head()].next; id != 0;) {
+      SpanId next = spans_[id].next;
+      if (spans_[id].State() == SpanState::kUnlisted) Free(id);
+      id = next;
+    }
+  }
 }
 
 void CodeSpace::Abandon(SpanId span) { Release(SlabOf(span), span); }
@@ -367,8 +391,9 @@ bool CodeSpace::PoisonHoles(Slab& slab) {
       uint64_t end = std::min(to, AlignDown(from, page_bytes_) + page_bytes_);
       if (slab.PageBacked(static_cast<uint32_t>(from / page_bytes_))) {
         uint64_t at = Address(slab.first()) + from;
-        if (scope.OpenAt(at).ok())
-          std::memset(scope.FillAt(at, static_cast<uint32_t>(end - from)), arch::kPoisonByte, end - from);
+        uint32_t bytes = static_cast<uint32_t>(end - from);
+        if (scope.OpenAt(at, bytes).ok())
+          std::memset(scope.FillAt(at, bytes), arch::kPoisonByte, bytes);
         else
           all = false;
       }
@@ -428,7 +453,14 @@ void WriteScope::CloseWindows() {
     space_.memory_->CloseWindow(window.access, reinterpret_cast<uint8_t*>(window.at), window.bytes);
 }
 
-Status WriteScope::OpenWindow(const Slab& slab, uint64_t at) {
+Status WriteScope::OpenWindow(const Slab& slab, uint64_t at, uint32_t bytes) {
+  if (space_.writer() == os::WriterKind::kProcmem && space_.staging_.size() < bytes) {
+    Status failed = OrOutOfMemory([&] {
+      space_.staging_.resize(bytes);
+      return Status::Ok();
+    });
+    if (failed) return failed;
+  }
   // The slab up to its punched pages or from behind them: a window over what is punched would give it access.
   uint64_t begin = space_.Address(slab.first());
   uint64_t end = space_.Address(slab.end());
@@ -442,6 +474,7 @@ Status WriteScope::OpenWindow(const Slab& slab, uint64_t at) {
   for (const Window& window : opened_)
     if (window.at == begin) return Status::Ok();
   os::Access access = CodeSpace::AccessOf(slab.zone());
+  if (Status failed = MakeRoom(opened_, 1)) return failed;
   Status opened = space_.memory_->OpenWindow(access, reinterpret_cast<uint8_t*>(begin), end - begin);
   if (opened.ok()) opened_.push_back({begin, end - begin, access});
   return opened;
@@ -449,7 +482,7 @@ Status WriteScope::OpenWindow(const Slab& slab, uint64_t at) {
 
 uint8_t* WriteScope::FillWithoutView() {
   if (space_.writer() == os::WriterKind::kFlip) return reinterpret_cast<uint8_t*>(filled_at_);
-  if (space_.staging_.size() < filled_bytes_) space_.staging_.resize(filled_bytes_);
+  JIT_ARENA_CHECK(filled_bytes_ <= space_.staging_.size());  // Open has seen to it
   staged_ = true;
   return space_.staging_.data();
 }

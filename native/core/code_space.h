@@ -64,6 +64,8 @@ class CodeSpace {
     const uint8_t* from = slab.view() + (address - Address(slab.first()));
     for (uint32_t at = 0; at < 512; at += 64) Prefetch(from + at);  // from there on the CPU sees the pattern
   }
+  // Frees every span that is kUnlisted.
+  void FreeUnlisted();
   // Undoes Allocate for a span that was never written: no poison.
   void Abandon(SpanId span);
 
@@ -80,7 +82,7 @@ class CodeSpace {
   void SetState(SpanId span, SpanState state) {
     SpanNode& node = spans_[span];
     SlabOf(node).SetState(node, state);
-    if (state == SpanState::kRetired) {
+    if (IsRetired(state)) {
       Prefetch(&spans_[node.previous]);
       Prefetch(&spans_[node.next]);
     }
@@ -234,12 +236,13 @@ class WriteScope {
   WriteScope(const WriteScope&) = delete;
   WriteScope& operator=(const WriteScope&) = delete;
 
-  // Makes the slab of a span writable, for writers that must; call for every span before the first byte is written.
+  // Makes the slab of a span writable, for writers that must, and takes the memory that filling the span needs; call
+  // for every span before the first byte is written.
   bool MustOpen() const { return space_.writer_ != os::WriterKind::kAlias; }
-  Status Open(SpanId span) { return OpenAt(space_.AddressOf(span)); }
-  Status OpenAt(uint64_t address) {
+  Status Open(SpanId span) { return OpenAt(space_.AddressOf(span), space_[span].granules * kGranuleBytes); }
+  Status OpenAt(uint64_t address, uint32_t bytes) {
     const Slab& slab = space_.SlabCovering(address);
-    return slab.view() != nullptr ? Status::Ok() : OpenWindow(slab, address);
+    return slab.view() != nullptr ? Status::Ok() : OpenWindow(slab, address, bytes);
   }
 
   // Where to write the whole of `bytes` bytes at `offset` of a span; every byte must be written. Valid until the next
@@ -270,7 +273,7 @@ class WriteScope {
     uint64_t bytes;
     os::Access access;
   };
-  Status OpenWindow(const Slab& slab, uint64_t address);
+  Status OpenWindow(const Slab& slab, uint64_t address, uint32_t bytes);
   void CloseWindows();
   uint8_t* FillWithoutView();
   void Flush() {

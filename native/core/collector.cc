@@ -280,13 +280,7 @@ bool Collector::CommitBatch(Progress& progress) {
     }
     if (observer_)
       observer_(table_.IdOf(move.executor), space_.AddressOf(move.code_from), space_.AddressOf(move.code_to));
-    uint64_t retired = 0;
-    for (SpanId span : {move.code_from, move.data_from}) {
-      if (span == 0) continue;
-      space_.SetState(span, SpanState::kRetired);
-      retired += space_[span].granules * uint64_t{kGranuleBytes};
-    }
-    reclaimer_.Retire({{move.code_from, move.data_from, 0}, 0, 0}, retired);
+    Retire(space_, table_, reclaimer_, {{move.code_from, move.data_from, 0}, 0, 0});
     progress.result.moved++;
     progress.result.moved_bytes += uint64_t{executor.code_bytes} + executor.data_bytes;
   }
@@ -458,8 +452,13 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   uint64_t end = slice ? begin + options.max_pause_nanos - options.max_pause_nanos / 8 : 0;
   Progress progress{host, Deadline(end), slice ? kSliceBatchBytes : kBatchBytes};
   CollectResult& result = progress.result;
+  batch_.reserve(kBatchMoves);
+  state_batch_.reserve(kBatchMoves);
   // One pass a round, which may take many calls: in the next one all would be cold that has not run since this one.
-  if (options.evict_cold && !std::exchange(evicted_, true)) result.evicted = host.evict();
+  if (options.evict_cold && !evicted_) {
+    result.evicted = host.evict();
+    evicted_ = true;
+  }
   host.reclaim();
   gate_refused_ = false;
   if (!slice) round_++;
@@ -469,8 +468,13 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   else if (slice)
     space_.DecommitEmptied(begin + options.max_pause_nanos / 2);
   trimming_ = trimmed && !result.done;
-  if (options.compact && options.follow_links && result.done) LayOutChains(progress);
-  if (options.compact && result.done) EvacuateVictims(progress);
+  // Only the plans of the two take memory: no batch is under way when there is none.
+  Status planned = OrOutOfMemory([&] {
+    if (options.compact && options.follow_links && result.done) LayOutChains(progress);
+    if (options.compact && result.done) EvacuateVictims(progress);
+    return Status::Ok();
+  });
+  if (!planned.ok()) result.done = false;
   for (int zone = 0; zone < kZones; zone++)
     begun_destination_[zone] = destinations_[zone] != nullptr ? destinations_[zone]->first() : kNone;
   // A slice that had to stop leaves the rest to the next. One that has come to every slab and moved nothing since has
@@ -495,7 +499,8 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   result.pages_freed = committed > committed_now ? (committed - committed_now) / space_.page_bytes() : 0;
   result.retired_bytes = reclaimer_.retired_bytes();
   result.pause_nanos = os::NowNanos() - begin;
-  return result;
+  if (!planned.ok() && result.moved == 0 && result.evicted.empty()) throw std::bad_alloc();
+  return std::move(result);
 }
 
 }  // namespace jit_arena

@@ -13,6 +13,7 @@
 #include "core/executor_table.h"
 #include "core/linker.h"
 #include "core/reclaimer.h"
+#include "core/retire.h"
 
 namespace jit_arena {
 

@@ -15,22 +15,24 @@ void ExecutorTable::FreeKept(Executor& executor) {
   kept_heap_bytes_ -= executor.kept_bytes;
 }
 
-void ExecutorTable::SetKept(Executor& executor, const std::vector<uint8_t>& packed) {
+Status ExecutorTable::SetKept(Executor& executor, const std::vector<uint8_t>& packed) {
   DropKept(executor);
   JIT_ARENA_CHECK(packed.size() < 1u << 23);
-  executor.kept_bytes = static_cast<uint32_t>(packed.size()) & 0x7fffff;
   uint8_t* to = executor.kept_inline;
   if (packed.size() > sizeof executor.kept_inline) {
     to = executor.kept_heap = static_cast<uint8_t*>(std::malloc(packed.size()));
-    JIT_ARENA_CHECK(to != nullptr);
+    if (to == nullptr) return Status::OutOfMemory();
     kept_heap_bytes_ += packed.size();
   }
+  executor.kept_bytes = static_cast<uint32_t>(packed.size()) & 0x7fffff;
   if (!packed.empty()) std::memcpy(to, packed.data(), packed.size());
+  return Status::Ok();
 }
 
 Notes& ExecutorTable::NotesOf(uint32_t index) {
+  Notes& notes = notes_[index];
   executors_[index].has_notes = 1;
-  return notes_[index];
+  return notes;
 }
 
 const Notes* ExecutorTable::FindNotes(uint32_t index) const {

@@ -62,8 +62,8 @@ struct LockedExecutor {
   uint8_t has_notes : 1 = 0;  // there are Notes for it
   uint8_t evictable : 1 = 0;
   uint8_t state_fixed : 1 = 0;  // state holds addresses of state, which the code may have copied: it never moves
-  uint8_t unused : 1 = 0;
-  uint8_t align_log2 : 4 = 0;  // of code
+  uint8_t unlisted : 1 = 0;     // retired, and there was no memory to list it (core/retire.h)
+  uint8_t align_log2 : 4 = 0;   // of code
   uint8_t also_unused : 4 = 0;
 
   LockedExecutor() : kept_heap(nullptr) {}
@@ -192,7 +192,8 @@ class ExecutorTable {
   // One past the highest index ever used.
   uint32_t size() const { return executors_.size(); }
 
-  void SetKept(Executor& executor, const std::vector<uint8_t>& packed);
+  // ERR_ARENA_NO_MEMORY; the executor has no kept relocs then.
+  Status SetKept(Executor& executor, const std::vector<uint8_t>& packed);
   void DropKept(Executor& executor) {
     if (executor.kept_bytes > sizeof executor.kept_inline) FreeKept(executor);
     executor.kept_bytes = 0;

@@ -3,22 +3,23 @@
 #include <algorithm>
 
 #include "base/bits.h"
+#include "base/room.h"
 #include "core/checksum.h"
 
 namespace jit_arena {
 namespace {
 
-Error RelocError(ErrorCode code, ExecutorId id, const RelocSpec& reloc, std::string message) {
+Error RelocError(ErrorCode code, ExecutorId id, const RelocSpec& reloc, Words message) {
   Error error{code, std::move(message)};
   error.executor = id;
   error.section = reloc.section;
   error.offset = reloc.offset;
   const arch::KindInfo* info = arch::FindKind(reloc.kind);
-  error.kind = info != nullptr ? info->name : Format("%u", reloc.kind);
+  error.kind = info != nullptr ? Words(info->name) : Format("%u", reloc.kind);
   return error;
 }
 
-std::string PlacesInWords(uint64_t lowest, uint64_t highest) {
+Words PlacesInWords(uint64_t lowest, uint64_t highest) {
   if (lowest == highest) return Format("%#llx", Wide(lowest));
   return Format("every place from %#llx to %#llx", Wide(lowest), Wide(highest));
 }
@@ -57,12 +58,12 @@ Status Linker::CheckShape(const ExecutorSpec& spec, ExecutorId id) const {
   uint32_t previous_end = 0;
   for (uint32_t position : order_) {
     const RelocSpec& reloc = spec.relocs[position];
-    auto failed_at = [&](uint32_t at, ErrorCode code, std::string message) {
+    auto failed_at = [&](uint32_t at, ErrorCode code, Words message) {
       Error error = RelocError(code, id, spec.relocs[at], std::move(message));
       error.index = at;
       return Status(std::move(error));
     };
-    auto failed = [&](ErrorCode code, std::string message) { return failed_at(position, code, std::move(message)); };
+    auto failed = [&](ErrorCode code, Words message) { return failed_at(position, code, std::move(message)); };
     const arch::KindInfo* info = arch::FindKind(reloc.kind);
     if (info == nullptr)
       return failed(ErrorCode::kRelocKind, Format("reloc kind %u does not exist on %s", reloc.kind, arch::kCpuName));
@@ -106,14 +107,16 @@ Result<size_t> Linker::Check(uint32_t index, const ExecutorSpec& spec, const std
   if (spec.reloc_count == 0) return first;
   Placement at = PlacementOf(table_[index]);
   SortRelocs(spec);
+  if (Status failed = MakeRoom(checked_, spec.reloc_count)) return failed;
   for (uint32_t position : order_) {
     Result<Checked> checked = CheckReloc(index, spec.relocs[position], at, batch);
     if (!checked.ok()) {
-      checked.status().error().index = position;
+      checked.status().SetIndex(position);
       return std::move(checked.status());
     }
     checked_.push_back(checked.value());
   }
+  if (Status failed = Keep(index, &checked_[first], spec.reloc_count)) return failed;
   if (full_records_) {
     std::vector<RelocSpec>& record = records_[index];
     record.assign(spec.relocs, spec.relocs + spec.reloc_count);
@@ -124,6 +127,19 @@ Result<size_t> Linker::Check(uint32_t index, const ExecutorSpec& spec, const std
     }
   }
   return first;
+}
+
+Status Linker::Keep(uint32_t index, const Checked* checked, size_t count) {
+  Executor& executor = table_[index];
+  kept_writer_.Clear();
+  for (const Checked* next = checked; next < checked + count; next++) {
+    if (!next->keep) continue;
+    uint32_t sites_before = next->section == Section::kData ? uint32_t{executor.code_bytes} : 0;
+    kept_writer_.Add({sites_before + next->offset, next->info->field, next->anchor, next->rest});
+  }
+  if (Status failed = table_.SetKept(executor, kept_writer_.packed())) return failed;
+  kept_count_ += kept_writer_.count();
+  return Status::Ok();
 }
 
 Linker::Bounds Linker::PlacesOf(const Executor& executor, Section section, uint64_t address) const {
@@ -137,8 +153,7 @@ Linker::Bounds Linker::PlacesOf(const Executor& executor, Section section, uint6
   return {space_.base() + in_span, space_.end() - span_bytes + in_span};
 }
 
-std::string Linker::OutOfReach(const arch::KindInfo& info, int64_t addend, const Bounds& symbols,
-                               const Bounds& sites) const {
+Words Linker::OutOfReach(const arch::KindInfo& info, int64_t addend, const Bounds& symbols, const Bounds& sites) const {
   return Format(
       "%s with addend %lld cannot reach its target at %s from its site at %s, and a move may lead to any of "
       "them: use %s",
@@ -151,7 +166,7 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
   const Executor& executor = table_[index];
   const arch::KindInfo& info = *arch::FindKind(reloc.kind);
   const arch::FieldInfo& field = arch::FieldOf(info.field);
-  auto failed = [&](ErrorCode code, std::string message) {
+  auto failed = [&](ErrorCode code, Words message) {
     return RelocError(code, table_.IdOf(index), reloc, std::move(message));
   };
 
@@ -288,7 +303,7 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
     if (use_veneer) symbol += static_cast<uint64_t>(reloc.addend) + info.branch_bias;
     Result<uint32_t> link = AcquireLink(index, owner, owner != 0 ? symbol - CodeAddress(owner) : symbol);
     if (!link.ok()) {
-      Error& error = link.status().error();
+      const Error& error = link.status().error();
       return failed(error.code, error.message);
     }
     symbol = use_slot ? SlotAddress(link.value()) : space_.AddressOf(links_[link.value()].span);
@@ -354,7 +369,6 @@ Status Linker::OpenSpans(WriteScope& scope, uint32_t index) const {
 
 void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, size_t check) {
   Executor& executor = table_[index];
-  kept_writer_.Clear();
   uint64_t beyond = 0;  // the fields: of every field's normal form, what lies beyond the field
   const Checked* next = checked_.data() + check;
   const Checked* end = next + spec.reloc_count;
@@ -372,13 +386,11 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
       arch::FieldClass field = next->info->field;
       uint32_t site = sites_before + next->offset;
       if (next->normal) beyond += ChecksumBeyond(site, arch::Beyond(field, next->value));
-      if (next->keep) kept_writer_.Add({site, field, next->anchor, next->rest});
     }
   };
-  // From normal form to the place, where not null. Its records are complete by then.
+  // From normal form to the place, where not null.
   auto rebase = [&](uint8_t* code, uint8_t* data) {
-    if (kept_writer_.count() == 0 && !executor.holds_addresses) return;
-    table_.SetKept(executor, kept_writer_.packed());
+    if (executor.kept_bytes == 0 && !executor.holds_addresses) return;
     Rebase(executor, code, data, Placement{}, PlacementOf(executor), [&](const Reference& reference) {
       return Moved{0, SectionAddress(reference.target, reference.target_section)};
     });
@@ -413,7 +425,6 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
     rebase(nullptr, data);
   }
   executor.checksum = static_cast<uint32_t>(sum + beyond);
-  kept_count_ += kept_writer_.count();
 
   if (executor.state_span != 0) {
     known_zero = space_.KnownZero(executor.state_span);

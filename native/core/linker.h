@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cstdint>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "arch/kept_relocs.h"
@@ -149,9 +150,9 @@ class Linker {
   // A freeze is BeginFreeze; Check for each executor; then Open and Write for each, or Forget for each.
 
   void BeginFreeze();
-  // Checks every reloc against the final addresses; keeps what Write needs, and makes the references and external
-  // links. `index` has its spans, and so have the executors of `batch`, which freeze with it (`marked` is set).
-  // Returns the number of the check, for Write.
+  // Checks every reloc against the final addresses; keeps what Write needs, and makes the references, the external
+  // links and the kept records. `index` has its spans, and so have the executors of `batch`, which freeze with it
+  // (`marked` is set). Returns the number of the check, for Write.
   Result<size_t> Check(uint32_t index, const ExecutorSpec& spec, const std::vector<uint32_t>& batch);
   // Makes writable what Write will write.
   Status Open(WriteScope& scope, uint32_t index) const {
@@ -161,11 +162,21 @@ class Linker {
   void Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, size_t check);
 
   // The executor dies: its references end. Its inbound references are none, or come from executors that die with it.
-  // Spans of external links that nobody uses any more are appended to `links`, to be retired with it.
-  void Forget(uint32_t index, std::vector<SpanId>* links) {
+  // External links that nobody uses any more wait for TakeUnusedLinks, to be retired with it.
+  void Forget(uint32_t index) {
     if (full_records_) records_.erase(index);
     const Executor& executor = table_[index];
-    if ((executor.outbound | executor.inbound | executor.kept_bytes) != 0) ForgetReferences(index, links);
+    if ((executor.outbound | executor.inbound | executor.kept_bytes) != 0) ForgetReferences(index);
+  }
+  // Calls take(span) for each external link that Forget has left; the span is the caller's from then on.
+  template <class Take>
+  void TakeUnusedLinks(Take take) {
+    while (unused_link_ != 0) {
+      uint32_t link = unused_link_;
+      unused_link_ = links_[link].inbound;
+      take(links_[link].span);
+      FreeLink(link);
+    }
   }
   // The first executor that refers to `index` and is not `marked`, or 0.
   uint32_t FindUnmarkedSource(uint32_t index) const;
@@ -278,18 +289,27 @@ class Linker {
     uint64_t lowest, highest;
   };
 
+  // Makes the executor's kept records, from what CheckReloc said of its relocs.
+  Status Keep(uint32_t index, const Checked* checked, size_t count);
   Result<Checked> CheckReloc(uint32_t index, const RelocSpec& reloc, const Placement& at,
                              const std::vector<uint32_t>& batch);
   // Where the byte of a section can be that is at `address` now: anywhere in the reservation where its span fits, if it
   // moves.
   Bounds PlacesOf(const Executor& executor, Section section, uint64_t address) const;
-  std::string OutOfReach(const arch::KindInfo& info, int64_t addend, const Bounds& symbols, const Bounds& sites) const;
+  Words OutOfReach(const arch::KindInfo& info, int64_t addend, const Bounds& symbols, const Bounds& sites) const;
   // The external link for an address or an executor's code, made when there is none yet; `user` refers to it.
   Result<uint32_t> AcquireLink(uint32_t user, uint32_t owner, uint64_t target);
   Status AddReference(const Reference& reference);
   Status OpenSpans(WriteScope& scope, uint32_t index) const;
-  void ForgetReferences(uint32_t index, std::vector<SpanId>* links);
-  void ReleaseLink(uint32_t link, std::vector<SpanId>* spans);
+  void ForgetReferences(uint32_t index);
+  // A link that nobody uses joins the unused ones.
+  void ReleaseLink(uint32_t link);
+  void FreeLink(uint32_t link) {
+    links_[link] = ExternalLink{};
+    links_[link].inbound = std::exchange(free_link_, link);
+  }
+  // Makes a link that is in no map yet.
+  Result<uint32_t> MakeLink(uint32_t owner, uint64_t target);
   void RemoveInbound(uint32_t reference);
 
   // Calls visit(site, field, rest, from, to) for each field that depends on addresses, with its ends when the executor
@@ -338,7 +358,8 @@ class Linker {
   ChunkedArray<Reference> references_;
   uint32_t free_reference_ = 0;
   ChunkedArray<ExternalLink> links_;
-  uint32_t free_link_ = 0;
+  uint32_t free_link_ = 0;    // chains through `inbound`
+  uint32_t unused_link_ = 0;  // those that wait for TakeUnusedLinks
   std::unordered_map<LinkKey, uint32_t, LinkKeyHash> link_of_;
   uint64_t kept_count_ = 0;
   std::unordered_map<uint64_t, uint64_t> veneers_;  // to thunks

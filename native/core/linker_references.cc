@@ -42,74 +42,72 @@ Result<uint32_t> Linker::AcquireLink(uint32_t user, uint32_t owner, uint64_t tar
     link = found->second;
     if (links_[link].last_user == user) return link;
   } else {
-    link = free_link_;
-    if (link != 0)
-      free_link_ = links_[link].inbound;
-    else if (link = links_.Add(); link == 0)
-      return Error{ErrorCode::kNoMemory, "no memory for the arena's tables"};
-    links_[link] = ExternalLink{};
-    auto give_up = [&](Status failed) {
-      links_[link].inbound = free_link_;
-      free_link_ = link;
-      return failed;
-    };
-    Result<SpanId> span = space_.Allocate(Zone::kFixedCode, arch::kExternalLinkBytes, 16, 0, Section::kCode);
-    if (!span.ok()) return give_up(std::move(span.status()));
-    {
-      // Nobody knows of the link yet: its bytes may be written before the freeze is certain.
-      WriteScope scope(space_, "external link");
-      if (Status failed = scope.Open(span.value())) {
-        space_.Abandon(span.value());
-        return give_up(std::move(failed));
-      }
-      arch::WriteExternalLink(scope.Fill(span.value(), 0, arch::kExternalLinkBytes),
-                              owner != 0 ? CodeAddress(owner) + target : target);
-    }
-    space_.SetState(span.value(), SpanState::kInternal);
-    links_[link].span = span.value();
-    links_[link].target = target;
-    links_[link].owner = owner;
-    link_of_[LinkKey{target, owner}] = link;
-    if (owner != 0) {
-      Reference reference;
-      reference.source = link;
-      reference.kind = ReferenceKind::kSlot;
-      reference.target = owner;
-      if (Status failed = AddReference(reference)) {
-        std::vector<SpanId> unused;
-        ReleaseLink(link, &unused);
-        space_.Abandon(span.value());
-        return failed;
-      }
-    }
+    Result<uint32_t> made = MakeLink(owner, target);
+    if (!made.ok()) return made;
+    link = made.value();
   }
   Reference use;
   use.source = user;
   use.target = link;
   use.kind = ReferenceKind::kLinkUse;
   if (Status failed = AddReference(use)) {
-    if (links_[link].inbound == 0) {
-      std::vector<SpanId> spans;
-      ReleaseLink(link, &spans);
-      space_.Free(spans[0]);
-    }
+    if (links_[link].inbound == 0) ReleaseLink(link);
     return failed;
   }
   links_[link].last_user = user;
   return link;
 }
 
-void Linker::ReleaseLink(uint32_t link, std::vector<SpanId>* spans) {
+// Nobody knows of a new link yet: its bytes may be written before the freeze is certain.
+Result<uint32_t> Linker::MakeLink(uint32_t owner, uint64_t target) {
+  uint32_t link = free_link_;
+  if (link != 0)
+    free_link_ = links_[link].inbound;
+  else if (link = links_.Add(); link == 0)
+    return Error{ErrorCode::kNoMemory, "no memory for the arena's tables"};
+  links_[link] = ExternalLink{};
+  Result<SpanId> span = space_.Allocate(Zone::kFixedCode, arch::kExternalLinkBytes, 16, 0, Section::kCode);
+  Status failed = std::move(span.status());
+  if (failed.ok()) {
+    WriteScope scope(space_, "external link");
+    failed = scope.Open(span.value());
+    if (failed.ok())
+      arch::WriteExternalLink(scope.Fill(span.value(), 0, arch::kExternalLinkBytes),
+                              owner != 0 ? CodeAddress(owner) + target : target);
+  }
+  if (failed.ok())
+    failed = OrOutOfMemory([&] {
+      link_of_.try_emplace(LinkKey{target, owner}, link);
+      return Status::Ok();
+    });
+  if (failed.ok() && owner != 0) {
+    Reference reference;
+    reference.source = link;
+    reference.kind = ReferenceKind::kSlot;
+    reference.target = owner;
+    failed = AddReference(reference);
+    if (!failed.ok()) link_of_.erase(LinkKey{target, owner});
+  }
+  if (!failed.ok()) {
+    if (span.ok()) space_.Free(span.value());
+    FreeLink(link);
+    return failed;
+  }
+  space_.SetState(span.value(), SpanState::kInternal);
+  links_[link].span = span.value();
+  links_[link].target = target;
+  links_[link].owner = owner;
+  return link;
+}
+
+void Linker::ReleaseLink(uint32_t link) {
   ExternalLink& released = links_[link];
   if (released.outbound != 0) RemoveInbound(released.outbound);
   link_of_.erase(LinkKey{released.target, released.owner});
-  spans->push_back(released.span);
-  released = ExternalLink{};
-  released.inbound = free_link_;
-  free_link_ = link;
+  released.inbound = std::exchange(unused_link_, link);
 }
 
-void Linker::ForgetReferences(uint32_t index, std::vector<SpanId>* links) {
+void Linker::ForgetReferences(uint32_t index) {
   Executor& executor = table_[index];
   for (uint32_t id = executor.outbound; id != 0;) {
     Reference reference = references_[id];
@@ -119,7 +117,7 @@ void Linker::ForgetReferences(uint32_t index, std::vector<SpanId>* links) {
     if (reference.target_is_link()) {
       ExternalLink& link = links_[reference.target];
       if (link.last_user == index) link.last_user = 0;
-      if (link.inbound == 0) ReleaseLink(reference.target, links);
+      if (link.inbound == 0) ReleaseLink(reference.target);
     }
     id = reference.next_outbound;
   }

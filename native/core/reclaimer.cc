@@ -1,5 +1,6 @@
 #include "core/reclaimer.h"
 
+#include <new>
 #include <thread>
 
 #include "os/memory.h"
@@ -24,7 +25,8 @@ PinSlot* Reclaimer::Attach() {
     slot->code_epoch = 0;
     return slot;
   }
-  auto* slot = new PinSlot;
+  auto* slot = new (std::nothrow) PinSlot;
+  if (slot == nullptr) return nullptr;
   slot->attached = true;
   slot->thread = std::this_thread::get_id();
   slot->next = slots_.load(std::memory_order_relaxed);
@@ -124,17 +126,27 @@ void Reclaimer::WaitForGate() const {
   while (gate_.load(std::memory_order_acquire)) std::this_thread::yield();
 }
 
-void Reclaimer::Retire(const Retired& retired, uint64_t bytes) {
-  waiting_.push_back({retired, bytes});
-  unstamped_++;
+bool Reclaimer::Retire(const Retired& retired, uint64_t bytes) {
   retired_bytes_ += bytes;
+  Status listed = OrOutOfMemory([&] {
+    waiting_.push_back({retired, bytes});
+    return Status::Ok();
+  });
+  if (listed.ok()) {
+    unstamped_++;
+  } else {
+    unlisted_bytes_ += bytes;
+    unlisted_stamp_ = kUnstamped;
+  }
+  return listed.ok();
 }
 
 void Reclaimer::Stamp() {
-  if (unstamped_ == 0) return;
+  if (unstamped_ == 0 && unlisted_stamp_ != kUnstamped) return;
   // A pin that loads the epoch after this increment synchronises with it, and so finds what was published before.
   // Pins of the same epoch may not have: they count as older (Reclaim compares with <).
   uint64_t stamp = epoch_.fetch_add(1, std::memory_order_acq_rel);
+  if (unlisted_stamp_ == kUnstamped) unlisted_stamp_ = stamp;
   for (; unstamped_ != 0; unstamped_--) waiting_[waiting_.size() - unstamped_].retired.stamp = stamp;
 }
 

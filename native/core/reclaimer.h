@@ -10,6 +10,7 @@
 #include <deque>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "arch/arch.h"
 #include "base/status.h"
@@ -50,7 +51,8 @@ class Reclaimer {
   Reclaimer(const Reclaimer&) = delete;
   Reclaimer& operator=(const Reclaimer&) = delete;
 
-  // Attach and Detach: any thread, take a lock of their own. Detach only when not pinned.
+  // Attach and Detach: any thread, take a lock of their own. Attach is null without memory; Detach only when not
+  // pinned.
   PinSlot* Attach();
   void Detach(PinSlot* slot);
 
@@ -119,8 +121,9 @@ class Reclaimer {
   void RaiseCodeEpoch();
 
   // `retired` is what only pins up to now may still use, since nothing that is published leads to it any more (a
-  // cleared entry, a new address). It waits for Stamp.
-  void Retire(const Retired& retired, uint64_t bytes);
+  // cleared entry, a new address). It waits for Stamp. False when there is no memory to list it: the caller marks it,
+  // to find it again after TakeUnlisted.
+  bool Retire(const Retired& retired, uint64_t bytes);
   // Dates all that has been retired since the last call: one epoch for the batch.
   void Stamp();
 
@@ -135,6 +138,13 @@ class Reclaimer {
       retired_bytes_ -= due.bytes;
       visit(due.retired);
     }
+  }
+
+  // True when there is something unlisted and all of it is due: it counts as reclaimed from now on.
+  bool TakeUnlisted() {
+    if (unlisted_bytes_ == 0 || unlisted_stamp_ >= OldestPin()) return false;
+    retired_bytes_ -= std::exchange(unlisted_bytes_, 0);
+    return true;
   }
 
   uint64_t retired_bytes() const { return retired_bytes_; }
@@ -170,6 +180,9 @@ class Reclaimer {
   std::deque<Waiting> waiting_;            // stamps ascend
   size_t unstamped_ = 0;                   // of waiting_, at its end
   uint64_t retired_bytes_ = 0;
+  uint64_t unlisted_bytes_ = 0;  // of retired_bytes_
+  uint64_t unlisted_stamp_ = 0;  // of the youngest that is unlisted; kUnstamped until Stamp
+  static constexpr uint64_t kUnstamped = ~uint64_t{0};
   std::atomic<size_t> slot_count_{0};  // relaxed: a figure
 };
 

@@ -12,27 +12,29 @@ const char* ZoneName(Zone zone) {
   return kNames[static_cast<int>(zone)];
 }
 
-Slab::Slab(Zone zone, uint32_t first, uint32_t granules, uint8_t* view, uint32_t page_granules, SpanId head,
-           SpanTable& spans, HoleBins& bins)
+Slab::Slab(Zone zone, uint32_t first, uint32_t granules, uint32_t page_granules, SpanId head, SpanTable& spans,
+           HoleBins& bins)
     : zone_(zone),
       page_shift_(static_cast<uint8_t>(std::countr_zero(page_granules))),
       first_(first),
       granules_(granules),
       head_(head),
       tail_(head),
-      view_(view),
       spans_(spans),
       bins_(bins),
       never_used_from_(first),
-      backed_((granules / page_granules + 63) / 64) {
-  SpanNode& node = spans_[head];
-  node.start = first;
+      backed_((granules / page_granules + 63) / 64) {}
+
+void Slab::Begin(uint8_t* view) {
+  view_ = view;
+  SpanNode& node = spans_[head_];
+  node.start = first_;
   node.SetState(SpanState::kHead);
-  node.hole_granules = granules;
-  bins_.Insert(head);
+  node.hole_granules = granules_;
+  bins_.Insert(head_);
   SpanTable::Change change(spans_);
-  spans_.Lengthen(granules);
-  spans_.Enter(head, node, nullptr);
+  spans_.Lengthen(granules_);
+  spans_.Enter(head_, node, nullptr);
 }
 
 void Slab::Place(SpanId before, SpanId span, uint32_t granules, uint32_t align_granules) {
@@ -66,7 +68,7 @@ void Slab::Place(SpanId before, SpanId span, uint32_t granules, uint32_t align_g
 void Slab::Remove(SpanId span) {
   SpanNode& node = spans_[span];
   SpanNode& left = spans_[node.previous];
-  if (node.State() == SpanState::kRetired) retired_ -= node.granules;
+  if (IsRetired(node.State())) retired_ -= node.granules;
   used_ -= node.granules;
   span_count_--;
   if (binned_) {
@@ -155,7 +157,7 @@ const char* Slab::FindBrokenRule() const {
     if (node.next != 0 ? spans_[node.next].previous != id : tail_ != id) return "neighbours disagree";
     at = node.End() + node.hole_granules;
     used += node.granules;
-    if (node.State() == SpanState::kRetired) retired += node.granules;
+    if (IsRetired(node.State())) retired += node.granules;
     count += id != head_;
     if (id != head_ && TouchesPunched(node.start, node.granules)) return "a span on punched pages";
     if (id != head_ && (spans_.Find(node.start) != id || spans_.Find(node.End() - 1) != id))

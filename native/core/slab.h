@@ -21,10 +21,11 @@ const char* ZoneName(Zone zone);
 
 class Slab {
  public:
-  // `first` and `granules` are page-aligned; `view` is the writer's view of the first granule, or null.
-  // `head` is a fresh span node. The slab is empty, unbacked, and its hole is in the bins.
-  Slab(Zone zone, uint32_t first, uint32_t granules, uint8_t* view, uint32_t page_granules, SpanId head,
-       SpanTable& spans, HoleBins& bins);
+  // `first` and `granules` are page-aligned; `head` is a fresh span node. The slab is empty and unbacked.
+  Slab(Zone zone, uint32_t first, uint32_t granules, uint32_t page_granules, SpanId head, SpanTable& spans,
+       HoleBins& bins);
+  // Its memory is there: puts its hole into the bins. `view` is the writer's view of the first granule, or null.
+  void Begin(uint8_t* view);
 
   Zone zone() const { return zone_; }
   uint32_t first() const { return first_; }
@@ -45,7 +46,7 @@ class Slab {
   // A live span becomes retired, a reserved one live.
   void SetState(SpanId span, SpanState state) { SetState(spans_[span], state); }
   void SetState(SpanNode& node, SpanState state) {
-    if (state == SpanState::kRetired && node.State() != SpanState::kRetired) retired_ += node.granules;
+    if (IsRetired(state) && !IsRetired(node.State())) retired_ += node.granules;
     node.SetState(state);
   }
 
@@ -148,7 +149,7 @@ class Slab {
   uint32_t used_ = 0;
   uint32_t retired_ = 0;
   uint32_t span_count_ = 0;
-  uint8_t* view_;
+  uint8_t* view_ = nullptr;
   SpanTable& spans_;
   HoleBins& bins_;
 

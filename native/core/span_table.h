@@ -26,7 +26,11 @@ enum class SpanState : uint8_t {
   kLive,      // holds an executor's bytes
   kRetired,   // freed or moved away, may still be executing
   kInternal,  // the arena's own code: gates, thunks, external links
+  kUnlisted,  // retired, and there was no memory to list it (Reclaimer::Retire)
 };
+
+// In no executor's hands any more, and perhaps still executing.
+inline bool IsRetired(SpanState state) { return state == SpanState::kRetired || state == SpanState::kUnlisted; }
 
 // Index into the span table; 0 is none.
 using SpanId = uint32_t;
@@ -72,7 +76,9 @@ class SpanTable {
   explicit SpanTable(uint32_t max_spans)
       : nodes_(max_spans),
         stretches_(max_spans / kStretchGranules + 1),
-        last_(static_cast<Shared<SpanId>*>(std::calloc(stretches_, sizeof(Shared<SpanId>)))) {}
+        last_(static_cast<Shared<SpanId>*>(std::calloc(stretches_, sizeof(Shared<SpanId>)))) {
+    if (last_ == nullptr) throw std::bad_alloc();
+  }
   ~SpanTable() { std::free(last_); }
   SpanTable(const SpanTable&) = delete;
   SpanTable& operator=(const SpanTable&) = delete;
@@ -82,7 +88,6 @@ class SpanTable {
 
   // 0 when out of memory.
   SpanId Add() {
-    if (last_ == nullptr) return 0;
     if (free_ == 0) return nodes_.Add();
     SpanId id = free_;
     SpanNode& node = nodes_[id];

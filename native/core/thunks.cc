@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/bits.h"
+#include "base/room.h"
 #include "core/code_space.h"
 #include "os/fork.h"
 #include "os/memory.h"
@@ -107,6 +108,7 @@ Status Region::AddPage(arch::CallbackHandler handler) {
   const auto count = static_cast<uint32_t>((bytes - common_bytes) / arch::kCallbackThunkBytes);
   std::unique_ptr<ThunkContext[]> contexts(new (std::nothrow) ThunkContext[count]);
   if (contexts == nullptr) return Error{ErrorCode::kNoMemory, "there is no memory for more callbacks"};
+  if (Status failed = MakeRoom(contexts_, 1)) return failed;
   Result<SpanId> page = space_.Allocate(Zone::kFixedCode, bytes, kGranuleBytes, 0, Section::kCode);
   if (!page.ok()) return std::move(page.status());
   const uint64_t common = space_.AddressOf(page.value());

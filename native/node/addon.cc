@@ -32,10 +32,8 @@ Napi::Value SetRelocBuffer(const Napi::CallbackInfo& info) {
 
 Napi::Value LastError(const Napi::CallbackInfo& info) {
   Environment* environment = Environment::Of(info.Env());
-  if (environment->last_error == nullptr) return info.Env().Undefined();
-  Napi::Object error = ToJs(info.Env(), *environment->last_error);
-  environment->last_error.reset();
-  return error;
+  if (environment->last_error.ok()) return info.Env().Undefined();
+  return ToJs(info.Env(), std::exchange(environment->last_error, {}).error());
 }
 
 Napi::Value Probe(const Napi::CallbackInfo& info) {
@@ -114,6 +112,12 @@ Napi::Object RelocKinds(Napi::Env env) {
   return kinds;
 }
 
+// A function that takes memory, before there is an arena.
+template <auto kFunction>
+Napi::Value OrFail(const Napi::CallbackInfo& info) {
+  return Environment::Of(info.Env())->OrFail([&] { return kFunction(info); });
+}
+
 // A function without node-addon-api around it, which costs more than a call of machine code.
 Napi::Value PlainFunction(Napi::Env env, const char* name, napi_callback function) {
   napi_value made = nullptr;
@@ -129,29 +133,29 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("setMailbox", Napi::Function::New<SetMailbox>(env));
   exports.Set("setRelocBuffer", Napi::Function::New<SetRelocBuffer>(env));
   exports.Set("lastError", Napi::Function::New<LastError>(env));
-  exports.Set("probe", Napi::Function::New<Probe>(env));
+  exports.Set("probe", Napi::Function::New<OrFail<Probe>>(env));
   exports.Set("symbolAddress", Napi::Function::New<SymbolAddress>(env));
   exports.Set("addressOf", Napi::Function::New<AddressOf>(env));
-  exports.Set("readObject", Napi::Function::New<ReadLoadedObject>(env));
+  exports.Set("readObject", Napi::Function::New<OrFail<ReadLoadedObject>>(env));
   exports.Set("countsOfObject", Napi::Function::New<CountsOfObject>(env));
   exports.Set("askedOfObject", Napi::Function::New<AskedOfObject>(env));
   exports.Set("answerForObject", Napi::Function::New<AnswerForObject>(env));
-  exports.Set("resolveObject", Napi::Function::New<ResolveObject>(env));
+  exports.Set("resolveObject", Napi::Function::New<OrFail<ResolveObject>>(env));
   exports.Set("symbolOfObject", Napi::Function::New<SymbolOfObject>(env));
   exports.Set("reasonOfObject", Napi::Function::New<ReasonOfObject>(env));
-  exports.Set("findInObject", Napi::Function::New<FindInObject>(env));
-  exports.Set("stencilsOfObject", Napi::Function::New<StencilsOfObject>(env));
-  exports.Set("loadStencils", Napi::Function::New<LoadStencils>(env));
-  exports.Set("saveStencils", Napi::Function::New<SaveStencils>(env));
-  exports.Set("namesOfStencils", Napi::Function::New<NamesOfStencils>(env));
-  exports.Set("describeStencil", Napi::Function::New<DescribeStencil>(env));
-  exports.Set("partsOfStencil", Napi::Function::New<PartsOfStencil>(env));
-  exports.Set("beginTrace", Napi::Function::New<BeginTrace>(env));
-  exports.Set("emitStencil", Napi::Function::New<EmitStencil>(env));
-  exports.Set("fillHole", Napi::Function::New<FillHole>(env));
-  exports.Set("buildTrace", Napi::Function::New<BuildTrace>(env));
-  exports.Set("createArena", Napi::Function::New<CreateArena>(env));
-  exports.Set("openArena", Napi::Function::New<OpenArena>(env));
+  exports.Set("findInObject", Napi::Function::New<OrFail<FindInObject>>(env));
+  exports.Set("stencilsOfObject", Napi::Function::New<OrFail<StencilsOfObject>>(env));
+  exports.Set("loadStencils", Napi::Function::New<OrFail<LoadStencils>>(env));
+  exports.Set("saveStencils", Napi::Function::New<OrFail<SaveStencils>>(env));
+  exports.Set("namesOfStencils", Napi::Function::New<OrFail<NamesOfStencils>>(env));
+  exports.Set("describeStencil", Napi::Function::New<OrFail<DescribeStencil>>(env));
+  exports.Set("partsOfStencil", Napi::Function::New<OrFail<PartsOfStencil>>(env));
+  exports.Set("beginTrace", Napi::Function::New<OrFail<BeginTrace>>(env));
+  exports.Set("emitStencil", Napi::Function::New<OrFail<EmitStencil>>(env));
+  exports.Set("fillHole", Napi::Function::New<OrFail<FillHole>>(env));
+  exports.Set("buildTrace", Napi::Function::New<OrFail<BuildTrace>>(env));
+  exports.Set("createArena", Napi::Function::New<OrFail<CreateArena>>(env));
+  exports.Set("openArena", Napi::Function::New<OrFail<OpenArena>>(env));
   exports.Set("call", PlainFunction(env, "call", Call));
   exports.Set("run", PlainFunction(env, "run", Run));
   exports.Set("endLoops", Napi::Function::New<EndLoops>(env));

@@ -254,11 +254,13 @@ Napi::Value WithHandle(const Napi::CallbackInfo& info) {
   if (handle.arena == nullptr) {
     return kSilent ? Napi::Number::New(info.Env(), 0) : handle.environment->Fail(DisposedError());
   }
-  auto result = kFunction(handle, info);
-  if constexpr (std::is_same_v<decltype(result), Status>)
-    return result.ok() ? Napi::Number::New(info.Env(), 0) : handle.environment->Fail(std::move(result));
-  else
-    return result.ok() ? result.value() : handle.environment->Fail(std::move(result.status()));
+  return handle.environment->OrFail([&]() -> Napi::Value {
+    auto result = kFunction(handle, info);
+    if constexpr (std::is_same_v<decltype(result), Status>)
+      return result.ok() ? Napi::Number::New(info.Env(), 0) : handle.environment->Fail(std::move(result));
+    else
+      return result.ok() ? result.value() : handle.environment->Fail(std::move(result.status()));
+  });
 }
 
 constexpr struct {

@@ -33,15 +33,17 @@ Environment::~Environment() {
 }
 
 Napi::Value Environment::Fail(Status failed) {
-  last_error = std::make_unique<Error>(std::move(failed.error()));
-  return Napi::Number::New(env, static_cast<int>(last_error->code));
+  last_error = std::move(failed);
+  return Napi::Number::New(env, static_cast<int>(last_error.code()));
 }
 
 std::shared_ptr<PinSlot> Environment::PinOf(const std::shared_ptr<SharedArena>& shared) const {
   for (const auto& handle : arenas)
     if (handle != nullptr && handle->shared() == shared.get()) return handle->slot();
   Reclaimer& reclaimer = shared->arena().reclaimer();
-  return {reclaimer.Attach(), [shared](PinSlot* slot) { shared->arena().reclaimer().Detach(slot); }};
+  PinSlot* attached = reclaimer.Attach();
+  if (attached == nullptr) throw std::bad_alloc();
+  return {attached, [shared](PinSlot* slot) { shared->arena().reclaimer().Detach(slot); }};
 }
 
 }  // namespace jit_arena::node

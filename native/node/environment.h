@@ -72,6 +72,15 @@ struct Environment {
 
   static Environment* Of(napi_env env) { return Napi::Env(env).GetInstanceData<Environment>(); }
 
+  // What `act` returns; where that throws std::bad_alloc, the failure as Fail returns it.
+  template <class Act>
+  Napi::Value OrFail(Act act) noexcept {
+    try {
+      return act();
+    } catch (const std::bad_alloc&) {
+      return Fail(Status::OutOfMemory());
+    }
+  }
   // Remembers why a function failed, for TypeScript to fetch with lastError(); returns what the function returns.
   Napi::Value Fail(Status failed);
 
@@ -93,7 +102,7 @@ struct Environment {
 
   // By number; null when both disposed of and collected.
   std::vector<std::unique_ptr<ArenaHandle>> arenas;
-  std::unique_ptr<Error> last_error;
+  Status last_error;
 };
 
 }  // namespace jit_arena::node

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <vector>
 
+#include "base/room.h"
 #include "os/linux_memory.h"
 
 namespace jit_arena::os {
@@ -22,6 +23,7 @@ class LinuxFlip final : public LinuxMemory {
       ++open->count;
       return Status::Ok();
     }
+    if (Status failed = MakeRoom(windows_, 1)) return failed;
     if (Status failed = TryFlipping()) return Stopped(failed.error().message);
     if (mprotect(at, bytes, PROT_READ | PROT_WRITE) != 0) {
       Status refused = linux_pages::Refused("making a slab writable", bytes, access == Access::kCode, errno);

@@ -16,6 +16,7 @@
 #include <atomic>
 #include <vector>
 
+#include "base/room.h"
 #include "os/fork.h"
 #include "os/memory.h"
 
@@ -129,7 +130,7 @@ ForkHandshake::~ForkHandshake() {
 void ForkHandshake::Begin(uint64_t bytes) {
   // A parent that only forks would collect descriptors.
   if (copying_) children_->DropFinished(0);
-  children_->copying.reserve(children_->copying.size() + 1);
+  if (!MakeRoom(children_->copying, 1).ok()) return;  // Finish will tell
   children_->bound_nanos =
       std::max(children_->bound_nanos, linux_fork::kBoundNanos + bytes * linux_fork::kBoundNanosPerByte);
   int ends[2];
@@ -157,7 +158,8 @@ void ForkHandshake::InChild() {
 
 const char* ForkHandshake::Finish() {
   if (children_->child_end < 0) {
-    return "no handshake could be begun when the process was forked (socketpair failed; see `ulimit -n`)";
+    return "no handshake could be begun when the process was forked (socketpair failed, see `ulimit -n`, or there was "
+           "no memory)";
   }
   char byte;
   ssize_t received;

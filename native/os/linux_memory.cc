@@ -39,7 +39,7 @@ Status LinuxMemory::MakeScratch() {
 
 Status LinuxMemory::Stopped(const std::string& why) const {
   return Error{ErrorCode::kWriterUnavailable,
-               Format("the writer '%s' has stopped working in this process: ", WriterName(writer())) + why};
+               Format("the writer '%s' has stopped working in this process: %s", WriterName(writer()), why.c_str())};
 }
 
 Status LinuxMemory::EnterChild() {

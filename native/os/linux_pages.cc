@@ -154,6 +154,15 @@ std::string ExecAdvice() {
   return text + "), a seccomp filter of systemd or a container, PaX MPROTECT, a noexec mount";
 }
 
+std::string Advice(bool forbidden, int error) {
+  if (forbidden) return "; " + ExecAdvice();
+  if (error == EACCES || error == EPERM)
+    return "; a security module or a seccomp filter of systemd or a container forbids it";
+  if (error == EAGAIN)
+    return "; the process has locked its memory (mlockall) and `ulimit -l` is " + LimitText(RLIMIT_MEMLOCK);
+  return error == ENOMEM ? "; " + MemoryAdvice() : std::string();
+}
+
 }  // namespace
 
 int Protection(Access access) {
@@ -267,16 +276,12 @@ Status MapOver(Access access, uint8_t* at, size_t bytes, int flags, int fd, Fork
 
 Status Refused(const char* what, size_t bytes, bool executable, int error) {
   bool forbidden = executable && (error == EACCES || error == EPERM);
-  std::string message = Format("the kernel refused %s, %zu bytes: ", what, bytes) + ErrnoName(error);
-  if (forbidden) {
-    message += "; " + ExecAdvice();
-  } else if (error == EACCES || error == EPERM) {
-    message += "; a security module or a seccomp filter of systemd or a container forbids it";
-  } else if (error == EAGAIN) {
-    message += "; the process has locked its memory (mlockall) and `ulimit -l` is " + LimitText(RLIMIT_MEMLOCK);
-  } else if (error == ENOMEM) {
-    message += "; " + MemoryAdvice();
-  }
+  Words message = Format("the kernel refused %s, %zu bytes", what, bytes);
+  // Without memory for advice the message goes without.
+  OrOutOfMemory([&] {
+    message += ": " + ErrnoName(error) + Advice(forbidden, error);
+    return Status::Ok();
+  }).Ignore();
   return Error{forbidden ? ErrorCode::kNoExec : ErrorCode::kNoMemory, std::move(message)};
 }
 

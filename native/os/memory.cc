@@ -39,7 +39,7 @@ Result<std::unique_ptr<Memory>> Open(WriterKind kind, Trial trial) {
 Result<std::unique_ptr<Memory>> OpenMemory(WriterKind kind) {
   bool passed = trials::passed[static_cast<int>(kind)].load(std::memory_order_relaxed);
   Result<std::unique_ptr<Memory>> opened = trials::Open(kind, passed ? Trial::kQuick : Trial::kThorough);
-  if (opened.ok()) return opened;
+  if (opened.ok() || opened.status().out_of_memory()) return opened;
   return Error{ErrorCode::kWriterUnavailable, std::string("the writer '") + WriterName(kind) +
                                                   "' does not work here: " + opened.status().error().message};
 }
@@ -49,7 +49,7 @@ std::vector<ProbeResult> Probe() {
   for (int kind = 0; kind < kWriterKinds; ++kind) {
     WriterKind writer = static_cast<WriterKind>(kind);
     Result<std::unique_ptr<Memory>> opened = trials::Open(writer, Trial::kThorough);
-    results.push_back({writer, opened.ok(), opened.ok() ? std::string() : opened.status().error().message});
+    results.push_back({writer, opened.ok(), opened.ok() ? Words() : opened.status().error().message});
   }
   return results;
 }

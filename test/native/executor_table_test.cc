@@ -73,7 +73,7 @@ TEST(table_a_recycled_record_is_blank) {
   CHECK_EQ(executor.data_align_log2(), 5u);
   CHECK_EQ(executor.Generation(), 1u);
   table.NotesOf(index).name = "name";
-  table.SetKept(executor, {1, 2, 3});
+  CHECK(table.SetKept(executor, {1, 2, 3}).ok());
   table.Recycle(index);
   CHECK_EQ(table.Add(), index);
   CHECK(executor.State() == ExecutorState::kWritable);
@@ -126,7 +126,7 @@ TEST(table_keeps_short_relocs_inside_and_long_ones_on_the_heap) {
   for (size_t size : {0, 1, 8, 9, 100, 8, 9, 0}) {
     std::vector<uint8_t> packed(size);
     for (size_t i = 0; i < size; i++) packed[i] = static_cast<uint8_t>(size + i);
-    table.SetKept(executor, packed);
+    CHECK(table.SetKept(executor, packed).ok());
     CHECK_EQ(executor.kept_bytes, size);
     CHECK(std::vector<uint8_t>(executor.kept(), executor.kept() + size) == packed);
     bool inside = executor.kept() >= reinterpret_cast<uint8_t*>(&executor) &&
@@ -134,7 +134,7 @@ TEST(table_keeps_short_relocs_inside_and_long_ones_on_the_heap) {
     CHECK_EQ(inside, size <= 8);
     CHECK_EQ(table.kept_heap_bytes(), size <= 8 ? 0 : size);
   }
-  table.SetKept(executor, std::vector<uint8_t>(20));
+  CHECK(table.SetKept(executor, std::vector<uint8_t>(20)).ok());
   table.Recycle(1);
   CHECK_EQ(table.kept_heap_bytes(), 0);
 }

@@ -889,7 +889,7 @@ TEST(linker_notices_broken_books) {
   }));
   CHECK(
       broken([](ExecutorTable& table, uint32_t target, uint32_t) { table[target].SetState(ExecutorState::kRetired); }));
-  CHECK(broken([](ExecutorTable& table, uint32_t, uint32_t source) { table.SetKept(table[source], {}); }));
+  CHECK(broken([](ExecutorTable& table, uint32_t, uint32_t source) { table.DropKept(table[source]); }));
   CHECK(broken([](ExecutorTable& table, uint32_t, uint32_t source) { table[source].kept_inline[0] ^= 0x10; }));
   CHECK(broken([](ExecutorTable& table, uint32_t target, uint32_t) { table[target].entry = 1; }));
   CHECK(broken([](ExecutorTable& table, uint32_t target, uint32_t) { table[target].checksum ^= 1; }));

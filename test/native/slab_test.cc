@@ -23,8 +23,8 @@ constexpr uint32_t kFirst = 4 * kPageGranules;  // the slab does not begin at th
 
 struct Rig {
   explicit Rig(uint32_t pages = 8) {
-    slab = std::make_unique<Slab>(Zone::kCode, kFirst, pages * kPageGranules, nullptr, kPageGranules, spans.Add(),
-                                  spans, bins);
+    slab = std::make_unique<Slab>(Zone::kCode, kFirst, pages * kPageGranules, kPageGranules, spans.Add(), spans, bins);
+    slab->Begin(nullptr);
   }
 
   // Behind `before`, which has a hole that is large enough.

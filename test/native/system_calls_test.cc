@@ -1,6 +1,5 @@
 // What the library does when the system refuses a call: the Nth of each kind, for every N in the life of an arena, once
 // and from then on, with each writer. Nothing ends the process; what is there goes on; a later try succeeds.
-#include "base/bits.h"
 #include "capi_host.h"
 
 #if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -10,15 +9,8 @@
 #include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <atomic>
-#include <string>
-#include <thread>
-#include <utility>
-#include <vector>
-
+#include "arena_life.h"
 #include "os/linux_memory.h"
 
 namespace {
@@ -43,8 +35,7 @@ constexpr const char* kNames[] = {"mmap",   "munmap", "mprotect",  "mremap",    
                                   "pwrite", "open",   "ftruncate", "membarrier", "memfd_create", "getrandom"};
 constexpr int kCalls = sizeof kNames / sizeof kNames[0];
 
-// What is refused: the `left`th call of this kind from now on, and, if `forever`, all that follow. Only on the thread
-// that says so: what malloc and the other threads do is not the library's.
+// What is refused: the `left`th call of this kind from now on, and, if `forever`, all that follow. Only while hindered.
 struct Fault {
   int call = -1;
   long left = 0;
@@ -54,261 +45,19 @@ struct Fault {
   int as_well = -1;  // refused each time
 };
 Fault fault;
-thread_local bool counts = false;
 
 bool Refused(Call call) {
-  if (counts && fault.as_well == call) {
+  if (hindered && fault.as_well == call) {
     errno = fault.error;
     return true;
   }
-  if (!counts || fault.call != call) return false;
+  if (!hindered || fault.call != call) return false;
   fault.seen++;
   if (fault.left == 0 || --fault.left != 0) return false;
   if (fault.forever) fault.left = 1;
   errno = fault.error;
   return true;
 }
-
-// The code of an executor that returns `number`, of a size that depends on it.
-Code Returns(uint32_t number) {
-  Code code;
-  code.Put({0xB8, 0, 0, 0, 0, 0xC3});
-  std::memcpy(code.bytes.data() + 1, &number, 4);
-  code.bytes.resize(64 + number * 37 % 3000, 0xCC);
-  return code;
-}
-
-// What an executor returns on this thread; ~0 when it has no entry.
-uint32_t CallOf(ja_thread* thread, ja_executor id) {
-  uint64_t address = 0;
-  CHECK_OK(ja_enter(thread));
-  ja_status status = ja_entry(thread, id, &address);
-  uint32_t number = status == JA_OK ? reinterpret_cast<uint32_t (*)()>(address)() : ~0u;
-  CHECK_OK(ja_leave(thread));
-  return number;
-}
-
-// One life of an arena. Whatever it is refused, what it has is right.
-class Life {
- public:
-  Life(ja_writer writer, bool apart, ja_fork fork) {
-    options_ = ja_options_init();
-    options_.writer = writer;
-    options_.layout = apart ? JA_LAYOUT_APART : JA_LAYOUT_TOGETHER;
-    options_.fork = fork;
-    options_.max_bytes = 3 * kMiB;
-  }
-
-  void Live() {
-    Expect(ja_create(&options_, &arena_), "create");
-    if (arena_ == nullptr) {
-      Unhindered([&] { CHECK_OK(ja_create(&options_, &arena_)); });
-      if (arena_ == nullptr) return;
-    }
-    Unhindered([&] { CHECK_OK(ja_attach(arena_, &thread_)); });
-    for (uint32_t i = 0; i < 6; i++) InstallOne(i);
-    InstallMany();
-    for (uint32_t i = 0; i < 250; i++) InstallOne(100 + i);
-    Check();
-    Link();
-    FreeMost();
-    Check();
-    Collect(0);
-    Check();
-    for (uint32_t i = 0; i < 150; i++) InstallOne(400 + i);
-    FreeMost();
-    Unhindered([&] { StartRunning(); });
-    for (int slices = 0; slices < 30 && !Collect(100'000); slices++) {
-    }
-    Collect(0);
-    InstallOne(700);
-    Unhindered([&] { StopRunning(); });
-    Check();
-    if (options_.fork == JA_FORK_COPY) Fork();
-    Free(0, ids_.size());
-    Collect(0);
-    Unhindered([&] { TryAgain(); });
-    CHECK_OK(ja_detach(thread_));
-    Expect(ja_dispose(arena_), "dispose", JA_OK);
-  }
-
- private:
-  template <class Body>
-  void Unhindered(Body body) {
-    counts = false;
-    body();
-    counts = true;
-  }
-
-  // Only what the system's refusal can mean.
-  void Expect(ja_status status, const char* what, int or_else = -1) {
-    Unhindered([&] {
-      bool expected = status == JA_OK || (or_else != JA_OK && (status == JA_ERR_NO_MEMORY || status == JA_ERR_NO_EXEC ||
-                                                               status == JA_ERR_WRITER_UNAVAILABLE ||
-                                                               status == JA_ERR_FULL || status == JA_ERR_BUSY));
-      if (!expected) test::Fail(__FILE__, __LINE__, std::string(what) + ": " + Name(status));
-      if (status != JA_OK) CHECK(std::string(ja_last_error()->message).size() > 20);
-    });
-  }
-
-  void InstallOne(uint32_t number) {
-    Code code = Returns(number);
-    if (number % 3 == 0) code.spec.state.size = 40;
-    if (number % 4 == 0) code.spec.data.size = 24;
-    if (number % 11 == 0) code.spec.movable = JA_NO;
-    ja_executor id = 0;
-    ja_status status = ja_install(arena_, code.Spec(), 1, &id);
-    Expect(status, "install");
-    if (status == JA_OK) Add(id, number);
-  }
-
-  void InstallMany() {
-    std::vector<Code> codes;
-    std::vector<ja_spec> specs;
-    for (uint32_t i = 0; i < 20; i++) codes.push_back(Returns(20 + i));
-    // A direct use of another, and one of something far away, through an external link.
-    codes[3].relocs.push_back({JA_CODE, 20, JA_R_X86_64_PC32, JA_TARGET_BATCH_MEMBER, 7, -4, JA_CODE, 0});
-    codes[5].relocs.push_back({JA_CODE, 20, JA_R_X86_64_GOTPCREL, JA_TARGET_ADDRESS, 0x1234'5678'9000, -4, JA_CODE, 0});
-    for (Code& code : codes) specs.push_back(*code.Spec());
-    std::vector<ja_executor> ids(specs.size());
-    ja_status status = ja_install(arena_, specs.data(), specs.size(), ids.data());
-    Expect(status, "install of many");
-    if (status != JA_OK) return;
-    many_at_ = ids_.size();
-    many_ = ids.size();
-    for (uint32_t i = 0; i < 20; i++) Add(ids[i], 20 + i);
-  }
-
-  void Link() {
-    Code trace = Trace(2);
-    ja_executor ids[2] = {};
-    for (ja_executor& id : ids) Expect(ja_install(arena_, trace.Spec(), 1, &id), "install of a trace");
-    if (ids[0] == 0 || ids[1] == 0) {
-      for (ja_executor id : ids)
-        if (id != 0) Expect(ja_free(arena_, &id, 1), "free of a trace", JA_OK);
-      return;
-    }
-    Expect(ja_link(arena_, ids[0], 0, ids[1], 0), "link", JA_OK);
-    uint64_t context[3] = {0, 1, 0};
-    ja_taken taken;
-    Expect(ja_run(thread_, ids[0], 0, context, &taken), "run", JA_OK);
-    CHECK_EQ(context[0], 2u);
-    Expect(ja_free(arena_, ids, 2), "free of traces", JA_OK);
-  }
-
-  void Add(ja_executor id, uint32_t number) {
-    ids_.push_back(id);
-    numbers_.push_back(number);
-  }
-
-  // A free never fails.
-  void Free(size_t first, size_t count) {
-    if (count == 0) return;
-    Expect(ja_free(arena_, ids_.data() + first, count), "free", JA_OK);
-    ids_.erase(ids_.begin() + static_cast<ptrdiff_t>(first), ids_.begin() + static_cast<ptrdiff_t>(first + count));
-    numbers_.erase(numbers_.begin() + static_cast<ptrdiff_t>(first),
-                   numbers_.begin() + static_cast<ptrdiff_t>(first + count));
-  }
-
-  void FreeMost() {
-    // Those that refer to each other go together.
-    Free(many_at_, std::exchange(many_, 0));
-    for (size_t at = 0; at + 4 < ids_.size(); at++) Free(at, 4);
-  }
-
-  bool Collect(uint64_t pause_nanos) {
-    ja_collect_options options = ja_collect_options_init();
-    options.max_pause_nanos = pause_nanos;
-    ja_collect_result result = ja_collect_result_init();
-    Expect(ja_collect(arena_, &options, &result), "collect", JA_OK);
-    return result.done != 0;
-  }
-
-  // The invariants, every function, and what the figures say.
-  void Check() {
-    Unhindered([&] {
-      size_t problems = 99;
-      CHECK_OK(ja_verify(
-          arena_, [](void*, const ja_problem* problem) { std::printf("  %s\n", problem->what); }, nullptr, &problems));
-      CHECK_EQ(problems, 0u);
-      for (size_t i = 0; i < ids_.size(); i++) CHECK_EQ(CallOf(thread_, ids_[i]), numbers_[i]);
-      CHECK_EQ(Stats().executors, ids_.size());
-    });
-  }
-
-  ja_stats_result Stats() {
-    ja_stats_result stats = ja_stats_result_init();
-    CHECK_OK(ja_stats(arena_, &stats));
-    return stats;
-  }
-
-  void StartRunning() {
-    stop_ = false;
-    running_ = std::thread([this, ids = ids_, numbers = numbers_] {
-      ja_thread* thread = nullptr;
-      CHECK_OK(ja_attach(arena_, &thread));
-      while (!stop_.load(std::memory_order_relaxed))
-        for (size_t i = 0; i < ids.size(); i++) wrong_ += CallOf(thread, ids[i]) != numbers[i];
-      CHECK_OK(ja_detach(thread));
-    });
-  }
-
-  void StopRunning() {
-    stop_ = true;
-    running_.join();
-    CHECK_EQ(wrong_, 0);
-  }
-
-  // The child has all of it, or is told that it has nothing.
-  void Fork() {
-    std::fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-      int failed = test::failed_checks;
-      ja_executor id = 0;
-      Code code = Returns(900);
-      ja_status status = ja_install(arena_, code.Spec(), 1, &id);
-      counts = false;
-      if (status == JA_OK) Add(id, 900);
-      if (ja_verify(arena_, nullptr, nullptr, nullptr) != JA_ERR_FORKED) Check();
-      _exit(test::failed_checks == failed ? 0 : 1);
-    }
-    int status = -1;
-    waitpid(child, &status, 0);
-    CHECK_EQ(status, 0);
-  }
-
-  // What was refused is tried again, and succeeds: nothing is lost any more.
-  void TryAgain() {
-    Collect(0);
-    counts = false;
-    CHECK_EQ(Stats().lost_bytes, 0u);
-    CHECK(Stats().committed_bytes <= 2 * kMiB);
-    for (uint32_t i = 0; i < 200; i++) {
-      Code code = Returns(1000 + i);
-      ja_executor id = 0;
-      CHECK_OK(ja_install(arena_, code.Spec(), 1, &id));
-      Add(id, 1000 + i);
-    }
-    Check();
-    counts = false;
-    CHECK_OK(ja_free(arena_, ids_.data(), ids_.size()));
-    ids_.clear();
-    numbers_.clear();
-    Collect(0);
-    CHECK_EQ(Stats().lost_bytes, 0u);
-  }
-
-  ja_options options_;
-  ja_arena* arena_ = nullptr;
-  ja_thread* thread_ = nullptr;
-  std::vector<ja_executor> ids_;
-  std::vector<uint32_t> numbers_;
-  size_t many_at_ = 0, many_ = 0;  // those of InstallMany
-  std::thread running_;
-  std::atomic<bool> stop_{false};
-  std::atomic<int> wrong_{0};
-};
 
 // Mappings of this library that are there.
 int CountMappings() {
@@ -358,9 +107,9 @@ void Sweep(ja_writer writer, int call, bool forever, int error) {
   auto live = [&](long nth) {
     bool apart = nth % 2 == 1;
     fault = {call, nth, forever, error, 0, -1};
-    counts = true;
-    Life(writer, apart, nth % 3 == 0 ? JA_FORK_COPY : JA_FORK_DROP).Live();
-    counts = false;
+    Life(writer, apart, nth % 3 == 0 ? JA_FORK_COPY : JA_FORK_DROP,
+         {JA_ERR_NO_MEMORY, JA_ERR_NO_EXEC, JA_ERR_WRITER_UNAVAILABLE, JA_ERR_FULL, JA_ERR_BUSY})
+        .Live();
   };
   live(0);
   long total = fault.seen;
@@ -491,15 +240,15 @@ TEST(punched_pages_that_are_kept_cannot_be_executed) {
   collect.compact = JA_NO;
   // The access is taken; then neither are the pages, nor is it given back.
   fault = {kMprotect, 2, true, EPERM, 0, kRemove};
-  counts = true;
+  hindered = true;
   host.Collect(collect);
-  counts = false;
+  hindered = false;
   CHECK_EQ(access(), "---s");
   CHECK(lost() > 0);
   fault = {-1, 0, false, EINVAL, 0, kRemove};
-  counts = true;
+  hindered = true;
   host.Collect(collect);
-  counts = false;
+  hindered = false;
   CHECK_EQ(access(), "---s");
   CHECK(lost() > 0);
   host.Collect(collect);
@@ -514,9 +263,9 @@ TEST(what_could_not_be_unmapped_is_left_alone_by_children) {
   void* at = mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   CHECK_EQ(madvise(at, kBytes, MADV_DONTFORK), 0);
   fault = {kMunmap, 1, true, ENOMEM, 0, -1};
-  counts = true;
+  hindered = true;
   jit_arena::os::linux_pages::Unmap(at, kBytes);
-  counts = false;
+  hindered = false;
   std::fflush(stdout);
   pid_t child = fork();
   if (child == 0) {
@@ -542,7 +291,7 @@ TEST(a_writer_that_has_stopped_working_says_so) {
     ja_executor before = host.Install(Returns(7));
     ja_executor freed = host.Install(Returns(8));
     fault = {writer == JA_WRITER_PROCMEM ? kPwrite : kMprotect, 1, true, EPERM, 0, kMemfd};
-    counts = true;
+    hindered = true;
     for (int i = 0; i < 3; i++) {
       Code code = Returns(9);
       ja_executor id = 0;
@@ -553,7 +302,7 @@ TEST(a_writer_that_has_stopped_working_says_so) {
     host.Collect();
     CHECK_EQ(CallOf(host.thread, before), 7u);
     CHECK_EQ(host.Problems(), 0u);
-    counts = false;
+    hindered = false;
     CHECK_EQ(CallOf(host.thread, host.Install(Returns(9))), 9u);
   }
 }

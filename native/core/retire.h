@@ -1,0 +1,41 @@
+// Retiring and reclaiming, as the books of spans and executors see them.
+//
+// The Reclaimer lists what is retired, and a list takes memory; but a free cannot fail. What there was no memory to
+// list is marked instead, where it lies, and found by a look at every span once it is due.
+#pragma once
+
+#include "core/code_space.h"
+#include "core/executor_table.h"
+#include "core/reclaimer.h"
+
+namespace jit_arena {
+
+// Nothing that is published leads to it any more; pins up to now may still use it. Until Reclaimer::Stamp it has no
+// date.
+inline void Retire(CodeSpace& space, ExecutorTable& table, Reclaimer& reclaimer, const Retired& retired) {
+  uint64_t bytes = 0;
+  for (SpanId span : retired.spans)
+    if (span != 0) bytes += uint64_t{space[span].granules} * kGranuleBytes;
+  const bool listed = reclaimer.Retire(retired, bytes);
+  for (SpanId span : retired.spans)
+    if (span != 0) space.SetState(span, listed ? SpanState::kRetired : SpanState::kUnlisted);
+  if (!listed && retired.executor_index != 0) table[retired.executor_index].unlisted = 1;
+}
+
+// To what nobody can get any more.
+inline void FreeRetired(CodeSpace& space, ExecutorTable& table, const Retired& retired) {
+  for (SpanId span : retired.spans)
+    if (span != 0) space.Free(span);
+  if (retired.executor_index != 0) table.Recycle(retired.executor_index);
+}
+
+// Frees what is due.
+inline void FreeDue(CodeSpace& space, ExecutorTable& table, Reclaimer& reclaimer) {
+  reclaimer.Reclaim([&](const Retired& retired) { FreeRetired(space, table, retired); });
+  if (!reclaimer.TakeUnlisted()) return;
+  space.FreeUnlisted();
+  for (uint32_t index = 1; index < table.size(); index++)
+    if (table[index].unlisted) table.Recycle(index);
+}
+
+}  // namespace jit_arena
