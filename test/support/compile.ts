@@ -1,6 +1,6 @@
 // The C files of test/fixtures, compiled by the compilers of this machine.
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 
@@ -35,6 +35,7 @@ export const canCompile = compilers.length > 0 && process.platform === 'linux' &
 
 const folder = mkdtempSync(join(tmpdir(), 'jit-arena-'));
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+process.on('SIGTERM', () => process.exit()); // so does mocha end its workers
 const made = new Map<string, Uint8Array>();
 
 /** The object that `compiler -c flags` makes of a fixture. */
@@ -66,6 +67,7 @@ export function compileText(
 /** The path of the shared library that the first compiler makes of a fixture; of an addon when it ends so. */
 export function compileLibrary(fixture: string, ending: 'so' | 'node' = 'so'): string {
   const out = join(folder, `${basename(fixture)}.${ending}`);
+  if (existsSync(out)) return out;
   const { include_dir: headers } = require('node-api-headers') as { include_dir: string };
   const args = ['-O1', '-shared', '-fPIC', '-pthread', `-I${headers}`, '-o', out, join(fixtures, fixture)];
   const { status, stderr } = spawnSync(compilers[0] as string, args, { encoding: 'utf8' });
