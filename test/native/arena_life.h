@@ -29,9 +29,7 @@ auto Hindered(Call call) {
 
 // The code of an executor that returns `number`, of a size that depends on it.
 inline Code Returns(uint32_t number) {
-  Code code;
-  code.Put({0xB8, 0, 0, 0, 0, 0xC3});
-  std::memcpy(code.bytes.data() + 1, &number, 4);
+  Code code = Code().Move32(x64::kRax, number).Ret();
   code.bytes.resize(64 + number * 37 % 3000, 0xCC);
   return code;
 }

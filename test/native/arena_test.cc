@@ -31,49 +31,24 @@ constexpr int kFewer =
     1;
 #endif
 
-// What a C library function is for machine code.
-uint64_t AddressOf(int (*function)(int)) { return reinterpret_cast<uint64_t>(function); }
 int Twice(int value) { return 2 * value; }
 
 // A function every part of which takes part in its result: two constants of its data, one through a pointer in its
 // code, its state, a helper executor, and a C function called directly and through a slot.
 constexpr uint32_t kHelperResult = 7;
-Program Helper() {
-  Program program;
-  program.sections[0] = {0xB8, kHelperResult, 0, 0, 0, 0xC3};  // mov eax, 7; ret
-  return program;
-}
+Program Helper() { return Program::Of(x64::Assembler().Move32(x64::kRax, kHelperResult).Ret()); }
 
 Program Sum(uint32_t value, ExecutorId helper, uint32_t padding) {
-  Program program;
-  std::vector<uint8_t>& code = program.sections[0];
-  auto put = [&](std::initializer_list<uint8_t> bytes) { code.insert(code.end(), bytes); };
-  auto reloc = [&](arch::RelocKind kind, TargetKind target_kind, uint64_t target, uint32_t bytes = 4) {
-    program.relocs.push_back(
-        {Section::kCode, kind, target_kind, static_cast<uint32_t>(code.size()) - bytes, target, bytes == 4 ? -4 : 0});
-  };
-  put({0x53});                    // push rbx
-  put({0x8B, 0x1D, 0, 0, 0, 0});  // mov ebx, [rip + data]
-  reloc(2, TargetKind::kOwnData, 0);
-  put({0x48, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0});  // mov rax, data + 8
-  reloc(1, TargetKind::kOwnData, 8, 8);
-  put({0x03, 0x18});              // add ebx, [rax]
-  put({0x03, 0x1D, 0, 0, 0, 0});  // add ebx, [rip + state]
-  reloc(2, TargetKind::kOwnState, 4);
-  if (helper != 0) {
-    put({0xE8, 0, 0, 0, 0});  // call helper
-    reloc(4, TargetKind::kExecutor, helper);
-    put({0x01, 0xC3});  // add ebx, eax
-  }
-  put({0xBF, 5, 0, 0, 0});  // mov edi, 5
-  put({0xE8, 0, 0, 0, 0});  // call Twice
-  reloc(4, TargetKind::kAddress, AddressOf(&Twice));
-  put({0x01, 0xC3});                    // add ebx, eax
-  put({0x48, 0x8B, 0x05, 0, 0, 0, 0});  // mov rax, [rip + slot of Twice]
-  reloc(42, TargetKind::kAddress, AddressOf(&Twice));
-  put({0xBF, 9, 0, 0, 0, 0xFF, 0xD0});        // mov edi, 9; call rax
-  put({0x01, 0xC3, 0x89, 0xD8, 0x5B, 0xC3});  // add ebx, eax; mov eax, ebx; pop rbx; ret
-  code.resize(code.size() + padding, 0xCC);
+  using namespace x64;
+  Assembler code;
+  code.Push(kRbx).Load32(kRbx, OwnData(0));
+  code.MoveAddress(kRax, OwnData(8)).Put({0x03, 0x18});  // add ebx, [rax]
+  code.Add32(kRbx, OwnState(4));
+  if (helper != 0) code.Call(Another(helper)).Add32(kRbx, kRax);
+  code.Move32(kRdi, 5).Call(Outside(&Twice)).Add32(kRbx, kRax);
+  code.Load(kRax, Outside(&Twice), kRexGotPcRelX).Move32(kRdi, 9).Call(kRax).Add32(kRbx, kRax);
+  code.Move32(kRax, kRbx).Pop(kRbx).Ret().Fill(padding, 0xCC);
+  Program program = Program::Of(code);
   program.sections[1].resize(16 + padding / 4);
   StoreAs<uint32_t>(program.sections[1].data(), value);
   StoreAs<uint32_t>(program.sections[1].data() + 8, 1000);

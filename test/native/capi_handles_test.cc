@@ -424,9 +424,7 @@ TEST(a_thread_may_be_cancelled_inside_machine_code) {
   };
   ja_arena* arena = Create();
   Code code;
-  code.Put({0x50, 0x48, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xD0, 0x58, 0xC3});  // push rax; mov rax, Here; call rax …
-  void (*here)() = &Stay::Here;
-  std::memcpy(code.bytes.data() + 3, &here, sizeof here);
+  code.Push(x64::kRax).Move64(x64::kRax, reinterpret_cast<uint64_t>(&Stay::Here)).Call(x64::kRax).Pop(x64::kRax).Ret();
   ja_executor id = 0;
   CHECK_OK(ja_install(arena, code.Spec(), 1, &id));
   for (int i = 0; i < 5; i++) {

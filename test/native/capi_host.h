@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "capi/jit_arena.h"
+#include "support/x64.h"
 #include "test.h"
 
 namespace capi_test {
@@ -31,19 +32,13 @@ inline const char* Name(int status) {
   } while (false)
 #define CHECK_OK(call) CHECK_STATUS(call, JA_OK)
 
-struct Code {
-  std::vector<uint8_t> bytes;
+struct Code : x64::Instructions<Code> {
   std::vector<ja_reloc> relocs;
   ja_spec spec = ja_spec_init();
 
-  Code& Put(std::initializer_list<uint8_t> more) {
-    bytes.insert(bytes.end(), more);
-    return *this;
-  }
-  // At the last four bytes.
-  Code& Refer(ja_target target, uint64_t to = 0, int64_t addend = -4, uint32_t kind = JA_R_X86_64_PC32) {
-    relocs.push_back({JA_CODE, static_cast<uint32_t>(bytes.size() - 4), kind, target, to, addend, JA_CODE, 0});
-    return *this;
+  void Refer(uint32_t offset, uint8_t kind, const x64::To& to, int64_t addend) {
+    relocs.push_back({JA_CODE, offset, kind, static_cast<ja_target>(to.kind), to.target, addend,
+                      static_cast<ja_section>(to.section), to.offset});
   }
   const ja_spec* Spec() {
     spec.code = {bytes.data(), bytes.size(), 0};
@@ -57,13 +52,7 @@ struct Code {
 inline Code Trace(uint32_t exits, uint32_t number = 0, uint8_t add = 1) {
   Code code;
   code.spec.exits = exits;
-  code.Put({0xC6, 0x05, 0, 0, 0, 0}).Refer(JA_TARGET_WARM, 0, -5).Put({1});  // mov byte [rip + warm], 1
-  code.Put({0x48, 0x83, 0x07, add});                                         // add qword [rdi], add
-  code.Put({0x48, 0x83, 0x7F, 0x08, 0x00, 0x74, 0x0E});                      // cmp qword [rdi + 8], 0; je done
-  code.Put({0x48, 0xFF, 0x4F, 0x08});                                        // dec qword [rdi + 8]
-  code.Put({0x4C, 0x8D, 0x1D, 0, 0, 0, 0}).Refer(JA_TARGET_EXIT, number);    // lea r11, [rip + record]
-  code.Put({0x41, 0xFF, 0x23});                                              // jmp [r11]
-  return code.Put({0xE9, 0, 0, 0, 0}).Refer(JA_TARGET_DONE, 0, -4, JA_R_X86_64_PLT32);
+  return code.CountAndLeave(number, add);
 }
 
 // An arena with the calling thread attached.
@@ -94,7 +83,7 @@ struct Host {
     spec.code.size = size;
     return Install(&spec);
   }
-  ja_executor Allocate(Code code = Code().Put({0xC3})) {
+  ja_executor Allocate(Code code = Code().Ret()) {
     ja_executor id = 0;
     CHECK_OK(ja_allocate(arena, code.Spec(), &id));
     return id;

@@ -328,7 +328,7 @@ TEST(an_address_of_what_can_move_is_taken_only_with_a_promise) {
 
 TEST(an_executor_that_is_gone_is_no_target) {
   Host host;
-  ja_executor gone = host.Install(Code().Put({0xC3}));
+  ja_executor gone = host.Install(Code().Ret());
   Object object(CompileText("void away(void); void f(void) { away(); away(); }", kPic),
                 [&](const std::string&, bool, bool, ja_place* place) { return place->executor = gone, 1; });
   CHECK_OK(ja_free(host.arena, &gone, 1));

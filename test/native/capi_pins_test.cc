@@ -36,7 +36,7 @@ bool IsThere(ja_arena* arena, uint64_t address) {
 }
 
 // mov eax, n; ret
-Code Constant(uint8_t n) { return Code().Put({0xB8, n, 0, 0, 0, 0xC3}); }
+Code Constant(uint8_t n) { return Code().Move32(x64::kRax, n).Ret(); }
 int CallAt(uint64_t address) { return reinterpret_cast<int (*)()>(address)(); }
 
 uint64_t EntryOf(Host& host, ja_executor id) {
@@ -137,7 +137,7 @@ TEST(a_pin_made_under_a_pin_keeps_all_that_was_in_reach_there) {
 
 TEST(state_stays_while_there_is_a_pin) {
   Host host;
-  Code code = Code().Put({0x48, 0x8D, 0x05, 0, 0, 0, 0}).Refer(JA_TARGET_OWN_STATE).Put({0xC3});  // lea rax, [state]
+  Code code = Code().LoadAddress(x64::kRax, x64::OwnState(0)).Ret();
   code.spec.state.size = 64;
   std::vector<ja_executor> others;
   for (int i = 0; i < 4000; i++) {
@@ -166,11 +166,8 @@ TEST(a_fiber_is_suspended_inside_code_that_moves_and_resumed_on_another_thread) 
   static ja_pinned* pin;
   Host host;
   arena = host.arena;
-  // push rdi; mov rax, yield; call rax; pop rdi; mov eax, 77; ret
-  Code code = Code().Put({0x57, 0x48, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xD0, 0x5F, 0xB8, 77, 0, 0, 0, 0xC3});
   void (*yield)() = [] { swapcontext(&fiber_context, &host_context); };
-  code.relocs.push_back(
-      {JA_CODE, 3, JA_R_X86_64_64, JA_TARGET_ADDRESS, reinterpret_cast<uint64_t>(yield), 0, JA_CODE, 0});
+  Code code = Code().CallKeepingContext(x64::Outside(yield)).Move32(x64::kRax, 77).Ret();
   ja_executor id = host.Install(code);
   host.MakeSparse();
 

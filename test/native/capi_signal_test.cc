@@ -28,12 +28,8 @@ constexpr auto kStorm = std::chrono::milliseconds(1500);
 // from the bytes alone whose it is.
 constexpr uint32_t kKeyAt = 1;
 Code Loop(uint32_t key, uint32_t turns) {
-  auto byte = [](uint32_t value, int i) { return static_cast<uint8_t>(value >> 8 * i); };
-  Code code;
-  code.Put({0xB8, byte(key, 0), byte(key, 1), byte(key, 2), byte(key, 3)});          // mov eax, key
-  code.Put({0xB9, byte(turns, 0), byte(turns, 1), byte(turns, 2), byte(turns, 3)});  // mov ecx, turns
-  code.Put({0xFF, 0xC9, 0x75, 0xFC, 0xC3});                                          // dec ecx; jnz -4; ret
-  return code;
+  Code code = Code().Move32(x64::kRax, key).Move32(x64::kRcx, turns);
+  return code.Put({0xFF, 0xC9, 0x75, 0xFC}).Ret();  // dec ecx; jnz -4
 }
 
 ja_status FindSafely(ja_arena* arena, uint64_t address, ja_found* found) {

@@ -300,7 +300,7 @@ TEST(stale_and_invented_ids_are_errors_everywhere) {
     CHECK_STATUS(ja_entry(host.thread, id, &address), JA_ERR_STALE_EXECUTOR);
     CHECK_STATUS(ja_run(host.thread, id, 0, host.context, &taken), JA_ERR_STALE_EXECUTOR);
     // As a reloc's target it is the reloc that is wrong.
-    Code code = Code().Put({0xC3, 0, 0, 0, 0}).Refer(JA_TARGET_EXECUTOR, id);
+    Code code = Code().Ret().Relative(x64::Another(id));
     ja_executor made;
     CHECK_STATUS(ja_install(host.arena, code.Spec(), 1, &made), JA_ERR_RELOC_TARGET);
   }
@@ -371,7 +371,7 @@ TEST(executors_are_written_in_steps_and_then_frozen) {
   CHECK_STATUS(ja_freeze(host.arena, two, 2), JA_ERR_DUPLICATE_EXECUTOR);
   CHECK_OK(ja_free(host.arena, two, 1));
   Code long_name;
-  long_name.Put({0xC3});
+  long_name.Ret();
   std::string letters(200, 'x');
   long_name.spec.name = letters.c_str();
   id = host.Install(long_name);
@@ -441,7 +441,7 @@ TEST(specs_are_checked) {
        JA_ERR_RELOC_TARGET);
 
   // All or none, and which of them.
-  ja_spec specs[] = {*Code().Put({0xC3}).Spec(), ja_spec_init(), ja_spec_init()};
+  ja_spec specs[] = {*Code().Ret().Spec(), ja_spec_init(), ja_spec_init()};
   const uint8_t ret = 0xC3;
   for (ja_spec& spec : specs) spec.code = {&ret, 1, 0}, spec.relocs = nullptr;
   specs[1].code.align = 5;
@@ -477,34 +477,28 @@ TEST(specs_are_checked) {
 TEST(every_kind_of_target_is_found) {
   Host host;
   // Two that refer to each other: mov rax, address; ret, and a call through a veneer to the C library.
-  Code first = Code().Put({0x8B, 0x05, 0, 0, 0, 0}).Refer(JA_TARGET_BATCH_MEMBER, 1);  // mov eax, [rip + data of 1]
-  first.relocs[0].target_section = JA_DATA;
-  first.relocs[0].target_offset = 4;
-  first.Put({0xC3});
-  Code second = Code().Put({0xE9, 0, 0, 0, 0});  // jmp abs
+  const x64::To data_of_1{jit_arena::TargetKind::kBatchMember, 1, jit_arena::Section::kData, 4};
+  Code first = Code().Load32(x64::kRax, data_of_1).Ret();
   int (*absolute)(int) = &std::abs;
-  second.Refer(JA_TARGET_ADDRESS, reinterpret_cast<uint64_t>(absolute), -4, JA_R_X86_64_PLT32);
+  Code second = Code().Jump(x64::Outside(absolute));
   const uint32_t data[] = {1, 4711};
   second.spec.data = {data, sizeof data, 64};
   ja_spec specs[] = {*first.Spec(), *second.Spec()};
   ja_executor ids[2];
   CHECK_OK(ja_install(host.arena, specs, 2, ids));
-  // mov rax, imm64 (own data, absolute); mov eax, [rax]; ret
-  Code third = Code().Put({0x48, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0x8B, 0x00, 0xC3});
-  third.relocs.push_back({JA_CODE, 2, JA_R_X86_64_64, JA_TARGET_OWN_DATA, 4, 0, JA_CODE, 0});
+  Code third = Code().MoveAddress(x64::kRax, x64::OwnData(4)).Put({0x8B, 0x00}).Ret();  // mov eax, [rax]
   third.spec.data = {data, sizeof data, 0};
   ja_executor own = host.Install(third);
-  // mov eax, [rip + state]; inc dword [rip + state]; ret, and the valid byte
-  Code fourth = Code().Put({0x8B, 0x05, 0, 0, 0, 0}).Refer(JA_TARGET_OWN_STATE, 0);
-  fourth.Put({0xFF, 0x05, 0, 0, 0, 0}).Refer(JA_TARGET_OWN_STATE, 0);
-  fourth.Put({0x0F, 0xB6, 0x0D, 0, 0, 0, 0}).Refer(JA_TARGET_VALID).Put({0x01, 0xC8, 0xC3});  // movzx ecx; add eax, ecx
+  Code fourth = Code().Load32(x64::kRax, x64::OwnState(0));
+  fourth.Put({0xFF, 0x05}).Relative(x64::OwnState(0));   // inc dword [rip + state]
+  fourth.Put({0x0F, 0xB6, 0x0D}).Relative(x64::kValid);  // movzx ecx, byte [rip + valid]
+  fourth.Add32(x64::kRax, x64::kRcx).Ret();
   fourth.spec.state.size = 4;
   ja_executor counter = host.Install(fourth);
-  // lea rax, [rip + own code at 3]; mov eax, [rax]; and a jump into another executor
-  Code fifth = Code().Put({0xE9, 0, 0, 0, 0}).Refer(JA_TARGET_EXECUTOR, own, -4, JA_R_X86_64_PLT32);
+  Code fifth = Code().Jump(x64::Another(own));
   ja_executor jump = host.Install(fifth);
-  Code sixth =
-      Code().Put({0xEB, 0x01, 0xCC, 0xE9, 0, 0, 0, 0}).Refer(JA_TARGET_OWN_CODE, 8).Put({0xB8, 9, 0, 0, 0, 0xC3});
+  Code sixth = Code().Put({0xEB, 0x01, 0xCC});  // jmp over the trap
+  sixth.Jump(x64::OwnCode(8)).Move32(x64::kRax, 9).Ret();
   ja_executor inside = host.Install(sixth);
   auto check_all = [&](int counted) {
     uint64_t address = 0;
@@ -543,7 +537,7 @@ TEST(traces_are_run_linked_replaced_and_ended) {
   ja_executor a = host.Install(tagged);
   ja_executor b = host.Install(Trace(1, 0, 10));
   ja_executor c = host.Install(Trace(1, 0, 100));
-  ja_executor plain = host.Install(Code().Put({0xC3}));
+  ja_executor plain = host.Install(Code().Ret());
   ja_executor writable = host.Allocate(Trace(1));
 
   ja_taken taken = host.Run(a, 0);
@@ -640,13 +634,12 @@ TEST(a_hot_stub_gets_hot_exits) {
   ja_options options = ja_options_init();
   options.exit_threshold = 1;
   Host host(options);
-  // mov [rdi + 16], r11; jmp done
-  Code stub = Code().Put({0x4C, 0x89, 0x5F, 0x10, 0xE9, 0, 0, 0, 0}).Refer(JA_TARGET_DONE, 0, -4, JA_R_X86_64_PLT32);
+  Code stub = Code().Put({0x4C, 0x89, 0x5F, 0x10}).Done();  // mov [rdi + 16], r11
   ja_executor movable = host.Install(stub);
   CHECK_STATUS(ja_set_hot_stub(host.arena, movable), JA_ERR_MOVABLE);
   stub.spec.movable = JA_NO;
   ja_executor fixed = host.Install(stub);
-  Code plain = Code().Put({0xC3});
+  Code plain = Code().Ret();
   plain.spec.movable = JA_NO;
   CHECK_STATUS(ja_set_hot_stub(host.arena, host.Install(plain)), JA_ERR_TRACE_ABI);
   CHECK_OK(ja_set_hot_stub(host.arena, fixed));

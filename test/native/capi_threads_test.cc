@@ -219,9 +219,6 @@ TEST(a_c_function_called_by_a_trace_may_collect_and_free) {
     ja_executor running;
     uint64_t moved;
   };
-  // mov rax, meddle; push rdi; call rax; pop rdi; and then as any trace.
-  Code tail = Trace(1);
-  Code code = Code().Put({0x57, 0x48, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xD0, 0x5F});
   void (*meddle)(uint64_t*) = [](uint64_t* context) {
     auto* meddler = reinterpret_cast<Meddler*>(context[2]);
     meddler->host->MakeSparse();
@@ -230,13 +227,7 @@ TEST(a_c_function_called_by_a_trace_may_collect_and_free) {
     CHECK_OK(ja_invalidate(meddler->host->arena, meddler->running));
     for (int i = 0; i < 50; i++) meddler->host->InstallZeros(500);
   };
-  code.relocs.push_back(
-      {JA_CODE, 3, JA_R_X86_64_64, JA_TARGET_ADDRESS, reinterpret_cast<uint64_t>(meddle), 0, JA_CODE, 0});
-  for (ja_reloc reloc : tail.relocs) {
-    reloc.offset += static_cast<uint32_t>(code.bytes.size());
-    code.relocs.push_back(reloc);
-  }
-  code.bytes.insert(code.bytes.end(), tail.bytes.begin(), tail.bytes.end());
+  Code code = Code().CallKeepingContext(x64::Outside(meddle)).CountAndLeave(0, 1);
   code.spec.exits = 1;
   ja_executor id = host.Install(code);
   Meddler meddler{&host, id, 0};

@@ -4,48 +4,22 @@
 #include <vector>
 
 #include "core/arena.h"
+#include "support/x64.h"
 #include "test.h"
 
 using namespace jit_arena;
 
 namespace {
 
+using namespace x64;
+
 // A trace: counts itself in context[0], takes exit `number` when context[1] is not 0, else is done.
 // The context's address is in rdi; done and exits leave the stack as it was.
-struct Trace {
-  std::vector<uint8_t> code;
-  std::vector<RelocSpec> relocs;
-  uint32_t exits;
-
-  explicit Trace(uint32_t exits, uint32_t number = 0, uint8_t add = 1) : exits(exits) {
-    auto put = [&](std::initializer_list<uint8_t> bytes) { code.insert(code.end(), bytes); };
-    put({0xC6, 0x05, 0, 0, 0, 0, 0x01});  // mov byte [rip + warm], 1
-    Reloc(2, TargetKind::kWarm, 0, -5);
-    put({0x48, 0x83, 0x07, add});         // add qword [rdi], add
-    put({0x48, 0x83, 0x7F, 0x08, 0x00});  // cmp qword [rdi + 8], 0
-    put({0x74, 0x0E});                    // je done
-    put({0x48, 0xFF, 0x4F, 0x08});        // dec qword [rdi + 8]
-    put({0x4C, 0x8D, 0x1D, 0, 0, 0, 0});  // lea r11, [rip + record]
-    Reloc(static_cast<uint32_t>(code.size() - 4), TargetKind::kExit, number, -4);
-    put({0x41, 0xFF, 0x23});  // jmp [r11]
-    put({0xE9, 0, 0, 0, 0});  // done: jmp the done stub
-    Reloc(static_cast<uint32_t>(code.size() - 4), TargetKind::kDone, 0, -4, 4);
-  }
-
-  void Reloc(uint32_t offset, TargetKind kind, uint64_t target, int64_t addend, uint8_t number = 2) {
-    relocs.push_back({Section::kCode, number, kind, offset, target, addend});
-  }
-
-  ExecutorSpec Spec() const {
-    ExecutorSpec spec;
-    spec.bytes[0] = code.data();
-    spec.sizes[0] = static_cast<uint32_t>(code.size());
-    spec.relocs = relocs.data();
-    spec.reloc_count = static_cast<uint32_t>(relocs.size());
-    spec.exit_count = exits;
-    return spec;
-  }
-};
+Assembler Trace(uint32_t exits, uint32_t number = 0, uint8_t add = 1) {
+  Assembler code;
+  code.exits = exits;
+  return code.CountAndLeave(number, add);
+}
 
 struct Host {
   std::unique_ptr<Arena> arena;
@@ -59,7 +33,7 @@ struct Host {
     pin = arena->reclaimer().Attach();
   }
 
-  ExecutorId Install(const Trace& trace) {
+  ExecutorId Install(const Assembler& trace) {
     ExecutorSpec spec = trace.Spec();
     ExecutorId id = 0;
     Status status = arena->Install(&spec, 1, &id, pin);
@@ -184,11 +158,9 @@ TEST(cold_executors_are_evicted_in_the_second_pass_and_sources_keep_their_target
   CHECK(host.Holds());
 
   // A direct reloc of a warm one keeps a cold one.
-  Trace source(1);
+  Assembler source = Trace(1);
   ExecutorId target = host.Install(Trace(1));
-  source.relocs.push_back(
-      {Section::kCode, 1, TargetKind::kExecutor, static_cast<uint32_t>(source.code.size()), target, 0});
-  source.code.resize(source.code.size() + 8);
+  source.Absolute(Another(target));
   ExecutorId keeper = host.Install(source);
   result = host.arena->Collect(evict, host.pin);
   CHECK_EQ(result.evicted.size(), 1u);
@@ -239,9 +211,8 @@ TEST(chains_without_progress_can_be_refused) {
 TEST(five_hundred_and_twelve_cold_exits_fit_in_16_kib) {
   Host host;
   ArenaStats before = host.arena->Stats();
-  ExecutorSpec spec = Trace(512, 511).Spec();
-  Trace trace(512, 511);
-  spec = trace.Spec();
+  Assembler trace = Trace(512, 511);
+  ExecutorSpec spec = trace.Spec();
   ExecutorId id = 0;
   CHECK(host.arena->Install(&spec, 1, &id, host.pin).ok());
   ArenaStats after = host.arena->Stats();
@@ -327,19 +298,15 @@ TEST(a_c_function_may_end_the_traces_that_are_executing) {
       options.writer = static_cast<os::WriterKind>(writer);
       options.max_bytes = options.max_retired_bytes = kMiB;
       Host host(options);
-      Trace running(1, 0, 10);
-      // In front: push rdi; movabs rax, Meddle; call rax; pop rdi. The calls' stack is aligned.
-      std::vector<uint8_t> call = {0x57, 0x48, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xD0, 0x5F};
-      uint64_t address = reinterpret_cast<uint64_t>(static_cast<void (*)(uint64_t*)>(&Meddler::Meddle));
-      std::memcpy(call.data() + 3, &address, sizeof address);
-      running.code.insert(running.code.begin(), call.begin(), call.end());
-      for (RelocSpec& reloc : running.relocs) reloc.offset += static_cast<uint32_t>(call.size());
+      Assembler running;
+      running.exits = 1;
+      running.CallKeepingContext(Outside(static_cast<void (*)(uint64_t*)>(&Meddler::Meddle))).CountAndLeave(0, 10);
 
       // Between others, so that there is something to move.
       std::vector<ExecutorId> others;
-      auto install = [&](const Trace& trace) {
-        Trace other(1);
-        other.code.resize(6000);
+      auto install = [&](const Assembler& trace) {
+        Assembler other = Trace(1);
+        other.bytes.resize(6000);
         for (int i = 0; i < 2; i++) others.push_back(host.Install(other));
         return host.Install(trace);
       };
@@ -367,44 +334,34 @@ TEST(the_call_gate_gives_back_what_a_callee_keeps) {
   Host host;
   // Clobbers what a caller may rely on, of which the gate must save all; then an exit, or done.
   for (bool exit : {false, true}) {
-    Trace trace(1);
-    trace.code.clear();
-    trace.relocs.clear();
-    auto put = [](Trace& to, std::initializer_list<uint8_t> bytes) { to.code.insert(to.code.end(), bytes); };
-    put(trace, {0x31, 0xDB, 0x31, 0xED, 0x45, 0x31, 0xE4, 0x45, 0x31, 0xED});  // xor ebx, ebp, r12d, r13d
-    put(trace, {0x45, 0x31, 0xF6, 0x45, 0x31, 0xFF});                          // xor r14d, r15d
-    put(trace, {0x0F, 0xAE, 0x17, 0xDB, 0xE3, 0xD9, 0x6F, 0x04, 0xFD});        // ldmxcsr, fninit, fldcw, std
-    if (exit) {
-      put(trace, {0x4C, 0x8D, 0x1D, 0, 0, 0, 0, 0x41, 0xFF, 0x23});
-      trace.Reloc(static_cast<uint32_t>(trace.code.size() - 7), TargetKind::kExit, 0, -4);
-    } else {
-      put(trace, {0xE9, 0, 0, 0, 0});
-      trace.Reloc(static_cast<uint32_t>(trace.code.size() - 4), TargetKind::kDone, 0, -4, 4);
-    }
+    Assembler trace;
+    trace.exits = 1;
+    trace.Put({0x31, 0xDB, 0x31, 0xED, 0x45, 0x31, 0xE4, 0x45, 0x31, 0xED});  // xor ebx, ebp, r12d, r13d
+    trace.Put({0x45, 0x31, 0xF6, 0x45, 0x31, 0xFF});                          // xor r14d, r15d
+    trace.Put({0x0F, 0xAE, 0x17, 0xDB, 0xE3, 0xD9, 0x6F, 0x04, 0xFD});        // ldmxcsr, fninit, fldcw, std
+    exit ? trace.LeaveThrough(0) : trace.Done();
     ExecutorId id = host.Install(trace);
     const uint32_t control[] = {0xE040, 0x0C40};
     arch::CallFrame frame{};
     frame.integers[0] = reinterpret_cast<uint64_t>(control);
 
     // A C function that calls the gate with its own two arguments, and returns what differs afterwards.
-    Trace keeps(0);
-    keeps.code.clear();
-    keeps.relocs.clear();
-    put(keeps, {0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x48, 0x83, 0xEC, 0x18});  // pushes; sub
-    const uint8_t registers[][2] = {{0x48, 3}, {0x48, 5}, {0x49, 4}, {0x49, 5}, {0x49, 6}, {0x49, 7}};
-    for (auto [rex, n] : registers) put(keeps, {rex, 0xC7, uint8_t(0xC0 + n), 1, 2, 3, 4});  // mov register, pattern
-    put(keeps, {0x0F, 0xAE, 0x1C, 0x24, 0xD9, 0x7C, 0x24, 0x04});                            // stmxcsr, fnstcw
-    put(keeps, {0x48, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xD0, 0x31, 0xC0});  // mov rax, gate; call rax; xor eax
-    uint64_t gate = reinterpret_cast<uint64_t>(host.arena->call_gate());
-    std::memcpy(keeps.code.data() + keeps.code.size() - 12, &gate, sizeof gate);
+    Assembler keeps;
+    keeps.Push(kRbx).Push(kRbp).Put({0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57});  // push r12, r13, r14, r15
+    keeps.Put({0x48, 0x83, 0xEC, 0x18});                                                // sub rsp, 24
+    const int registers[][2] = {{0x48, 3}, {0x48, 5}, {0x49, 4}, {0x49, 5}, {0x49, 6}, {0x49, 7}};
+    for (auto [rex, n] : registers) keeps.Put({rex, 0xC7, 0xC0 + n, 1, 2, 3, 4});  // mov register, pattern
+    keeps.Put({0x0F, 0xAE, 0x1C, 0x24, 0xD9, 0x7C, 0x24, 0x04});                   // stmxcsr, fnstcw
+    keeps.Move64(kRax, reinterpret_cast<uint64_t>(host.arena->call_gate())).Call(kRax).Put({0x31, 0xC0});  // xor eax
     for (auto [rex, n] : registers) {
-      put(keeps, {rex, 0x81, uint8_t(0xE8 + n), 1, 2, 3, 4});                         // sub register, pattern
-      put(keeps, {uint8_t(rex == 0x48 ? 0x48 : 0x4C), 0x09, uint8_t(0xC0 + 8 * n)});  // or rax, register
+      keeps.Put({rex, 0x81, 0xE8 + n, 1, 2, 3, 4});                // sub register, pattern
+      keeps.Put({rex == 0x48 ? 0x48 : 0x4C, 0x09, 0xC0 + 8 * n});  // or rax, register
     }
-    put(keeps, {0x0F, 0xAE, 0x5C, 0x24, 0x08, 0xD9, 0x7C, 0x24, 0x0C});                    // stmxcsr, fnstcw
-    put(keeps, {0x48, 0x8B, 0x4C, 0x24, 0x08, 0x48, 0x33, 0x0C, 0x24, 0x48, 0x09, 0xC8});  // or their difference
-    put(keeps, {0x9C, 0x59, 0x81, 0xE1, 0, 4, 0, 0, 0x48, 0x09, 0xC8});                    // or the direction flag
-    put(keeps, {0x48, 0x83, 0xC4, 0x18, 0x41, 0x5F, 0x41, 0x5E, 0x41, 0x5D, 0x41, 0x5C, 0x5D, 0x5B, 0xC3});
+    keeps.Put({0x0F, 0xAE, 0x5C, 0x24, 0x08, 0xD9, 0x7C, 0x24, 0x0C});                    // stmxcsr, fnstcw
+    keeps.Put({0x48, 0x8B, 0x4C, 0x24, 0x08, 0x48, 0x33, 0x0C, 0x24, 0x48, 0x09, 0xC8});  // or their difference
+    keeps.Put({0x9C, 0x59, 0x81, 0xE1, 0, 4, 0, 0, 0x48, 0x09, 0xC8});                    // or the direction flag
+    keeps.Put({0x48, 0x83, 0xC4, 0x18, 0x41, 0x5F, 0x41, 0x5E, 0x41, 0x5D, 0x41, 0x5C});  // add rsp, 24; pop r15 to r12
+    keeps.Pop(kRbp).Pop(kRbx).Ret();
     ExecutorId outer = host.Install(keeps);
 
     host.arena->reclaimer().Enter(*host.pin);
@@ -423,10 +380,8 @@ TEST(the_hot_stub_gets_the_record_in_the_exit_register) {
   ArenaOptions options;
   options.exit_threshold = 1;
   Host host(options);
-  // mov [rdi], r11; jmp done
-  Trace stub(0);
-  stub.code = {0x4C, 0x89, 0x1F, 0xE9, 0, 0, 0, 0};
-  stub.relocs = {{Section::kCode, 4, TargetKind::kDone, 4, 0, -4}};
+  Assembler stub;
+  stub.Put({0x4C, 0x89, 0x1F}).Done();  // mov [rdi], r11
   ExecutorSpec spec = stub.Spec();
   ExecutorId movable = 0, fixed = 0;
   CHECK(host.arena->Install(&spec, 1, &movable, host.pin).ok());

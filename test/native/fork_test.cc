@@ -117,27 +117,12 @@ int Twice(int value) { return 2 * value; }
 // Returns its value + 310. Every way in which code depends on where it is takes part: relative and absolute references
 // to its data, its state, a call out of the arena.
 Program Adder(uint32_t value, uint32_t padding, int (*called)(int) = &Twice) {
-  Program program;
-  std::vector<uint8_t>& code = program.sections[0];
-  auto put = [&](std::initializer_list<uint8_t> bytes) { code.insert(code.end(), bytes); };
-  auto reloc = [&](arch::RelocKind kind, TargetKind target_kind, uint64_t target, uint32_t bytes = 4) {
-    program.relocs.push_back(
-        {Section::kCode, kind, target_kind, static_cast<uint32_t>(code.size()) - bytes, target, bytes == 4 ? -4 : 0});
-  };
-  put({0x53});                    // push rbx
-  put({0x8B, 0x1D, 0, 0, 0, 0});  // mov ebx, [rip + data]
-  reloc(2, TargetKind::kOwnData, 0);
-  put({0xBF, 5, 0, 0, 0});  // mov edi, 5
-  put({0xE8, 0, 0, 0, 0});  // call Twice
-  reloc(4, TargetKind::kAddress, reinterpret_cast<uint64_t>(called));
-  put({0x01, 0xC3});                          // add ebx, eax
-  put({0x48, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0});  // mov rax, data + 4
-  reloc(1, TargetKind::kOwnData, 4, 8);
-  put({0x03, 0x18});              // add ebx, [rax]
-  put({0x03, 0x1D, 0, 0, 0, 0});  // add ebx, [rip + state]
-  reloc(2, TargetKind::kOwnState, 0);
-  put({0x89, 0xD8, 0x5B, 0xC3});  // mov eax, ebx; pop rbx; ret
-  code.resize(code.size() + padding, 0xCC);
+  using namespace x64;
+  Assembler code;
+  code.Push(kRbx).Load32(kRbx, OwnData(0)).Move32(kRdi, 5).Call(Outside(called)).Add32(kRbx, kRax);
+  code.MoveAddress(kRax, OwnData(4)).Put({0x03, 0x18});  // add ebx, [rax]
+  code.Add32(kRbx, OwnState(0)).Move32(kRax, kRbx).Pop(kRbx).Ret().Fill(padding, 0xCC);
+  Program program = Program::Of(code);
   program.sections[1].resize(8 + padding / 4);
   StoreAs<uint32_t>(program.sections[1].data(), value);
   StoreAs<uint32_t>(program.sections[1].data() + 4, 100);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/arena.h"
+#include "support/x64.h"
 #include "test.h"
 
 using namespace jit_arena;
@@ -101,44 +102,22 @@ using Function = uint64_t (*)();
 
 // Returns `number`, which lies in data, and raises the counter in state.
 struct Number {
-  std::vector<uint8_t> code = {0x48, 0x8B, 0x05, 0,    0, 0, 0,     // mov rax, [rip + number]
-                               0xF0, 0x48, 0xFF, 0x05, 0, 0, 0, 0,  // lock inc qword [rip + counter]
-                               0xC3};                               // ret
-  std::vector<RelocSpec> relocs = {{Section::kCode, 2, TargetKind::kOwnData, 3, 0, -4},
-                                   {Section::kCode, 2, TargetKind::kOwnState, 11, 0, -4}};
+  x64::Assembler code = x64::Assembler().Load(x64::kRax, x64::OwnData(0)).LockedIncrement(x64::OwnState(0)).Ret();
   uint64_t data;
   explicit Number(uint64_t number) : data(number) {}
   ExecutorSpec Spec() const {
-    ExecutorSpec spec;
-    spec.bytes[0] = code.data();
+    ExecutorSpec spec = code.Spec();
     spec.bytes[1] = reinterpret_cast<const uint8_t*>(&data);
-    spec.sizes[0] = static_cast<uint32_t>(code.size());
     spec.sizes[1] = sizeof data;
     spec.sizes[2] = 8;
-    spec.relocs = relocs.data();
-    spec.reloc_count = static_cast<uint32_t>(relocs.size());
     return spec;
   }
 };
 
 // Calls another executor by a rel32 that begins at `offset` of the code, which decides whether one store can change it.
-struct Caller {
-  std::vector<uint8_t> code;
-  std::vector<RelocSpec> relocs;
-  Caller(ExecutorId target, uint32_t offset) {
-    code.resize(offset - 1, 0x90);
-    code.insert(code.end(), {0xE9, 0, 0, 0, 0});  // jmp target
-    relocs.push_back({Section::kCode, 4, TargetKind::kExecutor, offset, target, -4});
-  }
-  ExecutorSpec Spec() const {
-    ExecutorSpec spec;
-    spec.bytes[0] = code.data();
-    spec.sizes[0] = static_cast<uint32_t>(code.size());
-    spec.relocs = relocs.data();
-    spec.reloc_count = 1;
-    return spec;
-  }
-};
+x64::Assembler Caller(ExecutorId target, uint32_t offset) {
+  return x64::Assembler().Nop(offset - 1).Jump(x64::Another(target));
+}
 
 struct Stage {
   std::unique_ptr<Arena> arena;
@@ -370,7 +349,7 @@ TEST(an_unaligned_branch_keeps_its_target_while_others_execute) {
     ExecutorId target = stage.InstallNumber(7);
     // The caller does not move, so that its branch must be changed where it stands.
     ExecutorSpec spec;
-    Caller branch(target, unaligned ? 6 : 1);
+    x64::Assembler branch = Caller(target, unaligned ? 6 : 1);
     spec = branch.Spec();
     spec.movable = false;
     ExecutorId caller = stage.Install(spec);
@@ -414,7 +393,7 @@ TEST(a_batch_that_is_given_up_leaves_the_next_a_place_to_go) {
   for (size_t blocked : {2, 3}) {
     thin_out(slabs[blocked], 4);
     for (ExecutorId id : slabs[blocked]) {
-      Caller branch(id, 6);
+      x64::Assembler branch = Caller(id, 6);
       ExecutorSpec caller = branch.Spec();
       caller.movable = false;
       stage.Install(caller);
@@ -439,8 +418,7 @@ TEST(a_batch_that_is_given_up_leaves_the_next_a_place_to_go) {
 TEST(state_stays_while_anybody_is_inside) {
   Stage stage;
   Number number(7);
-  number.code = {0x48, 0x8D, 0x05, 0, 0, 0, 0, 0xC3};  // lea rax, [rip + state]; ret
-  number.relocs = {{Section::kCode, 2, TargetKind::kOwnState, 3, 0, -4}};
+  number.code = x64::Assembler().LoadAddress(x64::kRax, x64::OwnState(0)).Ret();
   ExecutorId id = stage.Install(number.Spec());
   uint64_t state = stage.Call(stage.pin, id);
   stage.arena->reclaimer().Enter(*stage.others);
@@ -642,28 +620,11 @@ namespace {
 // A trace that calls Pause and then takes exit 0.
 void Pause() { Actor::Stop(); }
 
-constexpr uint8_t kPausingTrace[] = {
-    0x57,                                   // push rdi
-    0x49, 0xBA, 0,    0, 0, 0, 0, 0, 0, 0,  // mov r10, Pause
-    0x41, 0xFF, 0xD2,                       // call r10
-    0x5F,                                   // pop rdi
-    0x4C, 0x8D, 0x1D, 0, 0, 0, 0,           // lea r11, [rip + record]
-    0x41, 0xFF, 0x23,                       // jmp [r11]
-};
-
-struct PausingTrace {
-  std::vector<RelocSpec> relocs = {{Section::kCode, 1, TargetKind::kAddress, 3, reinterpret_cast<uint64_t>(&Pause), 0},
-                                   {Section::kCode, 2, TargetKind::kExit, 18, 0, -4}};
-  ExecutorSpec Spec() const {
-    ExecutorSpec spec;
-    spec.bytes[0] = kPausingTrace;
-    spec.sizes[0] = sizeof kPausingTrace;
-    spec.relocs = relocs.data();
-    spec.reloc_count = static_cast<uint32_t>(relocs.size());
-    spec.exit_count = 1;
-    return spec;
-  }
-};
+x64::Assembler PausingTrace() {
+  x64::Assembler code;
+  code.exits = 1;
+  return code.CallKeepingContext(x64::Outside(&Pause)).LeaveThrough(0);
+}
 
 ExitTaken Run(Stage& stage, PinSlot* slot, ExecutorId id) {
   arch::CallFrame frame{};

@@ -140,19 +140,17 @@ TEST(thunk_out_of_reach_is_called_through_a_veneer_of_the_arena) {
       CHECK_EQ(thunk.in_reach, !large);
       thunk.context->callback = &callback;
       thunk.context->owner.store(&me);
-      auto install = [&](std::vector<uint8_t> code, arch::RelocKind kind, uint32_t offset, uint32_t field) {
-        Program program;
-        program.sections[0] = std::move(code);
-        program.relocs = {{Section::kCode, kind, TargetKind::kAddress, offset, thunk.address, field == 4 ? -4 : 0}};
-        ExecutorSpec spec = program.Spec();
+      auto install = [&](const x64::Assembler& code) {
+        ExecutorSpec spec = code.Spec();
         ExecutorId id = 0;
         Status failed = arena.Install(&spec, 1, &id, self);
         CHECK_EQ(failed ? failed.error().message : "", "");
         return arena.EntryOf(id);
       };
-      const uint64_t jump = install({0xE9, 0, 0, 0, 0}, 4, 1, 4);                     // jmp thunk
-      const uint64_t lea = install({0x48, 0x8D, 0x05, 0, 0, 0, 0, 0xC3}, 2, 3, 4);    // lea rax, [rip + thunk]; ret
-      const uint64_t load = install({0x48, 0x8B, 0x05, 0, 0, 0, 0, 0xC3}, 42, 3, 4);  // mov rax, [rip + slot]; ret
+      const x64::To to = x64::Outside(thunk.address);
+      const uint64_t jump = install(x64::Assembler().Jump(to));
+      const uint64_t lea = install(x64::Assembler().LoadAddress(x64::kRax, to).Ret());
+      const uint64_t load = install(x64::Assembler().Load(x64::kRax, to, x64::kRexGotPcRelX).Ret());
       CHECK_EQ(Call(jump, 4), 34);
       CHECK_EQ(Call(Call(lea, 0), 5), 35);
       CHECK_EQ(Call(load, 0), thunk.address);

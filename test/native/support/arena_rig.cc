@@ -18,6 +18,13 @@ ExecutorSpec Program::Spec() const {
   return spec;
 }
 
+Program Program::Of(const x64::Assembler& code) {
+  Program program;
+  program.sections[0] = code.bytes;
+  program.relocs = code.relocs;
+  return program;
+}
+
 Program Program::Of(uint32_t code_bytes, uint32_t data_bytes, uint32_t state_bytes, uint32_t seed) {
   Program program;
   uint32_t sizes[] = {code_bytes, data_bytes, state_bytes};

@@ -8,6 +8,7 @@
 
 #include "core/arena.h"
 #include "support/fake_memory.h"
+#include "support/x64.h"
 
 // An executor's sections and relocs, with their bytes.
 struct Program {
@@ -17,6 +18,7 @@ struct Program {
   bool movable = true;
 
   jit_arena::ExecutorSpec Spec() const;
+  static Program Of(const x64::Assembler& code);
   // Bytes that nothing relocates: `seed` says which.
   static Program Of(uint32_t code_bytes, uint32_t data_bytes = 0, uint32_t state_bytes = 0, uint32_t seed = 1);
 };
