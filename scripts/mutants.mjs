@@ -22,6 +22,7 @@ const seconds = Number(flags.seconds ?? 60);
 const sizes = ['--executors 8 --slices', '--executors 8', '--executors 4000 --slices', '--executors 4000'];
 const torture = (...each) => each.map((flags) => `torture --seconds ${seconds} --seed 1 ${flags}`);
 const interleaving = (name) => [`interleaving_test ${name}`];
+const memory = (name) => [`capi_memory_test ${name}`];
 const litmus = (name) => [`litmus_test ${name}`];
 
 const reclaimer = 'native/core/reclaimer.h';
@@ -168,6 +169,21 @@ const mutants = [
       ],
     ],
     killedBy: torture(...sizes),
+  },
+  {
+    name: 'unlisted-for-ever',
+    edits: [['native/core/retire.h', '  space.FreeUnlisted();\n', '']],
+    killedBy: memory('what_is_freed_without_memory'),
+  },
+  {
+    name: 'unlisted-before-its-time',
+    edits: [[reclaimer, 'unlisted_bytes_ == 0 || unlisted_stamp_ >= OldestPin()', 'unlisted_bytes_ == 0']],
+    killedBy: [...memory('what_is_freed_without_memory'), ...memory('what_moves_without_memory')],
+  },
+  {
+    name: 'places-kept-of-what-was-not-installed',
+    edits: [[arena, '    for (uint32_t index : batch_) Unplace(index, written);\n', '']],
+    killedBy: memory('allocations_may_fail_alias'),
   },
   {
     name: 'range-of-a-target-where-it-is',
