@@ -31,9 +31,9 @@
  *                     unloaded
  *   JA_ERR_FORKED     the arena was made by a parent process and was not inherited
  *   JA_ERR_BUSY       the call was made from inside the arena's move callback
- *   JA_ERR_NO_MEMORY  the process has no memory for what the call needs. ja_free, ja_invalidate, ja_unpin, ja_detach and
- *                     ja_dispose take none and never say so. ja_collect is JA_OK, with done = 0, when it has moved or
- *                     evicted something before memory ran out
+ *   JA_ERR_NO_MEMORY  the process has no memory for what the call needs. ja_free, ja_invalidate, ja_unpin, ja_detach
+ * and ja_dispose take none and never say so. ja_collect is JA_OK, with done = 0, when it has moved or evicted something
+ * before memory ran out
  *
  * Handles. A ja_arena*, a ja_thread*, a ja_pinned* and a ja_object* are names and no addresses: nothing can be read
  * through them. A name is never given twice; so a function that gets one too late, after ja_dispose, ja_detach or in a
