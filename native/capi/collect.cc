@@ -113,7 +113,22 @@ ja_status ja_stats(ja_arena* arena, ja_stats_result* result) try {
   value.huge_page_bytes = stats.huge_page_bytes;
   value.pins = stats.pins;
   value.lost_bytes = stats.lost_bytes;
+  value.kept_reloc_bytes = stats.kept_reloc_bytes;
   GiveStruct(value, result);
+  return JA_OK;
+} catch (const std::bad_alloc&) {
+  return FailMemory();
+}
+
+ja_status ja_size_classes(ja_arena* arena, void (*visit)(void* user, const ja_size_class* size_class), void* user) try {
+  Call call(arena);
+  if (call.refused()) return call.refused();
+  if (visit == nullptr) return FailArgument("visit is null");
+  const ArenaStats stats = call->Stats();
+  for (const SizeClass& of : stats.size_classes) {
+    const ja_size_class given = {of.up_to, of.count, of.bytes, of.exits, of.loops, of.died_cold, of.died_cold_loops};
+    visit(user, &given);
+  }
   return JA_OK;
 } catch (const std::bad_alloc&) {
   return FailMemory();
@@ -204,6 +219,8 @@ ja_status ja_slabs(ja_arena* arena, void (*visit)(void* user, const ja_slab* sla
     slab.live_bytes = map.live_bytes;
     slab.retired_bytes = map.retired_bytes;
     slab.live_bytes_per_page = map.live_bytes_per_page.data();
+    const std::vector<uint8_t> backed(map.backed.begin(), map.backed.end());
+    slab.backed = backed.data();
     visit(user, &slab);
   }
   return JA_OK;

@@ -31,9 +31,9 @@
  *                     unloaded
  *   JA_ERR_FORKED     the arena was made by a parent process and was not inherited
  *   JA_ERR_BUSY       the call was made from inside the arena's move callback
- *   JA_ERR_NO_MEMORY  the process has no memory for what the call needs. ja_free, ja_invalidate, ja_unpin, ja_detach
- * and ja_dispose take none and never say so. ja_collect is JA_OK, with done = 0, when it has moved or evicted something
- * before memory ran out
+ *   JA_ERR_NO_MEMORY  the process has no memory for what the call needs; never from ja_free, ja_invalidate, ja_unpin,
+ *                     ja_detach and ja_dispose. ja_collect is JA_OK, with done = 0, when it has moved or evicted
+ *                     something before memory ran out
  *
  * Handles. A ja_arena*, a ja_thread*, a ja_pinned* and a ja_object* are names and no addresses: nothing can be read
  * through them. A name is never given twice; so a function that gets one too late, after ja_dispose, ja_detach or in a
@@ -731,12 +731,13 @@ typedef struct ja_stats_result {
   uint64_t pauses; /* collections */
   uint64_t pause_nanos;
   uint64_t max_pause_nanos;
-  uint64_t kept_relocs;     /* now: records that a move may need */
-  uint64_t external_links;  /* now: veneers and GOT slots */
-  ja_writer writer;         /* the one in use */
-  uint64_t huge_page_bytes; /* now: of committed_bytes, with huge pages behind them */
-  uint64_t pins;            /* now: of ja_pin */
-  uint64_t lost_bytes;      /* now: beside committed_bytes, not used any more and not yet taken back by the system */
+  uint64_t kept_relocs;      /* now: records that a move may need */
+  uint64_t external_links;   /* now: veneers and GOT slots */
+  ja_writer writer;          /* the one in use */
+  uint64_t huge_page_bytes;  /* now: of committed_bytes, with huge pages behind them */
+  uint64_t pins;             /* now: of ja_pin */
+  uint64_t lost_bytes;       /* now: beside committed_bytes, not used any more and not yet taken back by the system */
+  uint64_t kept_reloc_bytes; /* now: of the kept records, packed */
 } ja_stats_result;
 
 static inline ja_stats_result ja_stats_result_init(void) {
@@ -748,6 +749,22 @@ static inline ja_stats_result ja_stats_result_init(void) {
 
 /* The arena's figures. Looks at every link: not for each crossing. */
 JA_API ja_status ja_stats(ja_arena* arena, ja_stats_result* stats);
+
+/* Executors by code + data bytes, for a minimum trace length of the host's own. This structure does not grow. */
+typedef struct ja_size_class {
+  uint64_t up_to; /* bytes; the class begins behind the one before */
+  uint64_t count; /* now: live */
+  uint64_t bytes; /* now: of code and data */
+  uint64_t exits;
+  uint64_t loops;           /* of count: links lead from it back to it */
+  uint64_t died_cold;       /* evicted since the arena was made */
+  uint64_t died_cold_loops; /* of died_cold */
+} ja_size_class;
+
+/* Calls visit for each class, the smallest first, as far as there ever were executors; the arena is not locked
+ * meanwhile. Looks at every link, as ja_stats does. */
+JA_API ja_status ja_size_classes(ja_arena* arena, void (*visit)(void* user, const ja_size_class* size_class),
+                                 void* user);
 
 typedef int32_t ja_zone;
 enum {
@@ -768,6 +785,7 @@ typedef struct ja_slab {
   uint64_t live_bytes;
   uint64_t retired_bytes;
   const uint32_t* live_bytes_per_page; /* `pages` of them, during the visit */
+  const uint8_t* backed;               /* the same: 1 where a page has memory behind it */
 } ja_slab;
 
 /* Calls visit for each slab, in the order of addresses; the arena is not locked meanwhile, and what is visited is as it

@@ -157,6 +157,46 @@ TEST(structures_may_grow) {
   CHECK_OK(ja_dispose(arena));
 }
 
+TEST(classes_of_sizes_and_backed_pages_add_up_to_the_figures) {
+  Host host;
+  ja_executor traces[2] = {host.Install(Trace(2)), host.Install(Trace(2))};
+  CHECK_OK(ja_link(host.arena, traces[0], 0, traces[1], 0));
+  CHECK_OK(ja_link(host.arena, traces[1], 0, traces[0], 0));
+  Code large;
+  large.bytes.resize(5000, 0xC3);
+  host.Install(large);
+  std::vector<ja_size_class> classes;
+  CHECK_OK(ja_size_classes(
+      host.arena,
+      [](void* user, const ja_size_class* size_class) {
+        static_cast<std::vector<ja_size_class>*>(user)->push_back(*size_class);
+      },
+      &classes));
+  CHECK_EQ(classes.size(), 8u);  // up to 64, 128, … 8 192 bytes
+  CHECK_EQ(classes[0].up_to, 64u);
+  CHECK_EQ(classes[0].count, 2u);
+  CHECK_EQ(classes[0].exits, 4u);
+  CHECK_EQ(classes[0].loops, 2u);
+  CHECK_EQ(classes[7].up_to, 8192u);
+  CHECK_EQ(classes[7].count, 1u);
+  CHECK_EQ(classes[7].bytes, 5000u);
+
+  ja_stats_result stats = ja_stats_result_init();
+  CHECK_OK(ja_stats(host.arena, &stats));
+  CHECK(stats.kept_relocs > 0 && stats.kept_reloc_bytes > 0 && stats.kept_reloc_bytes <= 8 * stats.kept_relocs);
+  uint64_t backed = 0;
+  CHECK_OK(ja_slabs(
+      host.arena,
+      [](void* user, const ja_slab* slab) {
+        uint32_t here = 0;
+        for (uint32_t page = 0; page < slab->pages; page++) here += slab->backed[page];
+        CHECK_EQ(here, slab->backed_pages);
+        *static_cast<uint64_t*>(user) += here * (slab->bytes / slab->pages);
+      },
+      &backed));
+  CHECK_EQ(backed, stats.committed_bytes);
+}
+
 TEST(nothing_is_done_with_null_and_sizes_that_lie) {
   Host host;
   ja_arena* arena = host.arena;
@@ -172,6 +212,7 @@ TEST(nothing_is_done_with_null_and_sizes_that_lie) {
   ja_plan_result plan = ja_plan_result_init();
   ja_spec spec = ja_spec_init();
   auto visit_slab = [](void*, const ja_slab*) {};
+  auto visit_class = [](void*, const ja_size_class*) {};
   // No arena, no thread.
   CHECK_STATUS(ja_dispose(nullptr), JA_ERR_ARGUMENT);
   CHECK_STATUS(ja_install(nullptr, &spec, 1, &id), JA_ERR_ARGUMENT);
@@ -200,6 +241,7 @@ TEST(nothing_is_done_with_null_and_sizes_that_lie) {
   CHECK_STATUS(ja_plan(nullptr, &plan), JA_ERR_ARGUMENT);
   CHECK_STATUS(ja_stats(nullptr, &stats), JA_ERR_ARGUMENT);
   CHECK_STATUS(ja_slabs(nullptr, visit_slab, nullptr), JA_ERR_ARGUMENT);
+  CHECK_STATUS(ja_size_classes(nullptr, visit_class, nullptr), JA_ERR_ARGUMENT);
   CHECK_STATUS(ja_verify(nullptr, nullptr, nullptr, &count), JA_ERR_ARGUMENT);
   CHECK_STATUS(ja_detach(nullptr), JA_ERR_ARGUMENT);
   CHECK_STATUS(ja_enter(nullptr), JA_ERR_ARGUMENT);
@@ -228,6 +270,7 @@ TEST(nothing_is_done_with_null_and_sizes_that_lie) {
   CHECK_STATUS(ja_plan(arena, nullptr), JA_ERR_ARGUMENT);
   CHECK_STATUS(ja_stats(arena, nullptr), JA_ERR_ARGUMENT);
   CHECK_STATUS(ja_slabs(arena, nullptr, nullptr), JA_ERR_ARGUMENT);
+  CHECK_STATUS(ja_size_classes(arena, nullptr, nullptr), JA_ERR_ARGUMENT);
   CHECK_STATUS(ja_verify(arena, nullptr, nullptr, nullptr), JA_ERR_ARGUMENT);
   CHECK_STATUS(ja_entry(host.thread, id, nullptr), JA_ERR_ARGUMENT);
   CHECK_STATUS(ja_run(host.thread, id, 0, nullptr, nullptr), JA_ERR_ARGUMENT);
