@@ -1,4 +1,4 @@
-// From measured series to rows: what is compared with what, and the target (TARGETS.md's T1 to T17).
+// From measured series to rows: what is compared with what, and the target (docs/bench.md has T1 to T17).
 //
 // A series is { figure, variant, size, unit, values } or { figure, variant, size, missing }. A row compares two of them:
 // { id, what, unit, ours, peer, peerName, ratio, target, met, min, max }, and `note` where something is missing. `ours`

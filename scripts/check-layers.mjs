@@ -21,7 +21,7 @@ const LAYERS = {
 
 /**
  * The parts of core, top to bottom: each may include those below it. First those of the drawing, then the small ones that
- * they are made of. A part may have several files: core/collector_plan.cc belongs to collector.
+ * they are made of. A part may have several files: core/linker_moves.cc belongs to linker.
  */
 const CORE = [
   ...['arena', 'collector', 'linker', 'retire', 'executor_table', 'reclaimer', 'thunks', 'code_space', 'slab'],

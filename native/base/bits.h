@@ -11,7 +11,7 @@ namespace jit_arena {
 inline constexpr size_t kKiB = 1024;
 inline constexpr size_t kMiB = 1024 * kKiB;
 
-// The smallest unit that the arena hands out (DESIGN §2).
+// The smallest unit that the arena hands out.
 inline constexpr uint32_t kGranuleBytes = 16;
 
 // `alignment` is a power of two.

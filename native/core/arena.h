@@ -144,7 +144,7 @@ class Arena {
   // All or none. A target of a direct reference is freed only together with its sources: ERR_ARENA_REFERENCED.
   Status Free(const ExecutorId* ids, uint32_t count, const PinSlot* self);
 
-  // Exits and links: DESIGN §7. Errors name the executor; ERR_ARENA_EXIT for an exit number out of range.
+  // Exits and links (docs/traces.md). Errors name the executor; ERR_ARENA_EXIT for an exit number out of range.
 
   // The exit jumps straight to an entry of the target. ERR_ARENA_NOT_FROZEN, _TRACE_ABI, _CHAIN_DEPTH.
   Status Link(ExecutorId source, uint32_t exit, ExecutorId target, uint32_t entry);
@@ -199,7 +199,7 @@ class Arena {
   std::vector<Problem> Verify();
   // The first broken rule of the arena's own books (spans, owners, references, figures, mappings), or empty.
   std::string FindBrokenRule();
-  // The invariants of DESIGN §8 as one function, Verify and FindBrokenRule: the first broken one in words, or empty.
+  // The invariants (ARCHITECTURE.md lists them) as one function, Verify and FindBrokenRule: the first broken one in words, or empty.
   std::string CheckInvariants();
 
   // A thunk (core/thunks.h) that the arena's code reaches with a branch or `lea`; it outlives the arena.

@@ -16,7 +16,7 @@ namespace jit_arena {
 
 inline constexpr uint64_t kSlabBytes = 256 * 1024;
 
-// Where and how large a span is (DESIGN §2).
+// Where and how large a span is.
 struct Span {
   uint64_t rx;    // address at which it executes or is read
   uint8_t* view;  // the writer's view, or null when the writer has none

@@ -77,7 +77,7 @@ struct Reference {
   bool has_field() const { return kind == ReferenceKind::kReloc; }
 };
 
-// An exit record as machine code sees it (DESIGN §7).
+// An exit record as machine code sees it (docs/traces.md).
 struct ExitRecord {
   std::atomic<uint64_t> entry;  // where the exit goes: the exit stub, or a linked executor
   uint32_t executor;            // index

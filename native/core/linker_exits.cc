@@ -1,4 +1,4 @@
-// Exits and links (DESIGN §7): where each exit goes, and how often it went there cold.
+// Exits and links (docs/traces.md): where each exit goes, and how often it went there cold.
 //
 // A link is one aligned store into the record of the exit; no code is written. So linking, unlinking and the moves of
 // a target need no write scope and reach threads that are executing at their next exit.

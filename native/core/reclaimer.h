@@ -1,8 +1,7 @@
 // Who may still be executing what: pins, the gate, epochs, and memory that waits for pins to end.
 //
 // A thread *pins* the arena around every call into machine code. Freed and moved-away memory is *retired*: stamped
-// with an epoch, and reclaimed once every active pin is younger. DESIGN §8 gives the protocol, and docs/moving.md
-// walks through it.
+// with an epoch, and reclaimed once every active pin is younger. docs/moving.md walks through the protocol.
 #pragma once
 
 #include <atomic>

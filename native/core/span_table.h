@@ -19,7 +19,7 @@
 
 namespace jit_arena {
 
-// What a span's granules are (DESIGN §2); granules in no span are free.
+// What a span's granules are; granules in no span are free.
 enum class SpanState : uint8_t {
   kHead,      // not granules: the anchor at a slab's start, zero long
   kReserved,  // will be written by the freeze or move under way

@@ -25,7 +25,7 @@ enum class TargetKind : uint8_t {
 };
 inline constexpr int kTargetKinds = 10;
 
-// {section, offset, kind, target, addend} of DESIGN §2. The field at `offset` is the site.
+// A field that depends on addresses (docs/relocs.md). The field at `offset` is the site.
 struct RelocSpec {
   Section section;
   arch::RelocKind kind;

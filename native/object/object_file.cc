@@ -446,8 +446,8 @@ class ObjectReader {
     file->dso_handle = index;
   }
 
-  // An object that has gcc's intermediate code only says so with a symbol, and in byte 4 of a section (struct
-  // lto_section of gcc's lto-streamer.h).
+  // An object that has gcc's intermediate code only says so with a symbol, and in byte 4 of a section (gcc's
+  // struct lto_section).
   Status RefuseSlimLto(const ObjectFile& file) const {
     auto refused = [](std::string where) {
       return Unsupported(where +

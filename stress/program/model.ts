@@ -1,7 +1,7 @@
 // The other half of every generated function: what it must return, worked out without looking at its bytes.
 //
 // A model is the list of what the function does to its hash, in the order in which it is executed. It is written down
-// from the same steps that are encoded (steps.ts), with the values that relocs must produce already filled in.
+// from the same steps that are encoded (step.ts), with the values that relocs must produce already filled in.
 
 const ADD = 0;
 const XOR = 1;
