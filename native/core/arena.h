@@ -199,7 +199,8 @@ class Arena {
   std::vector<Problem> Verify();
   // The first broken rule of the arena's own books (spans, owners, references, figures, mappings), or empty.
   std::string FindBrokenRule();
-  // The invariants (ARCHITECTURE.md lists them) as one function, Verify and FindBrokenRule: the first broken one in words, or empty.
+  // The invariants (ARCHITECTURE.md lists them) as one function, Verify and FindBrokenRule: the first broken one in
+  // words, or empty.
   std::string CheckInvariants();
 
   // A thunk (core/thunks.h) that the arena's code reaches with a branch or `lea`; it outlives the arena.
