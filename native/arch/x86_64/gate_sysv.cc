@@ -7,10 +7,10 @@
 //
 // The convention (psABI §3.2): integer arguments in rdi rsi rdx rcx r8 r9, floating ones in xmm0-7, results in rax and
 // xmm0; the callee keeps rbx rbp r12-r15, mxcsr's control bits and the x87 control word. Every frame begins with push
-// rbp; mov rbp, rsp, so that a debugger or profiler that follows rbp walks through. On Windows a gate changes the gate's
-// own arguments (rcx, rdx), saves rsi, rdi and xmm6-15 as well, passes only four arguments in registers (rcx rdx r8 r9
-// or xmm0-3, one count for both), leaves 32 bytes above each call for the callee, and registers unwind data for the
-// gate and the common part (RtlAddFunctionTable).
+// rbp; mov rbp, rsp, so that a debugger or profiler that follows rbp walks through. On Windows a gate changes the
+// gate's own arguments (rcx, rdx), saves rsi, rdi and xmm6-15 as well, passes only four arguments in registers (rcx rdx
+// r8 r9 or xmm0-3, one count for both), leaves 32 bytes above each call for the callee, and registers unwind data for
+// the gate and the common part (RtlAddFunctionTable).
 #include <cstddef>
 
 #include "arch/arch.h"
