@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { inspect } from 'node:util';
 import { Arena, type Executor, type Signature, symbolAddress, type ValueType } from 'jit-arena';
+import { Code } from './support/assembler.js';
 import { copiesInAllMemory, detach, growable, resizable, wasmMemory } from './support/memory.js';
 import { constant, identity, jump, scatter, sum, toI32, toU64 } from './support/x64.js';
 
@@ -66,25 +67,14 @@ describe('calls', () => {
 
   it('6 integer and 8 floating arguments arrive in their registers, in any order', () => {
     // Each register is stored to its own 8 bytes of state.
-    const integers = [
-      [0x48, 0x3d],
-      [0x48, 0x35],
-      [0x48, 0x15],
-      [0x48, 0x0d],
-      [0x4c, 0x05],
-      [0x4c, 0x0d],
-    ];
-    const stores = [
-      ...integers.map(([rex, modrm]) => [rex!, 0x89, modrm!]), // mov [rip + x], rdi rsi rdx rcx r8 r9
-      ...Array.from({ length: 8 }, (_, i) => [0xf2, 0x0f, 0x11, 0x05 + 8 * i]), // movsd [rip + x], xmm0 …
-    ];
-    const code: number[] = [];
-    const relocs = stores.map((opcode, i) => {
-      code.push(...opcode, 0, 0, 0, 0);
-      const target = { own: 'state', offset: 8 * i } as const;
-      return { offset: code.length - 4, kind: 'R_X86_64_PC32', target, addend: -4 } as const;
-    });
-    const executor = arena.install({ code: Uint8Array.of(...code, 0xc3), relocs, state: 8 * stores.length });
+    const code = new Code();
+    const integers = ['rdi', 'rsi', 'rdx', 'rcx', 'r8', 'r9'] as const;
+    for (const [i, register] of integers.entries()) code.store({ own: 'state', offset: 8 * i }, register);
+    for (let i = 0; i < 8; i++) {
+      const target = { own: 'state', offset: 8 * (integers.length + i) } as const;
+      code.put(0xf2, 0x0f, 0x11, 5 + 8 * i).refer(target); // movsd [rip + x], xmm0 …
+    }
+    const executor = arena.install(code.ret().spec({ state: 8 * (integers.length + 8) }));
     const f = executor.func({
       args: ['f64', 'u64', 'f64', 'i64', 'f64', 'u32', 'f64', 'pointer', 'f64', 'u64', 'f64', 'u64', 'f64', 'f64'],
       returns: 'void',

@@ -1,8 +1,10 @@
 // Machine code calls JavaScript: values both ways, exceptions, and the arena changing under code that is on the stack.
 import assert from 'node:assert/strict';
-import { Arena, type ArenaError, type Callback, type Executor, probe, symbolAddress, type ValueType } from 'jit-arena';
+import { Arena, type Callback, type Executor, probe, symbolAddress, type ValueType } from 'jit-arena';
+import { Code } from './support/assembler.js';
 import { runChild } from './support/child.js';
-import { callAndAdd, constant, i32ToI32, jump, rel32, scatter, toI32 } from './support/x64.js';
+import { fillWithTraps } from './support/trace-code.js';
+import { callAndAdd, constant, i32ToI32, identity as itself, jump, scatter, toI32 } from './support/x64.js';
 
 describe('callbacks', () => {
   let arena: Arena;
@@ -77,9 +79,7 @@ describe('callbacks', () => {
     const toPointer = { args: [], returns: 'pointer' } as const;
     const executor = arena.install({ code: constant(1) });
     const bytes = new Uint8Array(8);
-    const identity = arena
-      .install({ code: Uint8Array.of(0x48, 0x89, 0xf8, 0xc3) })
-      .func({ args: ['pointer'], returns: 'pointer' });
+    const identity = arena.install({ code: itself }).func({ args: ['pointer'], returns: 'pointer' });
     for (const value of [executor, bytes, null, 5n]) {
       const f = through(arena.callback(toPointer, () => value)).func(toPointer);
       assert.equal(f(), identity(value));
@@ -111,13 +111,11 @@ describe('callbacks', () => {
       inside.shift()?.();
     });
     // push rbx; mov rbx, rdi; sub rsp, 16; stmxcsr [rsp]; ldmxcsr [rbx]; call; stmxcsr [rbx + 4]; ldmxcsr [rsp]; …
-    const code = Uint8Array.of(
-      ...[0x53, 0x48, 0x89, 0xfb, 0x48, 0x83, 0xec, 0x10, 0x0f, 0xae, 0x1c, 0x24, 0x0f, 0xae, 0x13, 0xe8, 0, 0, 0, 0],
-      ...[0x0f, 0xae, 0x5b, 0x04, 0x0f, 0xae, 0x14, 0x24, 0x48, 0x83, 0xc4, 0x10, 0x5b, 0xc3],
-    );
-    const relocs = [{ offset: 16, kind: 'R_X86_64_PLT32', target: { address: callback.address }, addend: -4 }] as const;
-    const f = arena.install({ code, relocs }).func({ args: ['pointer'], returns: 'void' });
-    const nothing = arena.install({ code: Uint8Array.of(0xc3) }).func({ args: [], returns: 'void' });
+    const code = new Code().push('rbx').move('rbx', 'rdi');
+    code.put(0x48, 0x83, 0xec, 0x10, 0x0f, 0xae, 0x1c, 0x24, 0x0f, 0xae, 0x13).call({ address: callback.address });
+    code.put(0x0f, 0xae, 0x5b, 0x04, 0x0f, 0xae, 0x14, 0x24, 0x48, 0x83, 0xc4, 0x10).pop('rbx').ret();
+    const f = arena.install(code.spec()).func({ args: ['pointer'], returns: 'void' });
+    const nothing = arena.install(new Code().ret().spec()).func({ args: [], returns: 'void' });
     const flushing = 0x1f80 | 0x8000 | 0x40;
     const control = Uint32Array.of(flushing, 0);
     for (inside of [[], [() => nothing()], [() => f(Uint32Array.of(0x1f80, 0))]]) {
@@ -208,15 +206,15 @@ describe('what a callback throws', () => {
 
   /** Calls each target in turn with its own argument, keeps each result in 4 bytes of state, and returns 77. */
   function callAll(targets: Callback[]): Executor {
-    const code = [0x53, 0x89, 0xfb]; // push rbx; mov ebx, edi
-    const relocs = targets.flatMap((target, i) => {
-      code.push(0x89, 0xdf, 0xe8, 0, 0, 0, 0); // mov edi, ebx; call target
-      const call = rel32(code.length - 4, target);
-      code.push(0x89, 0x05, 0, 0, 0, 0); // mov [rip + state], eax
-      return [call, rel32(code.length - 4, { own: 'state', offset: 4 * i })];
-    });
-    code.push(0xb8, 77, 0, 0, 0, 0x5b, 0xc3); // mov eax, 77; pop rbx; ret
-    return arena.install({ code: Uint8Array.from(code), relocs, state: new Uint8Array(4 * targets.length).fill(0xff) });
+    const code = new Code().push('rbx').move32('rbx', 'rdi');
+    for (const [i, target] of targets.entries()) {
+      code
+        .move32('rdi', 'rbx')
+        .call(target)
+        .store32({ own: 'state', offset: 4 * i }, 'rax');
+    }
+    code.move32('rax', 77).pop('rbx').ret();
+    return arena.install(code.spec({ state: new Uint8Array(4 * targets.length).fill(0xff) }));
   }
   const resultsOf = (executor: Executor) => [...new Int32Array(executor.read('state').buffer)];
 
@@ -384,50 +382,29 @@ for (const { writer, available, reason } of probe()) {
         return;
       }
 
-      // push rbx; mov ebx, edi; call callback; add eax, ebx; add eax, [data]; add [state], eax; mov edi, [state];
-      // call helper; pop rbx; ret
-      const code = Uint8Array.of(
-        ...[0x53, 0x89, 0xfb, 0xe8, 0, 0, 0, 0, 0x01, 0xd8, 0x03, 0x05, 0, 0, 0, 0],
-        ...[0x01, 0x05, 0, 0, 0, 0, 0x8b, 0x3d, 0, 0, 0, 0, 0xe8, 0, 0, 0, 0, 0x5b, 0xc3],
-      );
+      const calling = (callback: Callback, helper: Executor) =>
+        new Code()
+          .push('rbx')
+          .move32('rbx', 'rdi')
+          .call(callback)
+          .add32('rax', 'rbx')
+          .addFrom32('rax', { own: 'data' })
+          .addTo32({ own: 'state' }, 'rax')
+          .load32('rdi', { own: 'state' })
+          .call(helper)
+          .pop('rbx')
+          .ret();
       /** Installs it and its helper so that a collect moves both; f(x) is 3 * (callback(x) + x + 1000 + state). */
       function installPair(arena: Arena, fn: (x: number) => number): [Executor, Executor] {
         const callback = arena.callback(i32ToI32, fn);
         const timesThree = { code: Uint8Array.of(0x8d, 0x04, 0x7f, 0xc3) }; // lea eax, [rdi + 2 * rdi]; ret
         const [helper] = scatter(arena, [timesThree]) as [Executor];
-        const spec = {
-          code,
-          data: Uint8Array.of(0xe8, 0x03, 0, 0),
-          state: Uint8Array.of(50, 0, 0, 0),
-          relocs: [
-            rel32(4, callback),
-            rel32(12, { own: 'data' }),
-            rel32(18, { own: 'state' }),
-            rel32(24, { own: 'state' }),
-            rel32(29, helper),
-          ],
-        };
+        const [data, state] = [Uint8Array.of(0xe8, 0x03, 0, 0), Uint8Array.of(50, 0, 0, 0)];
+        const spec = calling(callback, helper).spec({ data, state });
         const [caller] = scatter(arena, [spec]) as [Executor];
         return [caller, helper];
       }
       const expected = (x: number) => 3 * (2 * x + x + 1000 + 50);
-
-      /** Fills all that is free with traps, in code, data and state, until nothing more fits. Returns the ids. */
-      function fillUp(arena: Arena): number[] {
-        const ids: number[] = [];
-        for (const bytes of [4096, 256, 16]) {
-          const traps = new Uint8Array(bytes).fill(0xcc);
-          for (;;) {
-            try {
-              ids.push(arena.install({ code: traps, data: traps, state: traps }).id);
-            } catch (error) {
-              if ((error as ArenaError).code === 'ERR_ARENA_FULL') break;
-              throw error;
-            }
-          }
-        }
-        return ids;
-      }
 
       it('survives that the callback frees it, collects, and fills the arena', () => {
         using arena = new Arena({ writer, layout, maxBytes: 2 << 20 });
@@ -436,7 +413,7 @@ for (const { writer, available, reason } of probe()) {
           const { address } = caller;
           arena.free([caller, helper]);
           arena.collect();
-          filled = fillUp(arena);
+          filled = fillWithTraps(arena);
           assert.equal(arena.find(address)?.executor, caller.id, 'the old copy waits');
           return 2 * x;
         });
@@ -445,7 +422,7 @@ for (const { writer, available, reason } of probe()) {
         assert.ok(filled.length > 100);
         assert.throws(() => f(7), { code: 'ERR_ARENA_STALE_EXECUTOR' });
         // The call is over: its memory is free again, and is used.
-        const more = fillUp(arena);
+        const more = fillWithTraps(arena);
         assert.ok(more.length > 0, 'the place of the caller is used again');
         const { ok, problems, broken } = arena.verify();
         assert.ok(ok, broken ?? JSON.stringify(problems, (_, value) => String(value)));
@@ -458,7 +435,7 @@ for (const { writer, available, reason } of probe()) {
           const before = [caller.address, helper.address];
           const { moved } = arena.collect();
           movedAway = moved >= 2 && caller.address !== before[0] && helper.address !== before[1];
-          fillUp(arena);
+          fillWithTraps(arena);
           return 2 * x;
         });
         const f = caller.func(i32ToI32);

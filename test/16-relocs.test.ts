@@ -10,6 +10,7 @@ import {
   relocKindNumbers,
   symbolAddress,
 } from 'jit-arena';
+import { Code } from './support/assembler.js';
 import { callAndAdd, constant, i32ToI32, jump, loadThrough, rel32, scatter, toI32, toU64 } from './support/x64.js';
 
 const isOdd = (n: number) => n % 2;
@@ -57,23 +58,15 @@ for (const layout of ['together', 'apart'] as const) {
       });
 
       it('own data', () => {
-        // mov eax, [rip + data + 4]; ret
-        const executor = install({
-          code: Uint8Array.of(0x8b, 0x05, 0, 0, 0, 0, 0xc3),
-          data: Uint8Array.of(1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0),
-          relocs: [{ offset: 2, kind: 'R_X86_64_PC32', target: { own: 'data', offset: 8 }, addend: -8 }],
-        });
+        const code = new Code().load32('rax', { own: 'data', offset: 8 }, { addend: -4 }).ret();
+        const executor = install(code.spec({ data: Uint8Array.of(1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0) }));
         const f = executor.func(toI32);
         checkThroughMoves([executor], () => assert.equal(f(), 2));
       });
 
       it('own state, which machine code changes', () => {
-        // mov eax, 1; lock xadd [rip + state], eax; ret
-        const executor = install({
-          code: Uint8Array.of(0xb8, 1, 0, 0, 0, 0xf0, 0x0f, 0xc1, 0x05, 0, 0, 0, 0, 0xc3),
-          state: 4,
-          relocs: [{ offset: 9, kind: 'R_X86_64_PC32', target: { own: 'state' }, addend: -4 }],
-        });
+        const code = new Code().move32('rax', 1).put(0xf0, 0x0f, 0xc1, 0x05).refer({ own: 'state' }).ret(); // lock xadd
+        const executor = install(code.spec({ state: 4 }));
         const f = executor.func(toI32);
         let n = 0;
         checkThroughMoves([executor], () => assert.equal(f(), n++));
@@ -107,11 +100,8 @@ for (const layout of ['together', 'apart'] as const) {
 
     describe('PLT32 calls', () => {
       it('own code', () => {
-        // call f; add eax, 1; ret; f: mov eax, 5; ret
-        const executor = install({
-          code: Uint8Array.of(0xe8, 0, 0, 0, 0, 0x83, 0xc0, 1, 0xc3, 0xb8, 5, 0, 0, 0, 0xc3),
-          relocs: [rel32(1, { own: 'code', offset: 9 })],
-        });
+        const code = new Code().call({ own: 'code', offset: 9 }).add32('rax', 1).ret();
+        const executor = install(code.move32('rax', 5).ret().spec());
         const f = executor.func(toI32);
         checkThroughMoves([executor], () => assert.equal(f(), 6));
       });
@@ -198,11 +188,8 @@ for (const layout of ['together', 'apart'] as const) {
         });
 
         it('and calls it', () => {
-          // push rbp; call [rip + slot]; pop rbp; ret
-          const executor = install({
-            code: Uint8Array.of(0x55, 0xff, 0x15, 0, 0, 0, 0, 0x5d, 0xc3),
-            relocs: [{ offset: 3, kind, target: { address: symbolAddress('abs') }, addend: -4 }],
-          });
+          const code = new Code().push('rbp').callThrough({ address: symbolAddress('abs') }, kind);
+          const executor = install(code.pop('rbp').ret().spec());
           const f = executor.func(i32ToI32);
           checkThroughMoves([executor], () => assert.equal(f(-7), 7));
         });
@@ -216,15 +203,13 @@ for (const layout of ['together', 'apart'] as const) {
       ];
       for (const [name, expected, target] of targets) {
         it(`the address of ${name}`, () => {
-          // mov rax, imm64; ret
-          const executor = install({
-            code: Uint8Array.of(0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xc3),
-            data: 24,
-            relocs: [
-              { offset: 2, kind: 'R_X86_64_64', target: target!, addend: 1 },
-              { section: 'data', offset: 8, kind: 'R_X86_64_64', target: target!, addend: -1n },
-            ],
-          });
+          const inData = { section: 'data', offset: 8, kind: 'R_X86_64_64', target: target!, addend: -1n } as const;
+          const executor = install(
+            new Code()
+              .moveAddress('rax', target!, 1)
+              .ret()
+              .spec({ data: 24, relocs: [inData] }),
+          );
           const f = executor.func(toU64);
           checkThroughMoves([executor], () => {
             assert.equal(f(), BigInt.asUintN(64, expected(executor) + 1n));
@@ -241,15 +226,10 @@ for (const layout of ['together', 'apart'] as const) {
         const relocs = targets.map(
           (target, i) => ({ section: 'data', offset: 8 * i, kind: 'R_X86_64_64', target }) as const,
         );
-        // lea rax, [rip + data]; ret and lea rax, [rip + state]; ret
-        const lea = [0x48, 0x8d, 0x05, 0, 0, 0, 0, 0xc3];
-        const executor = install({
-          code: Uint8Array.of(...lea, ...lea),
-          entries: [0, 8],
-          data: 32,
-          state: 8,
-          relocs: [...relocs, rel32(3, { own: 'data', offset: 32 }), rel32(11, { own: 'state', offset: 2 })],
-        });
+        const code = new Code().loadAddress('rax', { own: 'data', offset: 32 }).ret();
+        const entries = [0, code.size];
+        code.loadAddress('rax', { own: 'state', offset: 2 }).ret();
+        const executor = install(code.spec({ entries, data: 32, state: 8, relocs }));
         const [dataEnd, inState] = [0, 1].map((entry) => executor.func(toU64, { entry })) as [
           () => bigint,
           () => bigint,
@@ -266,14 +246,11 @@ for (const layout of ['together', 'apart'] as const) {
       const fixed = arena.install({ code: constant(1), movable: false });
       const far = symbolAddress('strlen');
       const targets = [{ own: 'state', offset: 8 }, callback, fixed, { address: far }] as const;
-      const executor = install({
-        code: Uint8Array.of(0x48, 0x8d, 0x05, 0, 0, 0, 0, 0xc3),
-        state: 32,
-        relocs: [
-          rel32(3, { own: 'state', offset: 8 }),
-          ...targets.map((target, i) => ({ section: 'state', offset: 8 * i, kind: 'R_X86_64_64', target }) as const),
-        ],
-      });
+      const relocs = targets.map(
+        (target, i) => ({ section: 'state', offset: 8 * i, kind: 'R_X86_64_64', target }) as const,
+      );
+      const code = new Code().loadAddress('rax', { own: 'state', offset: 8 }).ret();
+      const executor = install(code.spec({ state: 32, relocs }));
       const f = executor.func(toU64);
       checkThroughMoves([executor], () => {
         const state = new BigUint64Array(executor.read('state').buffer);
@@ -282,54 +259,32 @@ for (const layout of ['together', 'apart'] as const) {
     });
 
     it('PC64 holds distances of any length', () => {
-      // lea rcx, [rip - 7 + 9]: the site's address; mov rax, imm64; add rax, rcx; ret
-      const code = Uint8Array.of(
-        0x48,
-        0x8d,
-        0x0d,
-        2,
-        0,
-        0,
-        0,
-        0x48,
-        0xb8,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0x48,
-        0x01,
-        0xc8,
-        0xc3,
-      );
       const other = install({ code: constant(1) });
       const far = { address: symbolAddress('strlen') };
       for (const [target, address] of [
         [other, () => other.address],
         [far, () => far.address],
       ] as const) {
-        const executor = install({ code, relocs: [{ offset: 9, kind: 'R_X86_64_PC64', target, addend: 5 }] });
+        const code = new Code().put(0x48, 0x8d, 0x0d).put32(2); // lea rcx, [rip + 2]: the site's address
+        code.put(0x48, 0xb8).refer(target, { kind: 'R_X86_64_PC64', addend: 5 }); // mov rax, imm64
+        const executor = install(code.put(0x48, 0x01, 0xc8).ret().spec()); // add rax, rcx
         const f = executor.func(toU64);
         checkThroughMoves([executor], () => assert.equal(f(), address() + 5n));
       }
     });
 
     it('32 and 32S hold low constants, zero- and sign-extended', () => {
-      // mov eax, imm32; ret and mov rax, simm32; ret
-      const zeroExtended = Uint8Array.of(0xb8, 0, 0, 0, 0, 0xc3);
-      const signExtended = Uint8Array.of(0x48, 0xc7, 0xc0, 0, 0, 0, 0, 0xc3);
+      const zeroExtended = [0xb8]; // mov eax, imm32
+      const signExtended = [0x48, 0xc7, 0xc0]; // mov rax, simm32
       const cases = [
-        [zeroExtended, 1, 'R_X86_64_32', 0n],
-        [zeroExtended, 1, 'R_X86_64_32', 2n ** 32n - 1n],
-        [signExtended, 3, 'R_X86_64_32S', 2n ** 31n - 1n],
-        [signExtended, 3, 'R_X86_64_32S', 2n ** 64n - 2n ** 31n],
+        [zeroExtended, 'R_X86_64_32', 0n],
+        [zeroExtended, 'R_X86_64_32', 2n ** 32n - 1n],
+        [signExtended, 'R_X86_64_32S', 2n ** 31n - 1n],
+        [signExtended, 'R_X86_64_32S', 2n ** 64n - 2n ** 31n],
       ] as const;
-      for (const [code, offset, kind, address] of cases) {
-        const executor = install({ code, relocs: [{ offset, kind, target: { address } }] });
+      for (const [opcode, kind, address] of cases) {
+        const code = new Code().put(...opcode).refer({ address }, { kind });
+        const executor = install(code.ret().spec());
         const f = executor.func(toU64);
         checkThroughMoves([executor], () => assert.equal(f(), address));
       }
@@ -338,7 +293,7 @@ for (const layout of ['together', 'apart'] as const) {
     it('two executors that call each other are frozen, moved and freed together', () => {
       // test edi, edi; jne 1f; mov eax, result; ret; 1: dec edi; jmp other
       const step = (result: number) =>
-        Uint8Array.of(0x85, 0xff, 0x75, 0x06, 0xb8, result, 0, 0, 0, 0xc3, 0xff, 0xcf, 0xe9, 0, 0, 0, 0);
+        Uint8Array.of(0x85, 0xff, 0x75, 0x06, ...constant(result), 0xff, 0xcf, 0xe9, 0, 0, 0, 0);
       const even = arena.allocate({ code: step(0) });
       const odd = arena.allocate({ code: step(1) });
       even.addRelocs([rel32(13, odd)]);
@@ -381,17 +336,13 @@ for (const layout of ['together', 'apart'] as const) {
     });
 
     it('an executor with thousands of relocs, given in any order, is right', () => {
-      // add eax, [rip + data]: each adds its own number
+      // Each adds its own number.
       const count = 3000;
-      const code = new Uint8Array(2 + 6 * count + 1);
-      code.set([0x31, 0xc0]); // xor eax, eax
+      const code = new Code().move32('rax', 0);
       const data = Int32Array.from({ length: count }, (_, i) => i);
-      const relocs = Array.from({ length: count }, (_, i) => {
-        code.set([0x03, 0x05], 2 + 6 * i);
-        return rel32(4 + 6 * i, { own: 'data', offset: 4 * ((7 * i) % count) });
-      });
-      code[code.length - 1] = 0xc3;
-      const executor = install({ code, data: new Uint8Array(data.buffer), relocs: relocs.reverse() });
+      for (let i = 0; i < count; i++) code.addFrom32('rax', { own: 'data', offset: 4 * ((7 * i) % count) });
+      code.ret().relocs.reverse();
+      const executor = install(code.spec({ data: new Uint8Array(data.buffer) }));
       const f = executor.func(toI32);
       checkThroughMoves([executor], () => assert.equal(f(), (count * (count - 1)) / 2));
     });

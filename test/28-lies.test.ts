@@ -14,12 +14,12 @@ import {
   TargetKind,
   TraceBuilder,
 } from 'jit-arena';
+import { Code } from './support/assembler.js';
 import { canCompile, compile, compileText } from './support/compile.js';
 import { inMemory, inOtherRealm, lies, memoryOf, takers } from './support/lies.js';
 import { detach, growable, resizable } from './support/memory.js';
 import { answers, names, replaced } from './support/replaced.js';
 import { skip } from './support/skip.js';
-import { TraceCode } from './support/trace-code.js';
 import { constant, i32ToI32, identity, jump, toI32 } from './support/x64.js';
 
 /** What an action comes to in an arena of its own, which is whole afterwards. */
@@ -93,7 +93,7 @@ describe('a view that lies', () => {
   it('is refused as a context when its memory goes away later', () => {
     for (const [lie, tell] of Object.entries(lies)) {
       using arena = new Arena();
-      const trace = arena.install(new TraceCode().mark(1).done().spec());
+      const trace = arena.install(new Code().mark(1).done().spec());
       for (const make of [() => new BigInt64Array(2), () => new BigInt64Array(new ArrayBuffer(64), 64, 0)]) {
         const context = tell(make() as never) as BigInt64Array;
         const run = arena.runner(context);
@@ -165,7 +165,7 @@ describe('a name that a program has replaced', () => {
   const branch = Uint8Array.of(0xe9, 0, 0, 0, 0);
   // add qword [rdi], 1; jmp done
   const step = Uint8Array.of(0x48, 0x83, 0x07, 1, 0xe9, 0, 0, 0, 0);
-  const exiting = new TraceCode().exit(0).spec({ exitTags: [9] });
+  const exiting = new Code().exit(0).spec({ exitTags: [9] });
   const dataView = new DataView(eight.buffer);
   const pair = new Uint8Array([...constant(3), ...constant(4)]);
   const columns = {
@@ -313,14 +313,14 @@ describe('an executor that claims to be another', () => {
   const context = new BigInt64Array(2);
   /** Two entries; the second is where the other trace has the middle of an instruction. */
   const two = (digit: number) =>
-    new TraceCode()
+    new Code()
       .mark(digit)
       .done()
       .put(0xcc)
       .mark(digit + 1)
       .exitWhileToTake(0)
       .done();
-  const second = new TraceCode().mark(1).done().size + 1;
+  const second = new Code().mark(1).done().size + 1;
 
   let arena: Arena;
   let home: Arena;
@@ -330,7 +330,7 @@ describe('an executor that claims to be another', () => {
     arena = new Arena();
     home = new Arena();
     own = arena.install(two(1).spec({ entries: [0, second] }));
-    other = arena.install(new TraceCode().mark(7).mark(8).exitWhileToTake(0).done().spec());
+    other = arena.install(new Code().mark(7).mark(8).exitWhileToTake(0).done().spec());
   });
   afterEach(() => {
     assert.ok(arena.verify().ok);

@@ -5,11 +5,12 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Arena, type Executor, type ExecutorSpec, type RelocTarget } from 'jit-arena';
+import { Code } from './support/assembler.js';
 import { runChild } from './support/child.js';
 import { detach } from './support/memory.js';
 import { peek, peekBytes } from './support/peek.js';
 import { skip } from './support/skip.js';
-import { exitsToTake, Runs, step, stepThatCalls, TraceCode } from './support/trace-code.js';
+import { exitsToTake, Runs, step, stepThatCalls } from './support/trace-code.js';
 import { assertSound, withEachWriter } from './support/writers.js';
 import { constant, toI32, toU64 } from './support/x64.js';
 
@@ -26,7 +27,7 @@ describe('a run', () => {
   });
 
   it('returns 0 when the trace was done, and else a number above 0 that exitOf takes', () => {
-    const code = new TraceCode();
+    const code = new Code();
     for (const n of [0, 1, 2]) code.put(0x48, 0x83, 0x3f, n, 0x75, 10).exit(n); // cmp qword [rdi], n; jne over; exit
     const trace = arena.install(code.done().spec());
     assert.equal(trace.exits, 3);
@@ -102,7 +103,7 @@ describe('a run', () => {
   });
 
   it('enters at entry 0, wherever that is, or at the entry that is asked for', () => {
-    const part = (digit: number) => new TraceCode().mark(digit).done();
+    const part = (digit: number) => new Code().mark(digit).done();
     const size = part(1).size;
     const both = part(1).mark(2).done();
     const entries = [size, 0, size];
@@ -209,7 +210,7 @@ describe('exit tokens', () => {
   it("have the host's tag for the exit, or its number where the host gave none", () => {
     using arena = new Arena();
     const exits = () => {
-      const code = new TraceCode();
+      const code = new Code();
       for (const n of [0, 1, 2]) code.put(0x48, 0x83, 0x3f, n, 0x75, 10).exit(n); // cmp qword [rdi], n; jne over; exit
       return code.done();
     };
@@ -252,15 +253,15 @@ describe('func', () => {
     const refusals: ExecutorSpec[] = [
       step(1),
       { code: constant(1), exits: 1 },
-      new TraceCode().done().spec(),
-      new TraceCode().exit(0).spec(),
+      new Code().done().spec(),
+      new Code().exit(0).spec(),
     ];
     for (const spec of refusals) {
       const trace = arena.install(spec);
       assert.throws(() => trace.func(toI32), { code: 'ERR_ARENA_TRACE_ABI', executor: trace.id });
       assert.throws(() => arena.allocate(spec).func(toI32), { code: 'ERR_ARENA_TRACE_ABI' });
     }
-    const later = arena.allocate({ code: new TraceCode().done().spec().code });
+    const later = arena.allocate({ code: new Code().done().spec().code });
     later.addRelocs([{ offset: 1, kind: 'R_X86_64_PLT32', target: 'done', addend: -4 }]);
     arena.freeze(later);
     assert.throws(() => later.func(toI32), { code: 'ERR_ARENA_TRACE_ABI' });
@@ -269,16 +270,16 @@ describe('func', () => {
 
   it('takes functions with a warm or a valid byte', () => {
     using arena = new Arena();
-    const code = new TraceCode().warm().put(...constant(6));
+    const code = new Code().warm().put(...constant(6));
     assert.equal(arena.install(code.spec()).func(toI32)(), 6);
     // movzx eax, byte [rip + valid]; ret
-    const valid = new TraceCode().put(0x0f, 0xb6, 0x05).refer({ own: 'valid' }).put(0xc3);
+    const valid = new Code().put(0x0f, 0xb6, 0x05).refer({ own: 'valid' }).put(0xc3);
     assert.equal(arena.install(valid.spec()).func(toI32)(), 1);
   });
 });
 
 // Everything but rsp: flags, all registers, the control words of SSE and x87, eight values on the x87 stack.
-function clobber(code: TraceCode): TraceCode {
+function clobber(code: Code): Code {
   const junk = (opcode: number[], n: number) => code.put(...opcode, n, 0xad, 0xde, 0xef); // mov register, a negative number
   [0xc0, 0xc1, 0xc2, 0xc3, 0xc5, 0xc6, 0xc7].forEach((modrm, n) => void junk([0x48, 0xc7, modrm], n)); // all but rsp
   for (let n = 0; n < 8; n++) junk([0x49, 0xc7, 0xc0 + n], 16 + n); // r8 to r15
@@ -295,8 +296,8 @@ const controlWords = Uint8Array.of(0x40, 0xe0, 0, 0, 0x40, 0x0c, 0, 0);
 withEachWriter('the trace ABI', (writer) => {
   /** Where a trace that clobbers goes: to done, to an exit, or to a linked trace that has nothing left of its registers. */
   function install(arena: Arena): Record<'done' | 'exit' | 'link', Executor> {
-    const leave = (spec: (code: TraceCode) => TraceCode) =>
-      arena.install(spec(clobber(new TraceCode().warm())).spec({ data: controlWords }));
+    const leave = (spec: (code: Code) => Code) =>
+      arena.install(spec(clobber(new Code().warm())).spec({ data: controlWords }));
     const traces = {
       done: leave((code) => code.done()),
       exit: leave((code) => code.exit(0)),
@@ -347,7 +348,7 @@ withEachWriter('the trace ABI', (writer) => {
     // mov [rdi + 8 * word], rsp; the exit
     const record = (word: number) =>
       arena.install(
-        new TraceCode()
+        new Code()
           .put(0x48, 0x89, 0x67, 8 * word)
           .exit(0)
           .spec(),
@@ -371,7 +372,7 @@ function harmonic(n: number): number {
 /** Calls a function; returns 0 when everything that a callee must keep is as it was, the control words as in any process. */
 function calleeSaved(target: RelocTarget): ExecutorSpec {
   const pattern = [0x78, 0x56, 0x34, 0x12];
-  const code = new TraceCode()
+  const code = new Code()
     .put(0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57) // push rbx, rbp, r12, r13, r14, r15
     .put(0x48, 0x83, 0xec, 24); // sub rsp, 24
   const registers = [
@@ -407,7 +408,7 @@ withEachWriter('exit records', (writer) => {
   it('of 512 cold exits and the stub take 16 KiB of memory at most', () => {
     using arena = new Arena({ writer });
     // lea r11, [rip + the first record]; mov rax, [rdi]; shl rax, 4; add r11, rax; jmp [r11]
-    const code = new TraceCode().put(0x4c, 0x8d, 0x1d).refer({ exit: 0 });
+    const code = new Code().put(0x4c, 0x8d, 0x1d).refer({ exit: 0 });
     code.put(0x48, 0x8b, 0x07, 0x48, 0xc1, 0xe0, 4, 0x49, 0x01, 0xc3, 0x41, 0xff, 0x23);
     const trace = arena.install(code.spec({ exits: 512 }));
     const stats = arena.stats();
@@ -426,7 +427,7 @@ withEachWriter('exit records', (writer) => {
   it('of 512 traces with one exit each, and these traces, add no more than that', () => {
     using arena = new Arena({ writer });
     const empty = arena.stats().committedBytes;
-    arena.install(Array.from({ length: 512 }, () => new TraceCode().exit(0).spec()));
+    arena.install(Array.from({ length: 512 }, () => new Code().exit(0).spec()));
     assert.ok(arena.stats().committedBytes - empty <= 16 * 1024);
   });
 
@@ -438,7 +439,7 @@ withEachWriter('exit records', (writer) => {
         { length: count },
         (_, exit) => ({ section: 'data', offset: 8 * exit, kind: 'R_X86_64_64', target: { exit } }) as const,
       );
-      return arena.install(new TraceCode().exit(0).spec({ exits: count, data: 8 * count, relocs }));
+      return arena.install(new Code().exit(0).spec({ exits: count, data: 8 * count, relocs }));
     };
     const executors = [install(1), install(7), install(2)];
     const stubs = new Set<bigint>();
@@ -468,19 +469,19 @@ withEachWriter('exit records', (writer) => {
   });
 
   it('are 10 bytes of code each time an exit is taken', () => {
-    assert.equal(new TraceCode().exit(0).size, 10);
+    assert.equal(new Code().exit(0).size, 10);
   });
 
   it('of an exit that the executor does not have are refused', () => {
     using arena = new Arena({ writer });
     const refused = (exits: number, exit: number, code: string) =>
-      assert.throws(() => arena.install(new TraceCode().exit(exit).spec({ exits })), { code });
+      assert.throws(() => arena.install(new Code().exit(exit).spec({ exits })), { code });
     refused(0, 0, 'ERR_ARENA_RELOC_TARGET');
     refused(3, 3, 'ERR_ARENA_RELOC_TARGET');
     refused(3, 2 ** 16, 'ERR_ARENA_RELOC_TARGET');
     refused(2 ** 16, 0, 'ERR_ARENA_SIZE');
     refused(-1, 0, 'ERR_ARENA_SIZE');
-    assert.equal(arena.install(new TraceCode().exit(65534).spec()).exits, 65535);
+    assert.equal(arena.install(new Code().exit(65534).spec()).exits, 65535);
     assertSound(arena);
   });
 });
@@ -563,8 +564,7 @@ describe('a cold exit', () => {
 
 withEachWriter('the hot stub', (writer) => {
   /** A stub that leaves what it found in r11 in word 4 of the context. */
-  const stub = (leave: (code: TraceCode) => TraceCode) =>
-    leave(new TraceCode().put(0x4c, 0x89, 0x5f, 32)).spec({ movable: false }); // mov [rdi + 32], r11
+  const stub = (leave: (code: Code) => Code) => leave(new Code().put(0x4c, 0x89, 0x5f, 32)).spec({ movable: false }); // mov [rdi + 32], r11
 
   it('is entered instead of returning to the runner, with the exit record in r11', () => {
     using arena = new Arena({ writer, exitThreshold: 2 });
@@ -601,7 +601,7 @@ withEachWriter('the hot stub', (writer) => {
 
   it('begins at entry 0', () => {
     using arena = new Arena({ writer, exitThreshold: 1 });
-    const first = new TraceCode().mark(8).done();
+    const first = new Code().mark(8).done();
     const entries = [first.size];
     const trace = arena.install(step(1));
     arena.setHotStub(arena.install(first.mark(9).done().spec({ movable: false, entries })));

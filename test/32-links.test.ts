@@ -1,8 +1,9 @@
 // Links: exits that jump straight to another trace, and what becomes of them when either end moves or dies.
 import assert from 'node:assert/strict';
 import { Arena, type ArenaOptions, type Executor, type ExecutorSpec } from 'jit-arena';
+import { Code } from './support/assembler.js';
 import { peekBytes } from './support/peek.js';
-import { exitsToTake, Runs, step, stepThatCalls, TraceCode } from './support/trace-code.js';
+import { exitsToTake, Runs, step, stepThatCalls } from './support/trace-code.js';
 import { assertSound, withEachWriter } from './support/writers.js';
 import { constant, scatter } from './support/x64.js';
 
@@ -80,7 +81,7 @@ withEachWriter('a link', (writer) => {
   });
 
   it('leads to the entry that is asked for', () => {
-    const part = (digit: number) => new TraceCode().mark(digit).exitWhileToTake(0).done();
+    const part = (digit: number) => new Code().mark(digit).exitWhileToTake(0).done();
     const size = part(1).size;
     const both = part(7).mark(8).exitWhileToTake(0).done();
     const target = arena.install(both.spec({ entries: [size, 0, size, 0] }));
@@ -167,7 +168,7 @@ withEachWriter('a link', (writer) => {
   for (const layout of ['together', 'apart'] as const) {
     it(`follows the moves of its source and its target, with layout ${layout}`, () => {
       make({ layout });
-      const first = new TraceCode().warm().mark(2).exitWhileToTake(0).done();
+      const first = new Code().warm().mark(2).exitWhileToTake(0).done();
       const entries = [0, first.size];
       const second = first.mark(3).exitWhileToTake(0).done();
       const data = new Uint8Array(800).fill(1);
@@ -239,7 +240,7 @@ withEachWriter('a link', (writer) => {
       assert.throws(() => arena.linkOf(a, exit), details);
     }
     for (const exit of ['0', 0n, undefined]) assert.throws(() => arena.link(a, exit as never, b), TypeError);
-    const justDone = arena.install(new TraceCode().done().spec());
+    const justDone = arena.install(new Code().done().spec());
     assert.throws(() => arena.link(justDone, 0, a), { code: 'ERR_ARENA_EXIT' });
     arena.link(a, 0, justDone);
     assert.deepEqual(runs.from(a, 5), { trail: 1, exit: undefined });
@@ -367,7 +368,7 @@ withEachWriter('a link', (writer) => {
 
     it('keeps the entry of each link, and moves none when one is missing', () => {
       const parts = (digits: number[]) => {
-        const code = new TraceCode();
+        const code = new Code();
         const entries = digits.map((digit) => {
           const offset = code.size;
           code.mark(digit).exitWhileToTake(0).done();
@@ -426,7 +427,9 @@ withEachWriter('a link', (writer) => {
         }
       });
       // Loops through its own exit 0; leaves through exit 1 when it is not valid.
-      const trace = arena.install(new TraceCode().mark(1).call(host).exitIfInvalid(1).exitWhileToTake(0).done().spec());
+      const trace = arena.install(
+        new Code().mark(1).callKeepingContext(host).exitIfInvalid(1).exitWhileToTake(0).done().spec(),
+      );
       arena.link(trace, 0, trace);
       when = 0;
       assert.deepEqual(runs.from(trace, 2), { trail: 111, exit: undefined });
@@ -439,8 +442,8 @@ withEachWriter('a link', (writer) => {
     });
 
     it('also is for a trace that is reached through a direct jump, which tests its valid byte: with its source', () => {
-      const target = arena.install(new TraceCode().exitIfInvalid(0).mark(2).done().spec());
-      const source = arena.install(new TraceCode().mark(1).put(0xe9).refer(target).spec({ exits: 1 }));
+      const target = arena.install(new Code().exitIfInvalid(0).mark(2).done().spec());
+      const source = arena.install(new Code().mark(1).jump(target).spec({ exits: 1 }));
       assert.equal(runs.from(source, 0).trail, 12);
       assert.throws(() => arena.invalidate(target), { code: 'ERR_ARENA_REFERENCED', executor: target.id });
       assert.equal(runs.from(source, 0).trail, 12, 'and nothing has changed');

@@ -2,7 +2,8 @@
 // where it was, and is right nevertheless: its bytes, its state and its exit records stay until it has left.
 import assert from 'node:assert/strict';
 import { Arena, type Executor } from 'jit-arena';
-import { type Call, fillWithTraps, Runs, step, stepThatCalls, TraceCode } from './support/trace-code.js';
+import { Code } from './support/assembler.js';
+import { type Call, fillWithTraps, Runs, step, stepThatCalls } from './support/trace-code.js';
 import { assertSound, type Writer, withEachWriter } from './support/writers.js';
 import { scatter } from './support/x64.js';
 
@@ -69,8 +70,8 @@ const ends: Record<string, (chain: Chain, roles: readonly Role[]) => void> = {
 };
 
 withEachWriter('a trace that is executing', (writer) => {
-  for (const call of ['call', 'callThroughC'] as const) {
-    const how = call === 'call' ? '' : ', through a C function,';
+  for (const call of ['callKeepingContext', 'callThroughC'] as const) {
+    const how = call === 'callKeepingContext' ? '' : ', through a C function,';
 
     for (const [does, end] of Object.entries(ends)) {
       for (const [words, dying] of Object.entries(whom)) {
@@ -184,7 +185,7 @@ withEachWriter('a trace that is executing', (writer) => {
       fillWithTraps(arena);
     });
     // Not the decimal trail: inc qword [rdi + 16]
-    const turn = () => new TraceCode().warm().put(0x48, 0xff, 0x47, 16).call(host).exit(0).spec();
+    const turn = () => new Code().warm().put(0x48, 0xff, 0x47, 16).callKeepingContext(host).exit(0).spec();
     const [even, odd] = arena.install([turn(), turn()]) as [Executor, Executor];
     arena.link(even, 0, odd);
     arena.link(odd, 0, even);
@@ -230,7 +231,7 @@ withEachWriter('nested runs', (writer) => {
     const traces = scatter(
       arena,
       Array.from({ length: depth }, (_, i) =>
-        stepThatCalls(1 + (i % 9), host, i % 2 ? 'call' : 'callThroughC', { evictable: i % 3 === 0 }),
+        stepThatCalls(1 + (i % 9), host, i % 2 ? 'callKeepingContext' : 'callThroughC', { evictable: i % 3 === 0 }),
       ),
     );
     const targets = scatter(

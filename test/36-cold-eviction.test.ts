@@ -2,7 +2,8 @@
 // worth compiling.
 import assert from 'node:assert/strict';
 import { Arena, type ArenaOptions, type Executor, type ExecutorSpec, machine } from 'jit-arena';
-import { fillWithTraps, Runs, step, stepThatCalls, TraceCode } from './support/trace-code.js';
+import { Code } from './support/assembler.js';
+import { fillWithTraps, Runs, step, stepThatCalls } from './support/trace-code.js';
 import { assertSound, withEachWriter } from './support/writers.js';
 import { constant, jump, scatter, toI32 } from './support/x64.js';
 
@@ -70,9 +71,9 @@ withEachWriter('evictCold', (writer) => {
       step(1, { evictable: false }),
       { code: constant(1) },
       { code: constant(1), evictable: true },
-      new TraceCode().exit(0).spec(),
-      new TraceCode().done().spec(),
-      new TraceCode()
+      new Code().exit(0).spec(),
+      new Code().done().spec(),
+      new Code()
         .warm()
         .put(...constant(1))
         .spec({ evictable: false }),
@@ -84,7 +85,7 @@ withEachWriter('evictCold', (writer) => {
     const writable = arena.allocate(step(2));
     // A plain function with a warm byte is evictable unless the host says otherwise.
     const plain = arena.install(
-      new TraceCode()
+      new Code()
         .warm()
         .put(...constant(1))
         .spec(),
@@ -100,7 +101,7 @@ withEachWriter('evictCold', (writer) => {
   it('keeps the target of a direct reloc as long as one of its sources', () => {
     const [target] = arena.install([step(3)]) as [Executor];
     const jumpsTo = (executor: Executor, digit: number) =>
-      arena.install(new TraceCode().warm().mark(digit).put(0xe9).refer(executor).spec({ exits: 1 }));
+      arena.install(new Code().warm().mark(digit).jump(executor).spec({ exits: 1 }));
     const middle = jumpsTo(target, 2);
     const [first, other] = [jumpsTo(middle, 1), jumpsTo(target, 4)];
     const plain = arena.install({
@@ -125,12 +126,10 @@ withEachWriter('evictCold', (writer) => {
   });
 
   it('keeps a cold target whose warm source enters it behind its start', () => {
-    const target = new TraceCode().warm();
+    const target = new Code().warm();
     const entry = target.size;
     const cold = arena.install(target.mark(3).done().spec());
-    const source = arena.install(
-      new TraceCode().warm().mark(1).put(0xe9).refer({ executor: cold, offset: entry }).spec({ exits: 1 }),
-    );
+    const source = arena.install(new Code().warm().mark(1).jump({ executor: cold, offset: entry }).spec({ exits: 1 }));
     pass(arena);
     for (let round = 0; round < 3; round++) {
       assert.equal(runs.from(source, 0).trail, 13);
@@ -141,8 +140,8 @@ withEachWriter('evictCold', (writer) => {
 
   it('keeps the target of a source that is not evictable, and what lies behind it', () => {
     const target = arena.install(step(3));
-    const middle = arena.install(new TraceCode().warm().put(0xe9).refer(target).spec({ exits: 1 }));
-    const source = arena.install(new TraceCode().warm().put(0xe9).refer(middle).spec({ exits: 1, evictable: false }));
+    const middle = arena.install(new Code().warm().jump(target).spec({ exits: 1 }));
+    const source = arena.install(new Code().warm().jump(middle).spec({ exits: 1, evictable: false }));
     for (let i = 0; i < 4; i++) assert.deepEqual(pass(arena), []);
     source.free();
     assert.deepEqual(pass(arena), idsOf(target, middle));
@@ -153,7 +152,7 @@ withEachWriter('evictCold', (writer) => {
     arena.link(a, 0, b);
     arena.link(b, 0, a);
     arena.link(self, 0, self);
-    const jumps = (to: Executor) => new TraceCode().warm().put(0xe9).refer(to).spec({ exits: 1 });
+    const jumps = (to: Executor) => new Code().warm().jump(to).spec({ exits: 1 });
     // Two that jump to each other are frozen together.
     const one = arena.allocate({ ...jumps(a), relocs: [] });
     const other = arena.allocate(jumps(one));
@@ -276,7 +275,7 @@ withEachWriter('evictCold', (writer) => {
       pass(arena);
     });
     const trace = arena.install(
-      new TraceCode().warm().mark(1).call(host).exitIfInvalid(1).exitWhileToTake(0).done().spec(),
+      new Code().warm().mark(1).callKeepingContext(host).exitIfInvalid(1).exitWhileToTake(0).done().spec(),
     );
     assert.deepEqual(runs.from(trace, 1).exit, { executor: trace.id, exit: 1, hot: false });
   });
@@ -510,7 +509,7 @@ describe('the figures of size classes', () => {
 
   it('refuse nobody: a trace may be one jump long', () => {
     using arena = new Arena();
-    const [tiny] = arena.install([new TraceCode().done().spec()]) as [Executor];
+    const [tiny] = arena.install([new Code().done().spec()]) as [Executor];
     assert.equal(arena.runner(new Uint8Array(8))(tiny), 0);
     assert.deepEqual(classOf(arena, 64)?.bytes, 5);
   });

@@ -2,6 +2,7 @@
 // when the environment is gone.
 import assert from 'node:assert/strict';
 import { Arena, type Callback, type Executor } from 'jit-arena';
+import { Code } from './support/assembler.js';
 import { runChild } from './support/child.js';
 import { Peer } from './support/peer.js';
 import { stepThatCalls } from './support/trace-code.js';
@@ -72,15 +73,8 @@ describe('a callback that machine code of another thread calls', () => {
   });
 
   it('gives the machine code 0 to go on with', async () => {
-    const keeps = arena.install({
-      // push rbx; call callback; lea eax, [rax + 5]; mov [rip + state], eax; pop rbx; ret
-      code: Uint8Array.of(0x53, 0xe8, 0, 0, 0, 0, 0x8d, 0x40, 5, 0x89, 0x05, 0, 0, 0, 0, 0x5b, 0xc3),
-      state: 4,
-      relocs: [
-        { offset: 2, kind: 'R_X86_64_PLT32', target: callback, addend: -4 },
-        { offset: 11, kind: 'R_X86_64_PC32', target: { own: 'state' }, addend: -4 },
-      ],
-    });
+    const code = new Code().push('rbx').call(callback).add32('rax', 5).store32({ own: 'state' }, 'rax');
+    const keeps = arena.install(code.pop('rbx').ret().spec({ state: 4 }));
     await assert.rejects(
       peer.call(({ arena }, id) => arena.executor(id).func({ args: [], returns: 'i32' })(), keeps.id),
       wrongThread,

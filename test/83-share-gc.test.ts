@@ -6,12 +6,9 @@ const prelude = `
   const { once } = require('node:events');
   const { Worker } = require('node:worker_threads');
   const { Arena } = require('jit-arena');
-  const code = Uint8Array.of(0xb8, 42, 0, 0, 0, 0xc3);
-  const signature = { args: [], returns: 'i32' };
-  const through = (arena, callback) => arena.install({
-    code: Uint8Array.of(0x55, 0xe8, 0, 0, 0, 0, 0x83, 0xc0, 1, 0x5d, 0xc3),
-    relocs: [{ offset: 2, kind: 'R_X86_64_PLT32', target: callback, addend: -4 }],
-  }).func(signature);
+  const { callAndAdd, constant, toI32: signature } = require('./dist-test/support/x64.js');
+  const code = constant(42);
+  const through = (arena, callback) => arena.install(callAndAdd(callback, 1)).func(signature);
   // Each round of gc is followed by a turn of the event loop, in which finalizers run.
   const collectGarbage = async () => {
     for (let i = 0; i < 5; i++) { gc(); await new Promise(setImmediate) }
@@ -80,8 +77,9 @@ describe('garbage collection, in a shared arena,', () => {
       const text = \`
         const { parentPort, workerData } = require('node:worker_threads');
         const { Arena } = require('jit-arena');
+        const { constant } = require('./dist-test/support/x64.js');
         const arena = Arena.from(workerData);
-        let ids = Array.from({ length: 100 }, () => arena.install({ code: Uint8Array.of(0xb8, 42, 0, 0, 0, 0xc3) }).id);
+        let ids = Array.from({ length: 100 }, () => arena.install({ code: constant(42) }).id);
         for (const id of ids) arena.executor(id).func({ args: [], returns: 'i32' })();
         parentPort.postMessage(ids);
         ids = undefined;

@@ -111,13 +111,9 @@ describe('a worker that is terminated', () => {
         const worker = start(\`
           let calls = 0;
           const callback = arena.callback(x64.toI32, () => { post(executor.id); if (calls++ === 0) for (;;); return 9 });
-          // push rbx; call; call; add eax, 5; mov [rip + state], eax; pop rbx; ret
-          const executor = arena.install({
-            code: Uint8Array.of(0x53, 0xe8, 0, 0, 0, 0, 0xe8, 0, 0, 0, 0, 0x83, 0xc0, 5, 0x89, 0x05, 0, 0, 0, 0, 0x5b, 0xc3),
-            state: 4,
-            relocs: [x64.rel32(2, callback), x64.rel32(7, callback),
-              { offset: 16, kind: 'R_X86_64_PC32', target: { own: 'state' }, addend: -4 }],
-          });
+          const { Code } = require('./dist-test/support/assembler.js');
+          const code = new Code().push('rbx').call(callback).call(callback).add32('rax', 5);
+          const executor = arena.install(code.store32({ own: 'state' }, 'rax').pop('rbx').ret().spec({ state: 4 }));
           executor.func(x64.toI32)();\`);
         const id = await message(worker);
         await worker.terminate();
@@ -419,9 +415,9 @@ describe('a process that ends while workers run', () => {
   it('with their own arenas, of which the main thread knows nothing', () => {
     const script = `
       const worker = start(\`
-        const { TraceCode } = require('./dist-test/support/trace-code.js');
+        const { Code } = require('./dist-test/support/assembler.js');
         const own = new Arena();
-        const loop = own.install(new TraceCode().exit(0).spec());
+        const loop = own.install(new Code().exit(0).spec());
         own.link(loop, 0, loop);
         post('inside');
         own.runner(context)(loop);\`);

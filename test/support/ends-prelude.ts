@@ -4,17 +4,14 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { Arena, type Executor, type ShareToken } from 'jit-arena';
-import { step, TraceCode } from './trace-code.js';
+import { Code } from './assembler.js';
+import { step } from './trace-code.js';
 
 export const arena = new Arena();
 
 /** Counts its rounds in state, and takes exit 0 each time. Linked to itself it never leaves. */
 export function installLoop(): Executor {
-  const code = new TraceCode()
-    .warm()
-    .put(0xf0, 0x48, 0xff, 0x05) // lock inc qword [rip + state]
-    .refer({ own: 'state' })
-    .exit(0);
+  const code = new Code().warm().lockedIncrement({ own: 'state' }).exit(0);
   const loop = arena.install(code.spec({ state: 8 }));
   arena.link(loop, 0, loop);
   return loop;

@@ -1,8 +1,8 @@
 // Views that say of themselves what is not so, and every public function that takes memory.
 import vm from 'node:vm';
 import { type Arena, loadObject, StencilSet, TraceBuilder } from 'jit-arena';
+import { Code } from './assembler.js';
 import { canCompile, compile } from './compile.js';
-import { TraceCode } from './trace-code.js';
 import { constant, jump, toI32 } from './x64.js';
 
 type View = Uint8Array | Float64Array | DataView;
@@ -75,7 +75,7 @@ export interface Taker {
 const load = Uint8Array.of(0x48, 0x8b, 0x07, 0xc3);
 const words = (...values: number[]) => Float64Array.of(...values);
 const seven = () => Uint8Array.of(...constant(7), 0xcc, 0xcc);
-const trace = () => new TraceCode().mark(1).exitWhileToTake(0).done().spec();
+const trace = () => new Code().mark(1).exitWhileToTake(0).done().spec();
 const readAll = (arena: Arena) =>
   arena.executors().map((e) => (['code', 'data', 'state'] as const).map((s) => [...e.read(s)]));
 

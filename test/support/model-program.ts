@@ -5,6 +5,7 @@
 // that does the same to a number. rcx and rdx are scratch.
 import { type RelocKind, type Section, symbolAddress } from 'jit-arena';
 import type { Random } from '../../dist/stress/program/random';
+import { Assembler, type FieldReloc } from './assembler.js';
 
 /** Yields what a callback is called with, is sent what the callback returns, and returns the result of the call. */
 export type Execution = Generator<bigint, bigint, bigint>;
@@ -26,13 +27,7 @@ export type Target<E> =
   | { executor: E; section?: Section; offset?: number }
   | { address: bigint };
 
-export interface ProgramReloc<E> {
-  section: Section;
-  offset: number;
-  kind: RelocKind;
-  target: Target<E>;
-  addend: number;
-}
+export type ProgramReloc<E> = FieldReloc<Target<E>>;
 
 type Part = (self: Running, hash: bigint) => bigint | Execution;
 
@@ -86,8 +81,7 @@ const symbols = ['strlen', 'malloc', 'uv_version'].map(symbolAddress);
 const garbage = 0xa5;
 
 class Draft<E extends Other> {
-  readonly code: number[] = [];
-  readonly relocs: ProgramReloc<E>[] = [];
+  readonly code = new Assembler<Target<E>>(garbage);
   readonly parts: Part[] = [];
   readonly calls: E[] = [];
   readonly plainWords: Program<E>['plainWords'] = { data: [], state: [] };
@@ -98,35 +92,23 @@ class Draft<E extends Other> {
 
   /** Instruction bytes, and then a field that ends it, or has `behind` bytes of the instruction behind it. */
   emit(bytes: number[], kind?: RelocKind, target?: Target<E>, behind: number[] = [], addend = 0): void {
-    this.code.push(...bytes);
-    if (kind !== undefined && target !== undefined) {
-      const wide = kind === 'R_X86_64_64';
-      const absolute = wide || kind === 'R_X86_64_32' || kind === 'R_X86_64_32S';
-      const offset = this.code.length;
-      this.code.push(...new Array(wide ? 8 : 4).fill(garbage), ...behind);
-      this.relocs.push({
-        section: 'code',
-        offset,
-        kind,
-        target,
-        addend: addend + (absolute ? 0 : -4 - behind.length),
-      });
-    }
+    this.code.put(...bytes);
+    if (target !== undefined) this.code.refer(target, { kind, addend, behind });
   }
 
   /** A new word of data or state, and its offset. */
   word(section: 'data' | 'state', kind?: RelocKind, target?: Target<E>, addend = 0): number {
     const words = this.words[section];
     const offset = words.push(this.around.random.u64()) * 8 - 8;
-    if (kind !== undefined && target !== undefined) this.relocs.push({ section, offset, kind, target, addend });
+    if (kind !== undefined && target !== undefined) this.code.relocs.push({ section, offset, kind, target, addend });
     else this.plainWords[section].push(offset);
     return offset;
   }
 
   /** lea rdx, [own code + offset], without a reloc: code keeps its distance to itself. */
   loadOwnCodeAddress(offset: number): void {
-    const distance = offset - (this.code.length + 7);
-    this.code.push(0x48, 0x8d, 0x15, ...new Uint8Array(Int32Array.of(distance).buffer));
+    const end = this.code.size + 7;
+    this.code.put(...loadAddress).put32(offset - end);
   }
 }
 
@@ -190,7 +172,7 @@ const partMakers = {
   },
   /** The distance of two places in own code: one address absolute, the other relative. */
   ownCode<E extends Other>(draft: Draft<E>): void {
-    const [to, from] = [draft.around.random.below(draft.code.length), draft.around.random.below(draft.code.length)];
+    const [to, from] = [draft.around.random.below(draft.code.size), draft.around.random.below(draft.code.size)];
     draft.emit(loadConstant, 'R_X86_64_64', own('code', to));
     draft.loadOwnCodeAddress(from);
     draft.emit(subtractAddress);
@@ -199,7 +181,7 @@ const partMakers = {
   },
   /** A word of data that holds the distance from itself to a place in own code. */
   distanceInData<E extends Other>(draft: Draft<E>): void {
-    const to = draft.around.random.below(draft.code.length);
+    const to = draft.around.random.below(draft.code.size);
     const word = draft.word('data', 'R_X86_64_PC64', own('code', to));
     draft.emit(loadAddress, 'R_X86_64_PC32', own('data', word));
     draft.emit([0x48, 0x8b, 0x0a]); // mov rcx, [rdx]
@@ -238,7 +220,7 @@ const partMakers = {
     const { random } = draft.around;
     const { address, result } = random.pick([abs, uvVersion]);
     const argument = random.int32() | 1; // never -2^31, which has no absolute value
-    draft.emit([0x48, 0xc7, 0xc7, ...new Uint8Array(Int32Array.of(argument).buffer)]); // mov rdi, argument
+    draft.code.put(0x48, 0xc7, 0xc7).put32(argument); // mov rdi, argument
     emitCall(draft, { address });
     draft.emit([0x89, 0xc1]); // mov ecx, eax
     draft.emit(addHash);
@@ -350,11 +332,12 @@ export function makeProgram<E extends Other>(around: Surroundings<E>): Program<E
   draft.emit([0x48, 0x89, 0xd8, 0x5b, 0xc3]); // mov rax, rbx; pop rbx; ret
   let entries: number[] | undefined;
   if (around.withState && random.chance(0.3)) {
-    entries = [0, draft.code.length];
+    entries = [0, draft.code.size];
     draft.emit([0x48, 0x89, 0xf8, 0x48, 0xf7, 0xd0, 0xc3]); // mov rax, rdi; not rax; ret
   }
-  const { relocs, parts, calls, callsBack, plainWords, words } = draft;
-  const code = Uint8Array.from([...draft.code, ...filler(random, fillerBytes(random))]);
+  const { parts, calls, callsBack, plainWords, words } = draft;
+  const { relocs } = draft.code;
+  const code = Uint8Array.from([...draft.code.bytes, ...filler(random, fillerBytes(random))]);
   const data = withFiller(words.data, random, random.pick([0, 0, 3, 40, 700]));
   const state = around.withState ? withFiller(words.state, random, random.pick([0, 0, 5, 100])) : new Uint8Array(0);
   return {
@@ -362,7 +345,7 @@ export function makeProgram<E extends Other>(around: Surroundings<E>): Program<E
     relocs,
     plainWords,
     entries,
-    instructionBytes: draft.code.length,
+    instructionBytes: draft.code.size,
     calls,
     callsBack,
     *execute(self, argument): Execution {

@@ -1,14 +1,10 @@
 // Looks at memory and runs code by address, past the arena that is being tested: with machine code of another arena.
 import { Arena, machine, type SlabMap, symbolAddress } from 'jit-arena';
+import { jump } from './x64.js';
 
 const tools = new Arena({ name: 'peek' });
 
-/** jmp symbol */
-const jumpTo = (symbol: string) =>
-  tools.install({
-    code: Uint8Array.of(0xe9, 0, 0, 0, 0),
-    relocs: [{ offset: 1, kind: 'R_X86_64_PLT32', target: { address: symbolAddress(symbol) }, addend: -4 }],
-  });
+const jumpTo = (symbol: string) => tools.install(jump({ address: symbolAddress(symbol) }));
 
 const copy = jumpTo('memcpy').func({ args: ['pointer', 'pointer', 'u64'], returns: 'pointer' });
 

@@ -3,7 +3,7 @@
 // counts in the state of one executor, which everybody shares, with locked increments.
 import type { Arena, Executor, ExecutorSpec } from 'jit-arena';
 import type { Random } from '../../dist/stress/program/random';
-import { TraceCode } from './trace-code.js';
+import { Code } from './assembler.js';
 
 export const pairs = 60; // a function, and one that calls it
 export const traces = 40;
@@ -29,36 +29,38 @@ const counter = (counters: Executor, n: number) => ({ executor: counters, sectio
 /** lock inc qword [rip + counter 1]; mov eax, part; add eax, [rip + data]; ret */
 export function leaf(slot: number, counters: Executor, random: Random): ExecutorSpec {
   const part = random.below(1 << 30);
-  const code = new TraceCode()
-    .put(...new Array(random.below(8)).fill(0x90))
-    .put(0xf0, 0x48, 0xff, 0x05)
-    .refer(counter(counters, 1))
-    .put(0xb8, ...int32(part), 0x03, 0x05)
-    .refer({ own: 'data' })
-    .put(0xc3);
+  const code = new Code()
+    .nop(random.below(8))
+    .lockedIncrement(counter(counters, 1))
+    .move32('rax', part)
+    .addFrom32('rax', { own: 'data' })
+    .ret();
   return { ...code.spec({ data: Uint8Array.from(int32(numberOf(slot) - part)) }), exits: 0, name: `leaf ${slot}` };
 }
 
 /** push rbx; call callee; add eax, n; pop rbx; ret, with the call at any place in its 8 bytes */
 export function caller(slot: number, callee: Executor, random: Random): ExecutorSpec {
-  const code = new TraceCode()
-    .put(...new Array(random.below(8)).fill(0x90), 0x53, 0xe8)
-    .refer(callee, { kind: 'R_X86_64_PLT32' })
-    .put(0x83, 0xc0, slot % 100, 0x5b, 0xc3);
+  const code = new Code()
+    .nop(random.below(8))
+    .push('rbx')
+    .call(callee)
+    .add32('rax', slot % 100)
+    .pop('rbx')
+    .ret();
   return { ...code.spec(), exits: 0, name: `caller ${slot}` };
 }
 
 /** Adds its value to word 0 and its slot to the list, and takes exit 0 while there are exits to take. */
 export function trace(slot: number, counters: Executor, random: Random): ExecutorSpec {
   const part = random.below(1 << 30);
-  const padding = new Array(random.below(40)).fill(0x90);
-  return new TraceCode()
+  const padding = random.below(40);
+  return new Code()
     .warm()
-    .put(0xf0, 0x48, 0xff, 0x05) // lock inc qword [rip + counter 0]
-    .refer(counter(counters, 0))
-    .put(0xb8, ...int32(part), 0x03, 0x05) // mov eax, part; add eax, [rip + data]
-    .refer({ own: 'data' })
-    .put(0x48, 0x01, 0x07, ...padding) // add [rdi], rax
+    .lockedIncrement(counter(counters, 0))
+    .move32('rax', part)
+    .addFrom32('rax', { own: 'data' })
+    .put(0x48, 0x01, 0x07) // add [rdi], rax
+    .nop(padding)
     .put(0x48, 0x8b, 0x4f, 8 * countWord) // mov rcx, [rdi + 8 * countWord]
     .put(0x48, 0xc7, 0x84, 0xcf, ...int32(8 * firstSlotWord), ...int32(slot)) // mov qword [rdi + 8 * rcx + …], slot
     .put(0x48, 0xff, 0x47, 8 * countWord) // inc qword [rdi + 8 * countWord]

@@ -17,6 +17,7 @@ import {
   sumWord,
   trace,
 } from './torture-code.js';
+import { jump, toI32 } from './x64.js';
 
 export interface TortureWorkerData {
   token: ShareToken;
@@ -31,7 +32,6 @@ const random = new Random(seed);
 const arena = Arena.from(token);
 const counters = arena.executor(countersId);
 const entering = new Caller(arena, table);
-const toI32 = { args: [], returns: 'i32' } as const;
 let own = 0;
 
 /** Installs, calls and frees executors that no other thread knows. */
@@ -43,10 +43,7 @@ function useOwn(): void {
     if (random.below(4) === 0) arena.collect({ maxPauseMicros: 100 });
     return 30;
   });
-  const back = arena.install({
-    code: Uint8Array.of(0xe9, 0, 0, 0, 0),
-    relocs: [{ offset: 1, kind: 'R_X86_64_PLT32', target: callback, addend: -4 }],
-  });
+  const back = arena.install(jump(callback));
   assert.equal(calling.func(toI32)(), numberOf(slot + pairs));
   assert.equal(back.func(toI32)(), 30);
   entering.functions++;

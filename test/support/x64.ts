@@ -1,18 +1,17 @@
-// Machine code of x86-64 that the tests use, with its assembly beside it. Arguments come in edi, esi, … and xmm0, …;
-// results go in eax and xmm0.
+// Functions that many tests install. Arguments come in edi, esi, … and xmm0, …; results go in eax and xmm0.
 import type { Arena, Executor, ExecutorSpec, Reloc, RelocTarget } from 'jit-arena';
+import { Code } from './assembler.js';
 
 /** lea eax, [rdi + rsi]; ret: the sum of two i32. */
 export const sum = Uint8Array.of(0x8d, 0x04, 0x37, 0xc3);
 
-/** mov rax, rdi; ret: the first argument. */
-export const identity = Uint8Array.of(0x48, 0x89, 0xf8, 0xc3);
+/** The first argument. */
+export const identity = bytesOf(new Code().move('rax', 'rdi').ret());
 
-/** mov eax, n; ret */
-export function constant(n: number): Uint8Array {
-  const code = Uint8Array.of(0xb8, 0, 0, 0, 0, 0xc3);
-  new DataView(code.buffer).setInt32(1, n, true);
-  return code;
+export const constant = (n: number): Uint8Array => bytesOf(new Code().move32('rax', n).ret());
+
+export function bytesOf(code: Code): Uint8Array {
+  return Uint8Array.from(code.bytes);
 }
 
 /** A reloc for the rel32 at the end of an instruction. */
@@ -23,17 +22,12 @@ export const rel32 = (offset: number, target: RelocTarget, addend = 0): Reloc =>
   addend: addend - 4,
 });
 
-/** jmp target: the target with another address. */
-export const jump = (target: RelocTarget): ExecutorSpec => ({
-  code: Uint8Array.of(0xe9, 0, 0, 0, 0),
-  relocs: [rel32(1, target)],
-});
+/** The target with another address. */
+export const jump = (target: RelocTarget): ExecutorSpec => new Code().jump(target).spec();
 
-/** push rbp; call target; add eax, n; pop rbp; ret: the target's result and a small n. */
-export const callAndAdd = (target: RelocTarget, n: number): ExecutorSpec => ({
-  code: Uint8Array.of(0x55, 0xe8, 0, 0, 0, 0, 0x83, 0xc0, n, 0x5d, 0xc3),
-  relocs: [rel32(2, target)],
-});
+/** The target's result and a small n. */
+export const callAndAdd = (target: RelocTarget, n: number): ExecutorSpec =>
+  new Code().push('rbp').call(target).add32('rax', n).pop('rbp').ret().spec();
 
 /** mov rax, [rip + slot]; ret */
 export const loadThrough = (reloc: Omit<Reloc, 'offset'>): ExecutorSpec => ({
