@@ -98,8 +98,8 @@ inline constexpr size_t kExternalLinkBytes = 16;
 inline constexpr size_t kExternalLinkSlotOffset = 8;  // the 8-byte address, naturally aligned
 void WriteExternalLink(uint8_t* out, uint64_t address);
 
-// Exits (docs/traces.md). A trace leaves by loading an exit record's address into the exit register and jumping through the
-// record's first word: on x86-64 `lea r11, [rip + record]; jmp [r11]`, 10 bytes.
+// Exits (docs/traces.md). A trace leaves by loading an exit record's address into the exit register and jumping through
+// the record's first word: on x86-64 `lea r11, [rip + record]; jmp [r11]`, 10 bytes.
 inline constexpr size_t kExitRecordBytes = 16;
 inline constexpr size_t kExitRecordTemperatureOffset = 14;
 // The temperature counts down in its upper 12 bits; the lower four are the host side's, for backoff.
