@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { join, posix } from 'node:path';
 import { circlesIn } from './circles.mjs';
 import { checkCpuFacts, plantedCpuFacts } from './cpu-facts.mjs';
+import { checkDrawing, plantedDrawing } from './drawing.mjs';
 import { filesIn, root } from './tools.mjs';
 import { checkTypeScript, plantedTypeScript } from './typescript-layers.mjs';
 
@@ -103,6 +104,7 @@ function read(paths, base = '') {
 const cases =
   selfTest(checkNative, plantedNative) +
   selfTest(checkTypeScript, plantedTypeScript) +
+  selfTest(checkDrawing, plantedDrawing) +
   selfTest(checkCpuFacts, plantedCpuFacts);
 // unity.cc stands for the build, not for a layer.
 const native = read(
@@ -115,6 +117,9 @@ const problems = [
   ...checkNative(native).map((problem) => `native/${problem}`),
   ...checkTypeScript(typescript),
   ...checkCpuFacts(code),
+  ...checkDrawing(
+    read(['ARCHITECTURE.md', ...[...native.keys()].map((file) => `native/${file}`), ...typescript.keys()]),
+  ),
 ];
 for (const problem of problems) console.error(problem);
 console.log(`layers: ${native.size + typescript.size} files, ${problems.length} problems (self test: ${cases} trees)`);
