@@ -50,6 +50,7 @@
 #include "object/object_ifuncs.cc"
 #include "object/object_limits.cc"
 #include "object/object_units.cc"
+#include "object/object_unwind.cc"
 #include "object/stencil_file.cc"
 #include "object/stencils.cc"
 #include "object/trace_builder.cc"

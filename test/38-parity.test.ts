@@ -95,6 +95,7 @@ const contracts: Record<string, Contract> = {
         ['ts'],
         'C has the alignment in ja_content',
       ]),
+      ['keeps', ['core'], 'for the loader of objects: what the unwinder was told'],
       ['zeroTails', ['core'], 'for the loader of objects; hosts give a size instead of bytes'],
       ['relocCount', ['core', 'c'], 'a list has a length'],
       ['entryCount', ['core', 'c'], 'a list has a length'],

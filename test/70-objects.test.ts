@@ -365,15 +365,6 @@ describe('objects', () => {
       );
     });
 
-    it('handlers of exceptions', () => {
-      const text = 'extern "C" int f(int x) { try { if (x > 1) throw x; return 0; } catch (int y) { return y; } }';
-      for (const compiler of compilers)
-        assert.throws(
-          () => loadObject(compileText(text, pic, compiler, '.cc')),
-          arenaError('ERR_ARENA_OBJECT_UNSUPPORTED', /\.gcc_except_table/),
-        );
-    });
-
     it('intermediate code', () => {
       const text = 'int f(int i) { return i + 1; }';
       unsupported(text, /__gnu_lto_slim/, ['-O2', '-flto', '-fno-fat-lto-objects']);

@@ -70,7 +70,7 @@ export interface InstallOptions {
  * how to compile one, which executors it becomes and what makes it immovable.
  *
  * ERR_ARENA_OBJECT for bytes that are none, ERR_ARENA_OBJECT_UNSUPPORTED for what would not work (thread-local variables,
- * handlers of exceptions, sections of unknown types, LTO without machine code),
+ * sections of unknown types, LTO without machine code),
  * ERR_ARENA_RELOC_KIND, and ERR_ARENA_SYMBOL for a symbol that nobody has.
  */
 export function loadObject(bytes: Uint8Array, options: LoadOptions = {}): LoadedObject {

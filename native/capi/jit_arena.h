@@ -452,7 +452,7 @@ static inline ja_object_options ja_object_options_init(void) {
 /* Reads a relocatable object (ELF64, made by gcc or clang with -c) and resolves what it needs. Nothing outside the
  * bytes is read, and they are not needed afterwards. `options` may be null. Any thread; no arena and no lock.
  * JA_ERR_OBJECT for bytes that are none; JA_ERR_OBJECT_UNSUPPORTED for what would not work (thread-local variables,
- * handlers of exceptions, sections of unknown types, LTO without machine code); JA_ERR_RELOC_KIND;
+ * sections of unknown types, LTO without machine code); JA_ERR_RELOC_KIND;
  * JA_ERR_SYMBOL for a symbol that nobody has. */
 JA_API ja_status ja_load_object(const void* bytes, size_t size, const ja_object_options* options, ja_object** object);
 
@@ -529,9 +529,11 @@ static inline ja_install_options ja_install_options_init(void) {
 
 /* Puts the object into an arena, all of its executors or none; `ids` receives as many ids, and `count` says so
  * (ja_describe_object). Each install has variables of its own. They refer to each other: ja_free takes them together.
- * `options` may be null. Constructors run on the calling thread, when all of it is installed, under a pin: they may
- * call what other machine code may. JA_ERR_OBJECT_UNSUPPORTED (constructors), JA_ERR_MOVABLE when it takes the address
- * of an executor of another object that can move, without the promise of `movable`; JA_ERR_ENDED; and as ja_install.
+ * `options` may be null. Resolvers of IFUNC symbols, and then constructors, run on the calling thread, when all of it
+ * is installed, under a pin: they may call what other machine code may, and throw nothing out of themselves.
+ * JA_ERR_OBJECT_UNSUPPORTED (constructors); JA_ERR_SYMBOL (a resolver gave no function); JA_ERR_MOVABLE when it takes
+ * the address of an executor of another object that can move, without the promise of `movable`, and with that promise
+ * when it registers destructors, has an IFUNC, or has to do with exceptions; JA_ERR_ENDED; and as ja_install.
  * JA_ERR_RELOC_RANGE: an absolute 32-bit field; compile with -fPIC. */
 JA_API ja_status ja_install_object(ja_arena* arena, ja_object* object, const ja_install_options* options,
                                    ja_executor* ids, size_t count);

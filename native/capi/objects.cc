@@ -245,7 +245,7 @@ ja_status ja_install_object(ja_arena* arena, ja_object* object, const ja_install
   return FailMemory();
 }
 
-ja_status ja_free_object(ja_arena* arena, ja_object* object, const ja_executor* ids, size_t count) {
+ja_status ja_free_object(ja_arena* arena, ja_object* object, const ja_executor* ids, size_t count) try {
   Call call(arena);
   if (call.refused()) return call.refused();
   ObjectUse use(object);
@@ -261,4 +261,6 @@ ja_status ja_free_object(ja_arena* arena, ja_object* object, const ja_executor* 
       return next.has_value();
     });
   return Finish(use->Free(in, ids, call.self()));
+} catch (const std::bad_alloc&) {
+  return FailMemory();
 }

@@ -79,6 +79,7 @@ Result<uint32_t> Arena::AddExecutor(const ExecutorSpec& spec) {
     if (!spec.name.empty()) table_.NotesOf(index).name = spec.name;
     if (spec.exit_tags != nullptr)
       table_.NotesOf(index).exit_tags.assign(spec.exit_tags, spec.exit_tags + spec.exit_count);
+    if (spec.keeps != nullptr) table_.NotesOf(index).keeps = spec.keeps;
     if (spec.entry_count != 0) table_.NotesOf(index).entries.assign(spec.entries, spec.entries + spec.entry_count);
     return Status::Ok();
   });

@@ -142,6 +142,7 @@ struct Notes {
   std::string name;
   std::vector<uint32_t> entries;    // offsets of its entries; none: one, at offset 0
   std::vector<uint32_t> exit_tags;  // the host's number for each exit
+  std::shared_ptr<const void> keeps;
 };
 
 class ExecutorTable {

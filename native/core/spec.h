@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -69,6 +70,8 @@ struct ExecutorSpec {
   std::string_view name{};
   const uint32_t* entries = nullptr;  // offsets in code
   uint32_t entry_count = 0;
+  // Held until nobody can be inside the executor any more; ends under the arena's lock.
+  std::shared_ptr<const void> keeps{};
 };
 
 }  // namespace jit_arena

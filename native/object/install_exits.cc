@@ -2,8 +2,10 @@
 
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
+#include "base/status.h"
 #include "os/fork.h"
 
 namespace jit_arena {
@@ -52,12 +54,16 @@ void EndInstallExits(uint64_t install) {
 }
 
 int RegisterInstallExit(void (*function)(void*), void* argument, const uint64_t* dso_handle) {
-  bool known =
-      dso_handle != nullptr && With(*dso_handle, [&](Exits& exits) {
-        exits.registered.push_back({reinterpret_cast<uint64_t>(function), reinterpret_cast<uint64_t>(argument)});
-        return true;
-      });
-  return known ? 0 : -1;
+  bool known = false;
+  // Nothing may be thrown into the code that calls this.
+  Status failed = OrOutOfMemory([&] {
+    known = dso_handle != nullptr && With(*dso_handle, [&](Exits& exits) {
+              exits.registered.push_back({reinterpret_cast<uint64_t>(function), reinterpret_cast<uint64_t>(argument)});
+              return true;
+            });
+    return Status::Ok();
+  });
+  return failed.ok() && known ? 0 : -1;
 }
 
 std::optional<RegisteredCall> TakeInstallExit(uint64_t install) {

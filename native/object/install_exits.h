@@ -19,7 +19,8 @@ struct RegisteredCall {
 uint64_t BeginInstallExits();
 void EndInstallExits(uint64_t install);
 
-// What loaded objects find under the name __cxa_atexit: 0, or -1 for an install that has ended. `dso_handle` holds the
+// What loaded objects find under the name __cxa_atexit: 0, or -1 for an install that has ended, and without
+// memory. `dso_handle` holds the
 // install's number.
 int RegisterInstallExit(void (*function)(void*), void* argument, const uint64_t* dso_handle);
 

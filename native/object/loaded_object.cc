@@ -6,6 +6,38 @@
 
 namespace jit_arena {
 
+namespace {
+
+// The unwinder's table of an install, for as long as anybody can be inside one of its executors.
+class UnwindTable {
+ public:
+  UnwindTable() = default;
+  ~UnwindTable() {
+    if (!table_.empty()) os::DeregisterUnwindTable(table_.data());
+  }
+  UnwindTable(const UnwindTable&) = delete;
+  UnwindTable& operator=(const UnwindTable&) = delete;
+
+  void Register(std::vector<uint8_t> table) {
+    table_ = std::move(table);
+    os::RegisterUnwindTable(table_.data(), &room_);
+  }
+
+ private:
+  std::vector<uint8_t> table_;
+  os::UnwindTableRoom room_{};
+};
+
+// What the arena has made of the table. Fails when somebody has freed the executors already.
+Status TellUnwinder(Arena& arena, const ExecutorId* ids, const ObjectUnits::UnwindTable& where, UnwindTable* unwind) {
+  std::vector<uint8_t> table(where.size);
+  if (Status gone = arena.Read(ids[where.unit], Section::kData, where.offset, table.data(), where.size)) return gone;
+  unwind->Register(std::move(table));
+  return Status::Ok();
+}
+
+}  // namespace
+
 Result<std::unique_ptr<LoadedObject>> LoadedObject::Read(const uint8_t* bytes, size_t size) {
   Result<ObjectFile> file = ReadObject(bytes, size, ReadFor::kExecutors);
   if (!file.ok()) return std::move(file.status());
@@ -69,6 +101,10 @@ Status LoadedObject::Resolve() {
                                            "', which neither resolve() nor the process has"};
     Answer(i, {TargetKind::kAddress, reinterpret_cast<uintptr_t>(found)});
   }
+  if (units_.unwind && !os::CanRegisterUnwindTable())
+    return Error{ErrorCode::kObjectUnsupported,
+                 "the object throws or handles exceptions, and the process has no unwinder that can be told of it: "
+                 "compile with -fno-exceptions"};
   return Status::Ok();
 }
 
@@ -127,6 +163,8 @@ Status LoadedObject::Install(Arena& arena, const ObjectInstall& how, ExecutorId*
   RelocSpec* next = relocs.data();
   std::vector<ExecutorSpec> specs(units_.units.size());
   std::vector<bool> stays(answers_.size());  // seen to once
+  std::shared_ptr<UnwindTable> unwind;
+  if (units_.unwind) unwind = std::make_shared<UnwindTable>();
   for (size_t i = 0; i < specs.size(); i++) {
     const ObjectUnit& unit = units_.units[i];
     ExecutorSpec& spec = specs[i];
@@ -145,12 +183,19 @@ Status LoadedObject::Install(Arena& arena, const ObjectInstall& how, ExecutorId*
     spec.name = how.name.value_or(unit.name);
     spec.entries = unit.entries.data();
     spec.entry_count = static_cast<uint32_t>(unit.entries.size());
+    spec.keeps = unwind;
   }
   if (Status failed = arena.Install(specs.data(), static_cast<uint32_t>(specs.size()), ids, self)) return failed;
-  if (!units_.dso_handle) return Status::Ok();
-  uint64_t number = BeginInstallExits();
-  Status failed = arena.Write(ids[units_.dso_handle->unit], Section::kState, units_.dso_handle->offset,
-                              reinterpret_cast<const uint8_t*>(&number), sizeof number);
+  // From here on there is something to undo.
+  uint64_t number = 0;
+  Status failed = OrOutOfMemory([&] {
+    if (unwind != nullptr)
+      if (Status gone = TellUnwinder(arena, ids, *units_.unwind, unwind.get())) return gone;
+    if (!units_.dso_handle) return Status::Ok();
+    number = BeginInstallExits();
+    return arena.Write(ids[units_.dso_handle->unit], Section::kState, units_.dso_handle->offset,
+                       reinterpret_cast<const uint8_t*>(&number), sizeof number);
+  });
   if (failed.ok()) return failed;
   EndInstallExits(number);
   arena.Free(ids, static_cast<uint32_t>(specs.size()), self).Ignore();  // the first failure is told
@@ -170,6 +215,10 @@ Status LoadedObject::CheckCalls(const ObjectInstall& how) const {
     return Error{ErrorCode::kMovable,
                  "the object has an IFUNC, whose resolver gives an address that is kept: it cannot be promised to be "
                  "movable"};
+  if (how.movable == true && units_.unwind)
+    return Error{ErrorCode::kMovable,
+                 "the object throws or handles exceptions, and the unwinder keeps addresses of its code: it cannot be "
+                 "promised to be movable"};
   return Status::Ok();
 }
 

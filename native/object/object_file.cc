@@ -10,6 +10,7 @@
 #include "object/object_calls.h"
 #include "object/object_ifuncs.h"
 #include "object/object_limits.h"
+#include "object/object_unwind.h"
 
 namespace jit_arena {
 namespace {
@@ -78,9 +79,11 @@ class ObjectReader {
     if (Status failed = ReadHeader()) return failed;
     if (Status failed = ReadSections(file)) return failed;
     if (Status failed = ReadSymbols(file)) return failed;
+    if (read_for_ == ReadFor::kExecutors)
+      if (Status failed = FindUnwindSections(file)) return failed;
     if (Status failed = ReadRelocs(file)) return failed;
     AddIfuncStubs(file);
-    return Status::Ok();
+    return AddUnwindTable(file);
   }
 
  private:
@@ -229,12 +232,13 @@ class ObjectReader {
       *role = ObjectRole::kCalls;
       return Status::Ok();
     }
-    if (header.size != 0 && header.type == kElfProgBits && IsOrIsUnder(name, ".gcc_except_table"))
+    bool has_handlers = header.size != 0 && header.type == kElfProgBits && IsOrIsUnder(name, ".gcc_except_table");
+    if (has_handlers && read_for_ == ReadFor::kStencils)
       return Unsupported(Named(index) +
                          " says where exceptions are handled, and the unwinder would not find it: compile with "
                          "-fno-exceptions, or catch outside of the object");
     if ((header.flags & kElfAlloc) == 0 || header.type == kElfNull || header.type == kElfNote ||
-        header.type == kObjectUnwindSection || IsIgnoredName(name))
+        header.type == kObjectUnwindSection || (IsIgnoredName(name) && !has_handlers))
       return Status::Ok();
     if ((header.flags & kElfThreadLocal) != 0 && header.size != 0)
       return Unsupported(Named(index) + " has thread-local variables: pass a pointer to the thread's data instead");
@@ -446,6 +450,36 @@ class ObjectReader {
     file->dso_handle = index;
   }
 
+  // Code that has to do with exceptions: what handles them, and what throws them on.
+  static bool HasExceptions(const ObjectFile& file) {
+    return std::any_of(file.sections.begin(), file.sections.end(),
+                       [](const ObjectSection& section) {
+                         return IsLoaded(section.role) && section.size != 0 &&
+                                IsOrIsUnder(section.name, ".gcc_except_table");
+                       }) ||
+           std::any_of(file.symbols.begin(), file.symbols.end(), [](const ObjectSymbol& symbol) {
+             return symbol.place == ObjectSymbol::Place::kUndefined &&
+                    (StartsWith(symbol.name, "_Unwind_") || symbol.name == "__cxa_throw" ||
+                     symbol.name == "__cxa_rethrow");
+           });
+  }
+
+  Status FindUnwindSections(ObjectFile* file) const {
+    if (!HasExceptions(*file)) return Status::Ok();
+    for (uint32_t i = 1; i < headers_.size(); i++) {
+      const SectionHeader& header = headers_[i];
+      bool is_table = IsOrIsUnder(names_[i], ".eh_frame") &&
+                      (header.type == kElfProgBits || header.type == kObjectUnwindSection) && header.size != 0;
+      if (!is_table || file->sections[i].role != ObjectRole::kIgnored) continue;
+      if (!Has(header.offset, header.size) || header.size > kMaxObjectBytes)
+        return Malformed(Named(i) + " does not lie within the object");
+      file->sections[i].role = ObjectRole::kUnwind;
+      file->sections[i].bytes = bytes_ + header.offset;
+      file->sections[i].size = static_cast<uint32_t>(header.size);
+    }
+    return Status::Ok();
+  }
+
   // An object that has gcc's intermediate code only says so with a symbol, and in byte 4 of a section (gcc's
   // struct lto_section).
   Status RefuseSlimLto(const ObjectFile& file) const {
@@ -547,7 +581,8 @@ class ObjectReader {
           Format("the reloc at %s refers to symbol %u of %zu", where().c_str(), symbol, file->symbols.size()));
     // Symbol 0 stands for the absolute value 0.
     const ObjectSymbol& target = file->symbols[symbol];
-    if (target.place == ObjectSymbol::Place::kSection && !IsLoaded(file->sections[target.section].role))
+    if (target.place == ObjectSymbol::Place::kSection && !IsLoaded(file->sections[target.section].role) &&
+        section.role != ObjectRole::kUnwind)
       return Malformed(
           Format("the reloc at %s refers to %s, which is not loaded", where().c_str(), Named(target.section).c_str()));
     file->relocs.push_back(

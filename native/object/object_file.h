@@ -3,8 +3,8 @@
 // The bytes may come from anywhere: nothing outside them is read, no header is believed, and no sum wraps. What passes
 // has sections within the bytes, relocs within their sections, symbols within their sections and kinds that an arena
 // keeps. Whatever does not is ERR_ARENA_OBJECT with what is wrong and where; relocs of other kinds are
-// ERR_ARENA_RELOC_KIND; thread-local storage, handlers of exceptions, sections of unknown types
-// and objects without machine code (LTO) are ERR_ARENA_OBJECT_UNSUPPORTED.
+// ERR_ARENA_RELOC_KIND; thread-local storage, sections of unknown types and objects without machine code (LTO) are
+// ERR_ARENA_OBJECT_UNSUPPORTED.
 #pragma once
 
 #include <cstddef>
@@ -22,6 +22,7 @@ namespace jit_arena {
 // What a section becomes in an executor.
 enum class ObjectRole : uint8_t {
   kIgnored,  // not loaded: symbols, debug information, .comment, .note, .eh_frame
+  kUnwind,   // not loaded as it is: .eh_frame of an object that has to do with exceptions (object_unwind.h)
   kCalls,    // not loaded: addresses of constructors and destructors (object_calls.h)
   kCode,     // executable
   kData,     // read-only, or so once relocated (.data.rel.ro)
@@ -80,8 +81,10 @@ struct ObjectFile {
     uint64_t value;
   };
   std::vector<Ifunc> ifuncs;
-  std::vector<uint8_t> made_bytes;  // of a section that is not in the object
-  uint32_t dso_handle = kNoIndex;   // the section of 8 bytes that an object with something to call at its end has
+  uint32_t ifunc_slots = kNoIndex;               // the section of their state
+  uint32_t unwind = kNoIndex;                    // the section of data that is the unwinder's table
+  std::vector<std::vector<uint8_t>> made_bytes;  // of sections that are not in the object
+  uint32_t dso_handle = kNoIndex;  // the section of 8 bytes that an object with something to call at its end has
 };
 
 // The section itself, or one of the -ffunction-sections kind: ".data" and ".data.x", not ".database".

@@ -26,17 +26,17 @@ void AddIfuncStubs(ObjectFile* file) {
   of_slots.section = slots;
   file->symbols.push_back(of_slots);
 
-  file->made_bytes.resize(size_t{count} * kSlotJumpBytes);
+  std::vector<uint8_t>& stub_bytes = file->made_bytes.emplace_back(size_t{count} * kSlotJumpBytes);
   ObjectSection of_stubs;
   of_stubs.name = ".text";
   of_stubs.role = ObjectRole::kCode;
   of_stubs.size = count * kSlotJumpBytes;
   of_stubs.align = kSlotJumpBytes;
-  of_stubs.bytes = file->made_bytes.data();
+  of_stubs.bytes = stub_bytes.data();
   of_stubs.first_reloc = static_cast<uint32_t>(file->relocs.size());
   of_stubs.reloc_count = count;
   for (uint32_t i = 0; i < count; i++) {
-    WriteSlotJump(&file->made_bytes[size_t{i} * kSlotJumpBytes]);
+    WriteSlotJump(&stub_bytes[size_t{i} * kSlotJumpBytes]);
     file->relocs.push_back({i * kSlotJumpBytes + kSlotJumpField, kObjectRelative32, GotUse::kNone, kObjectRelative32,
                             slots_symbol, int64_t{i} * kSlotBytes + kSlotJumpAddend});
   }
@@ -47,6 +47,7 @@ void AddIfuncStubs(ObjectFile* file) {
   state.align = kSlotBytes;
   file->sections.push_back(of_stubs);
   file->sections.push_back(state);
+  file->ifunc_slots = slots;
 }
 
 }  // namespace jit_arena

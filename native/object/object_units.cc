@@ -66,6 +66,7 @@ class UnitMaker {
     if (Status failed = CheckNeeds(file_, escapes_.size())) return failed;
     AddReasons();
     StayWithSuspendedStacks();
+    StayForUnwinder();
     return Status::Ok();
   }
 
@@ -307,13 +308,11 @@ class UnitMaker {
   }
 
   Status AddIfuncs() {
-    // The last section of the object is their state.
-    auto slots = static_cast<uint32_t>(file_.sections.size() - 1);
     for (uint32_t i = 0; i < file_.ifuncs.size(); i++) {
       const ObjectFile::Ifunc& ifunc = file_.ifuncs[i];
       Result<CalledEntry> resolver = AddEntry(ifunc.section, ifunc.value, 0, ifunc.name, "the resolver of an IFUNC");
       if (!resolver.ok()) return std::move(resolver.status());
-      units_->ifuncs.push_back({ifunc.name, resolver.value(), PlaceInState(slots, i * kSlotBytes)});
+      units_->ifuncs.push_back({ifunc.name, resolver.value(), PlaceInState(file_.ifunc_slots, i * kSlotBytes)});
     }
     return Status::Ok();
   }
@@ -378,10 +377,13 @@ class UnitMaker {
     made.takes_address = use == SiteUse::kAddress || use == SiteUse::kUnknown;
     if (symbol.place == ObjectSymbol::Place::kSection) {
       NameTarget(placed.unit, symbol.section, static_cast<uint32_t>(symbol.value), &made.spec);
-      if (symbol.weak && !symbol.name.empty()) made.asked = AskedOf(reloc.symbol);
+      if (symbol.weak && !symbol.name.empty() && section_index != file_.unwind) made.asked = AskedOf(reloc.symbol);
       bool to_code = file_.sections[symbol.section].role == ObjectRole::kCode;
       // A branch into data is none that a compiler makes.
-      if (made.takes_address || (use == SiteUse::kBranch && !to_code)) AddEscape(section_index, reloc, use);
+      if (section_index == file_.unwind) {
+        // Nobody but the unwinder has these addresses.
+      } else if (made.takes_address || (use == SiteUse::kBranch && !to_code))
+        AddEscape(section_index, reloc, use);
     } else if (symbol.place == ObjectSymbol::Place::kUndefined && reloc.symbol != 0) {
       made.asked = AskedOf(reloc.symbol);
     } else {
@@ -537,6 +539,13 @@ class UnitMaker {
     std::string text = Format("%s + %#x: %s %s", Shown(section.name).c_str(), places.first_offset, how, what.c_str());
     if (places.count > 1) text += Format(" (%u times in all)", places.count);
     return text;
+  }
+
+  void StayForUnwinder() {
+    if (file_.unwind == kNoIndex) return;
+    for (ObjectUnit& unit : units_->units) unit.movable = false;
+    units_->reasons.push_back({0, "the unwinder is told where the code is, so that exceptions find their handlers"});
+    units_->unwind = {place_[file_.unwind].unit, place_[file_.unwind].offset, file_.sections[file_.unwind].size};
   }
 
   // A stack that is left in the middle of a call and gone on with in a later one has return addresses into the object,

@@ -100,6 +100,12 @@ struct ObjectUnits {
   std::vector<CalledEntry> destructors;
   std::optional<StatePlace> dso_handle;  // of an object that has these, or registers calls of its own: install_exits.h
   std::vector<IfuncPlace> ifuncs;
+  struct UnwindTable {
+    uint32_t unit;
+    uint32_t offset;  // in its data
+    uint32_t size;
+  };
+  std::optional<UnwindTable> unwind;  // for the unwinder; nothing moves then
 };
 
 // ERR_ARENA_OBJECT for what a compiler never makes: a symbol defined twice, a constructor that is no function, or a

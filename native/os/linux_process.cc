@@ -76,4 +76,20 @@ uint64_t NowNanos() {
 
 const void* FindSymbol(const char* name) { return dlsym(RTLD_DEFAULT, name); }
 
+// Functions of libgcc_s, the unwinder of the process's exceptions, when it has any. These two take no memory: what the
+// unwinder keeps of a table, 8 words at most up to gcc 14, is the caller's.
+bool CanRegisterUnwindTable() {
+  return FindSymbol("__register_frame_info") != nullptr && FindSymbol("__deregister_frame_info") != nullptr;
+}
+
+void RegisterUnwindTable(const void* table, UnwindTableRoom* room) {
+  using Register = void (*)(const void* table, void* room);
+  reinterpret_cast<Register>(dlsym(RTLD_DEFAULT, "__register_frame_info"))(table, room);
+}
+
+void DeregisterUnwindTable(const void* table) {
+  using Deregister = void* (*)(const void* table);
+  reinterpret_cast<Deregister>(dlsym(RTLD_DEFAULT, "__deregister_frame_info"))(table);
+}
+
 }  // namespace jit_arena::os

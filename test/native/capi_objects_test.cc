@@ -377,10 +377,6 @@ TEST(reasons_say_why_an_executor_stays) {
 TEST(what_would_not_work_is_refused) {
   CheckRefused(CompileText("_Thread_local int v = 3; int f(void) { return v; }", kPic), JA_ERR_OBJECT_UNSUPPORTED,
                "thread-local");
-  CheckRefused(
-      CompileText("extern \"C\" int f(int x) { try { if (x > 1) throw x; return 0; } catch (int y) { return y; } }",
-                  kPic, "cc", ".cc"),
-      JA_ERR_OBJECT_UNSUPPORTED, ".gcc_except_table");
   CheckRefused(CompileText("int f(int i) { return i + 1; }", "-O2 -flto -fno-fat-lto-objects"),
                JA_ERR_OBJECT_UNSUPPORTED, "__gnu_lto_slim");
   CheckRefused(CompileText("extern char away; asm(\".data\\n.byte away\"); int f(int i) { return i; }", kPic),
@@ -502,6 +498,43 @@ TEST(resolvers_say_which_function_an_ifunc_is) {
   y.Free();
   x.Free();
   CHECK_EQ(CountExecutors(host), 0u);
+}
+
+TEST(exceptions_find_their_handlers_also_in_other_objects) {
+  const std::string thrower = "extern \"C\" int away(int n) { if (n > 0) throw n; return 5; }";
+  const std::string catcher =
+      "extern \"C\" int away(int); extern \"C\" void note(int);"
+      "struct Noted { ~Noted() { note(1); } };"
+      "extern \"C\" int f(int n) { try { Noted noted; return away(n); } catch (int value) { return value * 10; } }"
+      "extern \"C\" int g(int n) { try { try { return away(n); } catch (...) { throw; } } catch (int v) { return -v; } "
+      "}";
+  for (const std::string& compiler : Compilers()) {
+    for (const char* flags : {"-O0 -fPIC", "-O2 -fPIC -ffunction-sections"}) {
+      Host host;
+      Object away(CompileText(thrower, flags, compiler, ".cc"));
+      CHECK(away.Reasons().find("the unwinder is told") != std::string::npos);
+      Installed in_away(host, away);
+      Object object(CompileText(catcher, flags, compiler, ".cc"),
+                    [&](const std::string& name, bool weak, bool defined, ja_place* place) {
+                      if (name == "away") return *place = in_away.Place("away"), 1;
+                      return ResolveNote(name, weak, defined, place);
+                    });
+      for (int i = 0; i < 3; i++) {
+        Installed x(host, object);
+        noted.clear();
+        CHECK_EQ(x.Int("f", 3), 30);
+        CHECK_EQ(x.Int("f", 0), 5);
+        CHECK_EQ(x.Int("g", 4), -4);
+        CHECK(noted == (std::vector<int>{1, 1}));
+        // Whoever ends it, the unwinder forgets it: the next one lies in the same place.
+        if (i != 2) x.Free();
+      }
+      ja_install_options promised = ja_install_options_init();
+      promised.movable = JA_YES;
+      std::vector<ja_executor> ids(object.Info().executors);
+      CHECK_STATUS(ja_install_object(host.arena, object.handle, &promised, ids.data(), ids.size()), JA_ERR_MOVABLE);
+    }
+  }
 }
 
 TEST(an_empty_object_is_no_executor) {

@@ -230,8 +230,6 @@ TEST(what_an_arena_does_not_have_is_named) {
   CHECK(Refuses(with(".init_array", 7, kWA), "'.init_array' has constructors", ErrorCode::kObjectUnsupported));
   CHECK(ReadStatus(with(".initial", 1, kWA)).ok());
   CHECK(ReadStatus(with(".init.text", 1, kAX)).ok());
-  for (const char* name : {".gcc_except_table", ".gcc_except_table.f"})
-    CHECK(Refuses(with(name, 1, kA), "exceptions are handled", ErrorCode::kObjectUnsupported));
 }
 
 // Every type that has no meaning here could be one of relocs: none is passed over.

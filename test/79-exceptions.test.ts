@@ -1,0 +1,145 @@
+// C++ exceptions of objects: through their frames and those of libraries and of other objects, before, while and after
+// others move.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { Arena, type Executor, loadObject, StencilSet } from 'jit-arena';
+import { canCompile, compilers, compileText } from './support/compile.js';
+import { skip } from './support/skip.js';
+
+const i32 = { args: ['i32'], returns: 'i32' } as const;
+const flags = [
+  ['-O0', '-fPIC'],
+  ['-O2', '-fPIC', '-ffunction-sections', '-fdata-sections'],
+  ['-O2', '-fPIE', '-fvisibility=hidden'],
+  ['-O1', '-fPIC', '-mcmodel=large'],
+];
+
+const thrower = `extern "C" int away(int n) { if (n == 1) throw 20; if (n == 2) throw "text"; return n; }`;
+
+const text = `#include <cstdlib>
+  #include <stdexcept>
+  #include <vector>
+  extern "C" void note(int); extern "C" int away(int);
+  #define OUT extern "C" __attribute__((visibility("default"))) int
+  namespace {
+  struct Noted { int n; explicit Noted(int n) : n(n) {} ~Noted() noexcept(false) { note(n); } };
+  struct Error { int value; virtual ~Error() {} };
+  struct Worse : Error {};
+  __attribute__((noinline)) void fail(int n) { Noted inner(3); if (n != 0) throw n; }
+  int compare(const void *, const void *) { Noted inside(4); throw 9; }
+  }
+  OUT caught(int n) { try { fail(n); return 0; } catch (int value) { return value + 1; } }
+  OUT cleaned(int n) { try { Noted first(1); Noted second(2); fail(n); return 0; } catch (int value) { note(5); return value; } }
+  OUT rethrown(int n) {
+    try { try { Worse worse; worse.value = n; throw worse; } catch (Error &error) { error.value++; throw; } }
+    catch (Worse &worse) { return worse.value * 10; } }
+  OUT other(int n) { try { return away(n); } catch (const char *) { return 7; } catch (int value) { return value * 2; } }
+  OUT any(int n) { try { return away(n) + 100; } catch (...) { return -1; } }
+  OUT through_library(int n) {
+    int numbers[3] = {3, 2, 1};
+    try { std::qsort(numbers, 3, sizeof numbers[0], compare); } catch (int value) { return value + n; }
+    return 0; }
+  OUT of_library(int n) {
+    std::vector<int> numbers(3);
+    try { return numbers.at(n); } catch (const std::out_of_range &error) { return 42; } }
+  OUT strict(int n) noexcept { fail(n); return n; }`;
+
+describe('exceptions', () => {
+  before(function () {
+    if (!canCompile) skip(this, 'needs a C++ compiler on x86-64 Linux');
+  });
+
+  for (const compiler of compilers) {
+    for (const each of flags) {
+      it(`find their handlers: ${compiler} ${each.join(' ')}`, () => {
+        const arena = new Arena();
+        let log: number[] = [];
+        let fillers: Executor[] = [];
+        let moved = 0;
+        const fill = () =>
+          arena.install(Array.from({ length: 400 }, (_, i) => ({ code: new Uint8Array(1000 + i).fill(0xcc) })));
+        // Others are freed and moved in the middle of it.
+        const note = arena.callback({ args: ['i32'], returns: 'void' }, (n) => {
+          log.push(n);
+          arena.free(fillers.filter((_, i) => i % 40 !== 0));
+          fillers = fillers.filter((_, i) => i % 40 === 0);
+          moved += arena.collect().moved;
+        });
+        fillers = fill();
+        const away = loadObject(compileText(thrower, each, compiler, '.cc')).install(arena);
+        const object = loadObject(compileText(text, ['-std=c++17', ...each], compiler, '.cc'), {
+          resolve: (name) => (name === 'note' ? note : name === 'away' ? away.target('away') : undefined),
+        });
+        assert.ok(!object.movable && object.reasons.some((reason) => reason.includes('the unwinder is told')));
+        assert.throws(() => object.install(arena, { movable: true }), { code: 'ERR_ARENA_MOVABLE' });
+        const [x, gone] = [object.install(arena), object.install(arena)];
+        assert.ok(x.executors.every(({ movable }) => !movable));
+        const ask = (name: string, n: number) => {
+          log = [];
+          return [x.func(name, i32)(n), ...log];
+        };
+        for (let round = 0; round < 3; round++) {
+          assert.deepEqual(ask('caught', 4), [5, 3]);
+          assert.deepEqual(ask('caught', 0), [0, 3]);
+          assert.deepEqual(ask('cleaned', 6), [6, 3, 2, 1, 5]);
+          assert.deepEqual(ask('rethrown', 7), [80]);
+          assert.deepEqual(
+            [0, 1, 2].map((n) => x.func('other', i32)(n)),
+            [0, 40, 7],
+          );
+          assert.deepEqual(
+            [0, 1, 2].map((n) => x.func('any', i32)(n)),
+            [100, -1, -1],
+          );
+          assert.deepEqual(ask('through_library', 1), [10, 4]);
+          assert.deepEqual(
+            [2, 3].map((n) => x.func('of_library', i32)(n)),
+            [0, 42],
+          );
+          assert.deepEqual(ask('strict', 0), [0, 3]);
+          // The same addresses are somebody else's then, and the unwinder knows.
+          if (round === 0) gone.free();
+          if (round === 1) arena.free(object.install(arena).executors);
+          fillers.push(...fill());
+        }
+        assert.ok(moved > 0);
+        const { ok, problems, broken } = arena.verify();
+        assert.ok(ok, broken ?? String(problems[0]?.what));
+        x.free();
+        // What is still there when the arena ends is taken back with it.
+        object.install(arena);
+        arena.dispose();
+        using another = new Arena();
+        const y = loadObject(compileText(`${thrower}\n${text}`, ['-std=c++17', ...each], compiler, '.cc'), {
+          resolve: (name) =>
+            name === 'note' ? another.callback({ args: ['i32'], returns: 'void' }, () => {}) : undefined,
+        }).install(another);
+        assert.equal(y.func('other', i32)(1), 40);
+      });
+    }
+  }
+
+  it('that may not be thrown end the process', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'jit-arena-'));
+    const file = join(folder, 'strict.o');
+    const strict = 'extern "C" int strict(int n) noexcept { if (n) throw n; return 5; }';
+    writeFileSync(file, compileText(strict, ['-O2', '-fPIC'], compilers[0], '.cc'));
+    const script = `const { Arena, loadObject } = require(${JSON.stringify(resolve(__dirname, '..'))});
+      const x = loadObject(require('fs').readFileSync(process.argv[1])).install(new Arena());
+      const strict = x.func('strict', { args: ['i32'], returns: 'i32' });
+      console.log(strict(0)); strict(1);`;
+    const { stdout, stderr, signal } = spawnSync(process.execPath, ['-e', script, file], { encoding: 'utf8' });
+    rmSync(folder, { recursive: true });
+    assert.equal(stdout, '5\n');
+    assert.match(stderr, /terminate called after throwing an instance of 'int'/);
+    assert.equal(signal, 'SIGABRT');
+  });
+
+  it('are none of stencils', () => {
+    const object = compileText('void f(); void g() { try { f(); } catch (...) {} }', ['-O2'], compilers[0], '.cc');
+    assert.throws(() => StencilSet.fromObject(object), { code: 'ERR_ARENA_OBJECT_UNSUPPORTED', message: /handled/ });
+  });
+});

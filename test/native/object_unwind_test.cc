@@ -1,0 +1,131 @@
+// The unwinder's table of an object: what is in it, and tables that nobody should have made. What it is for,
+// test/79-exceptions.test.ts asks.
+#include "object/object_unwind.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "base/bits.h"
+#include "elf_maker.h"
+#include "object_checks.h"
+#include "support/compile.h"
+#include "test.h"
+
+using namespace jit_arena;
+using namespace test;
+
+namespace {
+
+const std::string kText =
+    "struct Noted { ~Noted(); }; int away(int);"
+    "int f(int n) { Noted noted; try { return away(n); } catch (int value) { return value; } }"
+    "int g(int n) { Noted noted; return away(n) + 1; } int h(int n) { return n; }";
+
+// A table by hand, over 16 bytes of code: entries as words, and relocs.
+std::vector<uint8_t> With(std::vector<uint8_t> table, std::vector<ElfMaker::MadeReloc> relocs, uint32_t type = 1) {
+  ElfMaker maker;
+  uint32_t text = maker.Add(".text", kAX, std::vector<uint8_t>(16, 0xC3), 1);
+  uint32_t frames = maker.Add(".eh_frame", kA, std::move(table), 8);
+  maker.sections.back().type = type;
+  maker.Symbol("f", kGlobalFunction, static_cast<uint16_t>(text), 0);  // 1
+  maker.Symbol("__cxa_throw", kGlobalNone, 0, 0);                      // 2
+  maker.Relocs(frames, std::move(relocs));
+  return maker.Make();
+}
+
+// zR, addresses of 4 bytes from where they stand; then one function of 16 bytes.
+std::vector<uint8_t> Table() {
+  return {20, 0, 0, 0, 0,  0, 0, 0, 1, 'z', 'R', 0, 1,  0x78, 16, 1, 0x1B, 0x0C, 7,    8,  0x90, 1, 0, 0,
+          16, 0, 0, 0, 28, 0, 0, 0, 0, 0,   0,   0, 16, 0,    0,  0, 0,    0x44, 0x0E, 16, 0,    0, 0, 0};
+}
+const std::vector<ElfMaker::MadeReloc> kOneFunction = {{32, 2, 1, 0}};
+
+}  // namespace
+
+TEST(a_table_has_absolute_addresses_and_an_end) {
+  for (uint32_t type : {1u, 0x70000001u}) {
+    ObjectUnits units = UnitsOf(With(Table(), kOneFunction, type));
+    CHECK(units.unwind.has_value());
+    if (!units.unwind) return;
+    const ObjectUnit& unit = units.units[units.unwind->unit];
+    CHECK(!unit.movable);
+    CHECK_EQ(units.reasons.size(), 1u);
+    const uint8_t* at = unit.bytes[1].data() + units.unwind->offset;
+    // The common part, with another encoding, and the function with 8 bytes for each address.
+    uint32_t common = LoadAs<uint32_t>(at) + 4;
+    CHECK_EQ(at[16], 0);
+    CHECK_EQ(LoadAs<uint32_t>(at + common + 4), common + 4);
+    CHECK_EQ(LoadAs<uint64_t>(at + common + 16), 16u);
+    CHECK(std::memcmp(at + common + 25, "\x44\x0E\x10", 3) == 0);
+    CHECK_EQ(LoadAs<uint32_t>(at + units.unwind->size - 4), 0u);
+    CHECK_EQ(unit.relocs.size(), 1u);
+    CHECK_EQ(unit.relocs[0].spec.kind, kObjectAbsolute64);
+    CHECK_EQ(unit.relocs[0].spec.offset, units.unwind->offset + common + 8);
+    CHECK(unit.relocs[0].spec.target_kind == TargetKind::kOwnCode);
+  }
+}
+
+TEST(without_exceptions_there_is_none) {
+  for (const std::string& compiler : Compilers()) {
+    CHECK(!UnitsOf(CompileText("int f(int n) { return n; }", "-O2 -fPIC", compiler, ".cc")).unwind);
+    CHECK(UnitsOf(CompileText(kText, "-O2 -fPIC", compiler, ".cc")).unwind.has_value());
+    CHECK(UnitsOf(CompileText("int f(int n) { throw n; }", "-O2 -fPIC", compiler, ".cc")).unwind.has_value());
+  }
+}
+
+TEST(a_table_that_is_none_is_refused) {
+  auto refused = [](size_t at, uint8_t value, const char* words, ErrorCode code = ErrorCode::kObject) {
+    std::vector<uint8_t> table = Table();
+    table[at] = value;
+    CHECK(Refuses(With(table, kOneFunction), words, code));
+  };
+  const ErrorCode unsupported = ErrorCode::kObjectUnsupported;
+  refused(0, 3, "at 0 does not lie within it");
+  refused(0, 200, "at 0 does not lie within it");
+  refused(24, 25, "at 24 does not lie within it");
+  refused(28, 27, "at 24 refers to nothing that is before it");
+  refused(28, 200, "at 24 refers to nothing that is before it");
+  refused(8, 2, "an unknown version", unsupported);
+  refused(9, 'y', "an unknown augmentation", unsupported);
+  refused(10, 'Q', "an unknown augmentation", unsupported);
+  refused(15, 2, "an augmentation of another length");
+  refused(40, 1, "an augmentation of another length");
+  refused(16, 0x2B, "an unknown encoding", unsupported);
+  refused(16, 0x19, "an unknown encoding", unsupported);
+  refused(16, 0x03, "a reloc that does not go with its encoding", unsupported);
+  refused(16, 0x1C, "a reloc that does not go with its encoding", unsupported);
+  CHECK(Refuses(With(Table(), {{32, 2, 1, 0}, {42, 2, 1, 0}}), "an instruction with an address", unsupported));
+  CHECK(Refuses(With(Table(), {{33, 2, 1, 0}}), "a reloc that does not go with its encoding", unsupported));
+  std::vector<uint8_t> linked = Table();
+  linked[32] = 1;
+  CHECK(Refuses(With(linked, {}), "an address without a reloc", unsupported));
+  // Of code that is not there, and of none.
+  CHECK(!UnitsOf(With(Table(), {{32, 2, 2, 0}})).unwind);
+  CHECK(!UnitsOf(With(Table(), {})).unwind);
+}
+
+TEST(lying_tables_do_no_harm) {
+  uint32_t random = 20240607;
+  auto next = [&](size_t below) { return (random = random * 1664525 + 1013904223) / 65536 % below; };
+  for (const std::string& compiler : Compilers()) {
+    std::vector<uint8_t> object = CompileText(kText, "-O2 -fPIC -ffunction-sections", compiler, ".cc");
+    // Where its table lies: after the name of the encodings that both compilers use.
+    const char* mark = "zPLR";
+    auto table = std::search(object.begin(), object.end(), mark, mark + 4);
+    CHECK(table != object.end());
+    size_t begin = static_cast<size_t>(table - object.begin()) - 9;
+    int accepted = 0;
+    for (int i = 0; i < 4000; i++) {
+      std::vector<uint8_t> bytes = object;
+      for (size_t changes = 1 + next(3); changes > 0; changes--)
+        bytes[begin + next(160)] = static_cast<uint8_t>(next(4) == 0 ? 0xFF : next(256));
+      const char* broken = FindBrokenObjectRule(bytes.data(), bytes.size());
+      if (broken != nullptr) std::printf("  %s\n", broken);
+      CHECK(broken == nullptr);
+      accepted += ReadStatus(bytes).ok();
+    }
+    CHECK(accepted > 0 && accepted < 4000);
+  }
+}
