@@ -4,43 +4,18 @@
 #include <algorithm>
 #include <cstring>
 #include <initializer_list>
-#include <map>
 
 #include "base/bits.h"
-#include "object/object_calls.h"
 #include "object/object_ifuncs.h"
 #include "object/object_limits.h"
+#include "object/object_linked.h"
+#include "object/object_roles.h"
 #include "object/object_unwind.h"
 
 namespace jit_arena {
 namespace {
 
-// Section types, flags and indexes; symbol types and bindings: gABI figures 4-9 to 4-19.
-enum : uint32_t {
-  kElfNull = 0,
-  kElfProgBits = 1,
-  kElfSymTab = 2,
-  kElfStrTab = 3,
-  kElfRela = 4,
-  kElfNote = 7,
-  kElfNoBits = 8,
-  kElfRel = 9,
-  kElfInitArray = 14,
-  kElfFiniArray = 15,
-  kElfPreinitArray = 16,
-  kElfGroup = 17,
-  kElfSymTabIndexes = 18,
-  kElfGnuAttributes = 0x6FFFFFF5,
-  kElfLlvmFirst = 0x6FFF4C00,  // metadata, none of it loaded: SHT_LLVM_ODRTAB …
-  kElfLlvmLast = 0x6FFF4C0F,
-};
-enum : uint64_t {
-  kElfWrite = 1,
-  kElfAlloc = 2,
-  kElfExecute = 4,
-  kElfThreadLocal = 0x400,
-  kElfCompressed = 0x800,
-};
+// Section indexes, symbol types and bindings: gABI figures 4-7 and 4-16 to 4-19.
 enum : uint16_t {
   kElfUndefined = 0,
   kElfReserved = 0xFF00,
@@ -56,20 +31,6 @@ constexpr size_t kElfSymbolBytes = 24;
 constexpr size_t kElfRelaBytes = 24;
 constexpr uint64_t kMaxObjectAlign = uint64_t{1} << 16;
 constexpr size_t kMaxObjectNameBytes = 4096;
-
-struct SectionHeader {
-  uint32_t name;
-  uint32_t type;
-  uint64_t flags;
-  uint64_t offset;
-  uint64_t size;
-  uint32_t link;
-  uint32_t info;
-  uint64_t align;
-  uint64_t entry_size;
-};
-
-bool StartsWith(std::string_view text, std::string_view start) { return text.substr(0, start.size()) == start; }
 
 class ObjectReader {
  public:
@@ -100,10 +61,8 @@ class ObjectReader {
     return false;
   }
 
-  // For messages: `section 5 '.text'`. Names in hostile objects are long and not always text.
   std::string Named(uint32_t index) const {
-    std::string_view name = index < names_.size() ? names_[index].substr(0, 80) : std::string_view();
-    return Format("section %u '%.*s'", index, static_cast<int>(name.size()), name.data());
+    return NamedSection(index, index < names_.size() ? names_[index] : std::string_view());
   }
 
   Status ReadHeader() {
@@ -176,88 +135,6 @@ class ObjectReader {
     return Status::Ok();
   }
 
-  static bool IsIgnoredName(std::string_view name) {
-    return IsOrIsUnder(name, ".eh_frame") || IsOrIsUnder(name, ".gcc_except_table") || IsOrIsUnder(name, ".note") ||
-           IsOrIsUnder(name, ".comment") || IsOrIsUnder(name, ".stack_sizes") || StartsWith(name, ".debug_") ||
-           StartsWith(name, ".llvm");
-  }
-
-  static bool MayHaveCalls(const SectionHeader& header) {
-    return header.type == kElfProgBits || header.type == kElfInitArray || header.type == kElfFiniArray;
-  }
-
-  // Code and addresses that the process itself would run, before main and after it.
-  bool IsRunByProcess(const SectionHeader& header, std::string_view name) const {
-    if (HasCalls(name)) return read_for_ == ReadFor::kStencils || !MayHaveCalls(header);
-    return header.type == kElfInitArray || header.type == kElfFiniArray || header.type == kElfPreinitArray ||
-           IsOrIsUnder(name, ".preinit_array") || name == ".init" || name == ".fini";
-  }
-
-  // The types whose meaning is known here. Any other may hold relocs of a section that is loaded, as SHT_CREL does, and
-  // code without its relocs is wrong without a word.
-  static bool IsKnownType(uint32_t type) {
-    switch (type) {
-      case kElfNull:
-      case kElfProgBits:
-      case kElfSymTab:
-      case kElfStrTab:
-      case kElfRela:
-      case kElfNote:
-      case kElfNoBits:
-      case kElfRel:
-      case kElfInitArray:
-      case kElfFiniArray:
-      case kElfPreinitArray:
-      case kElfGroup:
-      case kElfSymTabIndexes:
-      case kElfGnuAttributes:
-        return true;
-      default:
-        return type == kObjectUnwindSection || (kElfLlvmFirst <= type && type <= kElfLlvmLast);
-    }
-  }
-
-  Status RoleOf(uint32_t index, ObjectRole* role) const {
-    const SectionHeader& header = headers_[index];
-    std::string_view name = names_[index];
-    *role = ObjectRole::kIgnored;
-    if (header.size != 0 && !IsKnownType(header.type))
-      return Unsupported(Format("%s has the unknown type %#x, and may hold relocs or something else that is needed",
-                                Named(index).c_str(), header.type));
-    if (header.size != 0 && header.type != kElfNull && IsRunByProcess(header, name))
-      return Unsupported(Named(index) +
-                         " has constructors or destructors, which nobody would run: export a function "
-                         "and call it");
-    if (header.size != 0 && HasCalls(name) && MayHaveCalls(header)) {
-      *role = ObjectRole::kCalls;
-      return Status::Ok();
-    }
-    bool has_handlers = header.size != 0 && header.type == kElfProgBits && IsOrIsUnder(name, ".gcc_except_table");
-    if (has_handlers && read_for_ == ReadFor::kStencils)
-      return Unsupported(Named(index) +
-                         " says where exceptions are handled, and the unwinder would not find it: compile with "
-                         "-fno-exceptions, or catch outside of the object");
-    if ((header.flags & kElfAlloc) == 0 || header.type == kElfNull || header.type == kElfNote ||
-        header.type == kObjectUnwindSection || (IsIgnoredName(name) && !has_handlers))
-      return Status::Ok();
-    if ((header.flags & kElfThreadLocal) != 0 && header.size != 0)
-      return Unsupported(Named(index) + " has thread-local variables: pass a pointer to the thread's data instead");
-    if (header.type != kElfProgBits && header.type != kElfNoBits)
-      return header.size == 0
-                 ? Status::Ok()
-                 : Unsupported(Format("%s is to be loaded and has the type %#x, which is for something else",
-                                      Named(index).c_str(), header.type));
-    if ((header.flags & kElfCompressed) != 0) return Unsupported(Named(index) + " is to be loaded and compressed");
-    bool executable = (header.flags & kElfExecute) != 0;
-    bool writable = (header.flags & kElfWrite) != 0;
-    if (executable && writable) return Unsupported(Named(index) + " is to be writable and executable");
-    if (executable && header.type == kElfNoBits) return Malformed(Named(index) + " is code without bytes");
-    // Written only while it is relocated, which here is before anything runs.
-    bool relocated_only = IsOrIsUnder(name, ".data.rel.ro") || IsOrIsUnder(name, ".ldata.rel.ro");
-    *role = executable ? ObjectRole::kCode : writable && !relocated_only ? ObjectRole::kState : ObjectRole::kData;
-    return Status::Ok();
-  }
-
   Status ReadSections(ObjectFile* file) {
     file->sections.resize(headers_.size());
     uint64_t loaded = 0, from_file = 0, padding = 0;
@@ -265,7 +142,9 @@ class ObjectReader {
       const SectionHeader& header = headers_[i];
       ObjectSection& section = file->sections[i];
       section.name = names_[i];
-      if (Status failed = RoleOf(i, &section.role)) return failed;
+      Result<ObjectRole> role = RoleOf(header, i, names_[i], read_for_);
+      if (!role.ok()) return std::move(role.status());
+      section.role = role.value();
       if (section.role == ObjectRole::kIgnored) continue;
       bool has_bytes = header.type != kElfNoBits;
       if (has_bytes && !Has(header.offset, header.size))
@@ -390,64 +269,9 @@ class ObjectReader {
                                 Named(index).c_str(), section.size));
     }
     if (common.align != 1 || common.size != 0) file->sections.push_back(common);
-    if (Status failed = DefineSectionEnds(file)) return failed;
+    if (Status failed = DefineSectionEnds(file, static_cast<uint32_t>(headers_.size()))) return failed;
     if (read_for_ == ReadFor::kExecutors) DefineDsoHandle(file);
     return RefuseSlimLto(*file);
-  }
-
-  // A linker defines __start_NAME and __stop_NAME, where something refers to them, as the ends of the section NAME.
-  // Only names that are C identifiers come into it: others cannot be part of such a symbol's name in C.
-  Status DefineSectionEnds(ObjectFile* file) const {
-    std::map<std::string_view, uint32_t> by_name;
-    bool known = false;
-    for (ObjectSymbol& symbol : file->symbols) {
-      constexpr std::string_view kStart = "__start_", kStop = "__stop_";
-      if (symbol.place != ObjectSymbol::Place::kUndefined) continue;
-      bool start = StartsWith(symbol.name, kStart);
-      if (!start && !StartsWith(symbol.name, kStop)) continue;
-      if (!known)
-        for (uint32_t i = 1; i < headers_.size(); i++)
-          if (IsLoaded(file->sections[i].role)) {
-            auto [found, is_new] = by_name.emplace(names_[i], i);
-            if (!is_new) found->second = 0;  // more than one
-          }
-      known = true;
-      auto found = by_name.find(symbol.name.substr((start ? kStart : kStop).size()));
-      if (found == by_name.end()) continue;
-      uint32_t index = found->second;
-      if (index == 0)
-        return Unsupported(
-            Format("the object uses '%.*s' and has more than one section of that name: link them into one "
-                   "with ld -r",
-                   static_cast<int>(std::min<size_t>(symbol.name.size(), 80)), symbol.name.data()));
-      symbol.place = ObjectSymbol::Place::kSection;
-      symbol.section = index;
-      symbol.value = start ? 0 : file->sections[index].size;
-      symbol.global = symbol.weak = false;  // the object's own, and nothing that it offers
-    }
-    return Status::Ok();
-  }
-
-  // Of C++: what tells one shared object from another, here one install (install_exits.h).
-  static void DefineDsoHandle(ObjectFile* file) {
-    auto index = static_cast<uint32_t>(file->sections.size());
-    bool needed = std::any_of(file->sections.begin(), file->sections.end(), [](const ObjectSection& section) {
-      return section.role == ObjectRole::kCalls && section.size != 0;
-    });
-    for (ObjectSymbol& symbol : file->symbols) {
-      if (symbol.place != ObjectSymbol::Place::kUndefined || symbol.name != "__dso_handle") continue;
-      symbol.place = ObjectSymbol::Place::kSection;
-      symbol.section = index;
-      symbol.global = symbol.weak = false;  // nothing that it offers
-      needed = true;
-    }
-    if (!needed) return;
-    ObjectSection section;
-    section.name = "__dso_handle";
-    section.role = ObjectRole::kState;
-    section.size = section.align = 8;
-    file->sections.push_back(section);
-    file->dso_handle = index;
   }
 
   // Code that has to do with exceptions: what handles them, and what throws them on.

@@ -1,69 +1,34 @@
 #include "object/object_units.h"
 
 #include <algorithm>
-#include <functional>
 #include <map>
-#include <unordered_map>
 
 #include "base/bits.h"
 #include "object/object_calls.h"
+#include "object/object_escapes.h"
+#include "object/object_groups.h"
 #include "object/object_limits.h"
 
 namespace jit_arena {
 namespace {
-
-// The function's name in a code section's name, empty for .text and its like. Compilers put a function's rarely
-// executed part into .text.unlikely.f. In the large code model, clang 18 and later write .ltext for .text.
-std::string_view FunctionOfSection(std::string_view name) {
-  constexpr std::string_view kText = ".text", kLargeText = ".ltext";
-  std::string_view text = name.substr(0, kLargeText.size()) == kLargeText ? kLargeText : kText;
-  if (name.substr(0, text.size()) != text) return name;
-  name.remove_prefix(text.size());
-  if (name.empty()) return name;
-  if (name[0] != '.') return name;
-  name.remove_prefix(1);
-  for (std::string_view part : {"unlikely", "hot", "startup", "exit", "split", "cold", "unknown"}) {
-    if (name.substr(0, part.size()) != part) continue;
-    if (name.size() == part.size()) return {};
-    if (name[part.size()] == '.') return name.substr(part.size() + 1);
-  }
-  return name;
-}
-
-// Whether a function of this name goes on on another stack, or prepares one: those of <ucontext.h>, and what the common
-// fiber libraries have in their names (boost.context, libco, minicoro, libaco, libcoro). One too many costs moves, one
-// too few a crash.
-bool SwitchesStacks(std::string_view name) {
-  for (std::string_view part : {"swapcontext", "makecontext", "setcontext", "getcontext", "_fcontext", "fiber", "Fiber",
-                                "coro", "Coro", "co_switch", "mco_", "aco_"})
-    if (name.find(part) != std::string_view::npos) return true;
-  return false;
-}
-
-// From the field to the symbol itself.
-bool IsDistance(const ObjectReloc& reloc) {
-  const arch::KindInfo& info = *arch::FindKind(reloc.kind);
-  return reloc.got == GotUse::kNone && !info.through_slot && arch::FieldOf(info.field).relative;
-}
 
 bool UsesSlot(const ObjectReloc& reloc) { return reloc.got == GotUse::kSlot || reloc.got == GotUse::kSlotFromBase; }
 
 class UnitMaker {
  public:
   explicit UnitMaker(const ObjectFile& file)
-      : file_(file),
-        group_(file.sections.size()),
-        place_(file.sections.size()),
-        asked_of_symbol_(file.symbols.size(), kNoIndex) {}
+      : file_(file), place_(file.sections.size()), asked_of_symbol_(file.symbols.size(), kNoIndex), escapes_(file) {}
 
   Status Make(ObjectUnits* units) {
     units_ = units;
-    Group();
+    SectionGroups groups = GroupSections(file_);
+    units_->units.resize(groups.units);
+    for (size_t i = 0; i < place_.size(); i++) place_[i].unit = groups.unit_of[i];
     if (Status failed = Place()) return failed;
     if (Status failed = AddSymbols()) return failed;
     if (Status failed = AddCalls()) return failed;
     if (Status failed = AddRelocs()) return failed;
-    if (Status failed = CheckNeeds(file_, escapes_.size())) return failed;
+    if (Status failed = CheckNeeds(file_, escapes_.count())) return failed;
     AddReasons();
     StayWithSuspendedStacks();
     StayForUnwinder();
@@ -75,131 +40,12 @@ class UnitMaker {
     uint32_t unit = kNoIndex;
     uint32_t offset = 0;
   };
-  // One reason: every use of the same kind of the same symbol by the same section.
-  struct Escape {
-    uint32_t section;
-    uint32_t symbol;
-    SiteUse use;
-    bool operator<(const Escape& other) const {
-      if (section != other.section) return section < other.section;
-      return symbol != other.symbol ? symbol < other.symbol : use < other.use;
-    }
-  };
-  struct Places {
-    uint32_t first_offset;
-    uint32_t count;
-    uint32_t order;
-    uint32_t unit;
-  };
-
   bool IsLoaded(uint32_t section) const { return jit_arena::IsLoaded(file_.sections[section].role); }
-
-  template <class Visit>
-  void ForEachTarget(uint32_t section, Visit visit) const {
-    const ObjectSection& from = file_.sections[section];
-    for (uint32_t i = from.first_reloc; i < from.first_reloc + from.reloc_count; i++) {
-      const ObjectSymbol& symbol = file_.symbols[file_.relocs[i].symbol];
-      if (symbol.place == ObjectSymbol::Place::kSection) visit(file_.relocs[i], symbol.section);
-    }
-  }
-
-  // ---- Which sections go together: sets of sections, found by their lowest section.
-
-  uint32_t GroupOf(uint32_t section) {
-    while (group_[section] != section) section = group_[section] = group_[group_[section]];
-    return section;
-  }
-
-  void Join(uint32_t a, uint32_t b) {
-    a = GroupOf(a);
-    b = GroupOf(b);
-    group_[std::max(a, b)] = std::min(a, b);
-  }
-
-  // One base for all code of the object that counts from one: whichever of its functions takes the base, and whichever
-  // it is handed to in a register, both mean the same.
-  void JoinUsersOfBase() {
-    uint32_t first = kNoIndex;
-    for (uint32_t i = 0; i < file_.sections.size(); i++) {
-      auto from = file_.relocs.begin() + file_.sections[i].first_reloc;
-      auto counts = [](const ObjectReloc& reloc) { return CountsFromBase(reloc.got); };
-      if (std::none_of(from, from + file_.sections[i].reloc_count, counts)) continue;
-      if (first == kNoIndex) first = i;
-      Join(i, first);
-    }
-  }
-
-  void Group() {
-    uint32_t count = static_cast<uint32_t>(file_.sections.size());
-    for (uint32_t i = 0; i < count; i++) group_[i] = i;
-    std::map<std::string_view, uint32_t> section_of_function;
-    for (uint32_t i = 0; i < count; i++) {
-      if (!IsCodeOfUnit(i)) continue;
-      auto [found, is_new] = section_of_function.emplace(FunctionOfSection(file_.sections[i].name), i);
-      if (!is_new) Join(i, found->second);
-    }
-    JoinUsersOfBase();
-    for (uint32_t i = 0; i < count; i++) {
-      if (file_.sections[i].role != ObjectRole::kData) continue;
-      ForEachTarget(i, [&](const ObjectReloc& reloc, uint32_t target) {
-        if (IsDistance(reloc) && file_.sections[target].role != ObjectRole::kState) Join(i, target);
-      });
-    }
-
-    // Groups with code are units. Each takes what it uses and nobody had before.
-    std::vector<std::vector<uint32_t>> members(count);
-    for (uint32_t i = 0; i < count; i++)
-      if (IsLoaded(i)) members[GroupOf(i)].push_back(i);
-    std::vector<bool> owned(count);  // by group, as they are now
-    std::vector<uint32_t> roots;
-    for (uint32_t i = 0; i < count; i++) {
-      if (!IsCodeOfUnit(i) || owned[GroupOf(i)]) continue;
-      owned[GroupOf(i)] = true;
-      roots.push_back(GroupOf(i));
-    }
-    std::vector<uint32_t> owner(count, kNoIndex);
-    for (uint32_t root : roots) owner[root] = root;
-    for (uint32_t root : roots) {
-      std::vector<uint32_t> waiting = {root};
-      while (!waiting.empty()) {
-        uint32_t group = waiting.back();
-        waiting.pop_back();
-        for (uint32_t section : members[group])
-          ForEachTarget(section, [&](const ObjectReloc&, uint32_t target) {
-            uint32_t other = GroupOf(target);
-            if (owner[other] != kNoIndex) return;
-            owner[other] = root;
-            waiting.push_back(other);
-          });
-      }
-    }
-    // What nobody uses: with the first unit, which is made up when there is no code.
-    unit_of_root_.clear();
-    for (uint32_t root : roots) {
-      unit_of_root_[root] = static_cast<uint32_t>(units_->units.size());
-      units_->units.emplace_back();
-    }
-    for (uint32_t i = 0; i < count; i++) {
-      if (!IsLoaded(i)) continue;
-      uint32_t root = owner[GroupOf(i)];
-      place_[i].unit = root == kNoIndex ? 0 : unit_of_root_[root];
-      if (root == kNoIndex && units_->units.empty() && file_.sections[i].size != 0) units_->units.emplace_back();
-    }
-  }
-
-  // Empty sections, such as .text where every function has its own, make no unit.
-  bool IsCodeOfUnit(uint32_t section) const {
-    return file_.sections[section].role == ObjectRole::kCode && file_.sections[section].size != 0;
-  }
 
   // ---- Where each section lies in its unit.
 
   Status Place() {
-    if (units_->units.empty()) {
-      // Nothing is loaded; symbols of empty sections, if any, have no place.
-      for (Placed& placed : place_) placed.unit = kNoIndex;
-      return Status::Ok();
-    }
+    if (units_->units.empty()) return Status::Ok();
     // Sections without bytes come last, so that what is zero is a tail.
     for (bool zero : {false, true}) {
       for (uint32_t i = 0; i < file_.sections.size(); i++) {
@@ -294,7 +140,7 @@ class UnitMaker {
   Result<CalledEntry> AddEntry(uint32_t section, uint64_t value, int64_t addend, std::string_view name,
                                const char* what) {
     uint64_t offset = value + static_cast<uint64_t>(addend);
-    if (!IsCodeOfUnit(section) || offset >= file_.sections[section].size)
+    if (!IsCodeOfUnit(file_.sections[section]) || offset >= file_.sections[section].size)
       return Error{ErrorCode::kObject, Format("%s, '%s' + %lld, is no function of the object", what,
                                               Shown(name).c_str(), static_cast<long long>(addend))};
     const Placed& placed = place_[section];
@@ -343,7 +189,7 @@ class UnitMaker {
       if (!IsLoaded(i)) continue;
       for (uint32_t n = section.first_reloc; n < section.first_reloc + section.reloc_count; n++)
         if (Status failed = AddReloc(i, file_.relocs[n])) return failed;
-      if (section.role == ObjectRole::kCode && section.bytes != nullptr) AddOwnAddresses(i);
+      if (section.role == ObjectRole::kCode && section.bytes != nullptr) escapes_.AddOwnAddresses(i);
     }
     for (ObjectUnit& unit : units_->units)
       std::stable_sort(unit.relocs.begin(), unit.relocs.end(), [](const UnitReloc& a, const UnitReloc& b) {
@@ -383,7 +229,7 @@ class UnitMaker {
       if (section_index == file_.unwind) {
         // Nobody but the unwinder has these addresses.
       } else if (made.takes_address || (use == SiteUse::kBranch && !to_code))
-        AddEscape(section_index, reloc, use);
+        escapes_.Add(section_index, reloc, use);
     } else if (symbol.place == ObjectSymbol::Place::kUndefined && reloc.symbol != 0) {
       made.asked = AskedOf(reloc.symbol);
     } else {
@@ -469,120 +315,42 @@ class UnitMaker {
 
   // ---- Reasons
 
-  static SiteUse UseOf(const ObjectSection& section, const ObjectReloc& reloc) {
-    if (section.role == ObjectRole::kCode) return UseOfCodeSite(reloc.kind, section.bytes, section.size, reloc.offset);
-    // A distance in data is of use only to who has the data's address.
-    return IsDistance(reloc) ? SiteUse::kAccess : SiteUse::kAddress;
-  }
-
-  void AddEscape(uint32_t section, const ObjectReloc& reloc, SiteUse use) {
-    uint32_t unit = place_[file_.symbols[reloc.symbol].section].unit;
-    units_->units[unit].movable = false;
-    auto [found, is_new] = escapes_.emplace(Escape{section, reloc.symbol, use},
-                                            Places{reloc.offset, 0, static_cast<uint32_t>(escapes_.size()), unit});
-    found->second.count++;
-  }
-
-  // Addresses that code takes of its own section, for which there is no reloc.
-  void AddOwnAddresses(uint32_t index) {
-    const ObjectSection& section = file_.sections[index];
-    auto first = file_.relocs.begin() + section.first_reloc;
-    auto end = first + section.reloc_count;
-    uint32_t target = 0;
-    for (uint32_t site = 0; FindOwnAddress(section.bytes, section.size, &site, &target); site++) {
-      auto reloc =
-          std::lower_bound(first, end, site, [](const ObjectReloc& r, uint32_t offset) { return r.offset < offset; });
-      if (reloc != end && reloc->offset == site) continue;
-      units_->units[place_[index].unit].movable = false;
-      auto [found, is_new] =
-          escapes_.emplace(Escape{index, SymbolAt(index, target), SiteUse::kAddress},
-                           Places{site, 0, static_cast<uint32_t>(escapes_.size()), place_[index].unit});
-      found->second.count++;
-    }
-  }
-
-  // A symbol with a name for this place, or 0.
-  uint32_t SymbolAt(uint32_t section, uint32_t offset) {
-    auto key = [&](uint32_t i) { return std::pair(file_.symbols[i].section, file_.symbols[i].value); };
-    if (by_place_.empty()) {
-      for (uint32_t i = 1; i < file_.symbols.size(); i++)
-        if (file_.symbols[i].place == ObjectSymbol::Place::kSection && !file_.symbols[i].is_section &&
-            !file_.symbols[i].name.empty())
-          by_place_.push_back(i);
-      by_place_.push_back(0);
-      std::stable_sort(by_place_.begin(), by_place_.end(), [&](uint32_t a, uint32_t b) { return key(a) < key(b); });
-    }
-    std::pair<uint32_t, uint64_t> sought(section, offset);
-    auto found = std::lower_bound(by_place_.begin(), by_place_.end(), sought,
-                                  [&](uint32_t i, const auto& place) { return key(i) < place; });
-    return found != by_place_.end() && key(*found) == sought ? *found : 0;
-  }
-
   void AddReasons() {
-    std::vector<std::pair<Escape, Places>> in_order(escapes_.begin(), escapes_.end());
-    std::sort(in_order.begin(), in_order.end(),
-              [](const auto& a, const auto& b) { return a.second.order < b.second.order; });
-    for (const auto& [escape, places] : in_order) units_->reasons.push_back({places.unit, TextOf(escape, places)});
+    for (Escapes::Reason& reason : escapes_.Reasons()) {
+      uint32_t unit = place_[reason.section].unit;
+      units_->units[unit].movable = false;
+      units_->reasons.push_back({unit, std::move(reason.text)});
+    }
   }
 
-  std::string TextOf(const Escape& escape, const Places& places) const {
-    const ObjectSection& section = file_.sections[escape.section];
-    const ObjectSymbol& symbol = file_.symbols[escape.symbol];
-    // Symbol 0: an unnamed place in the section itself.
-    const ObjectSection& target = file_.sections[escape.symbol == 0 ? escape.section : symbol.section];
-    std::string what = symbol.name.empty() ? Shown(target.name) : Shown(symbol.name);
-    if (!symbol.is_section && !symbol.name.empty()) what = "'" + what + "' (" + Shown(target.name) + ")";
-    const char* how = section.role == ObjectRole::kState  ? "a variable holds the address of"
-                      : section.role == ObjectRole::kData ? "a constant holds the address of"
-                      : escape.use == SiteUse::kAddress   ? "an instruction takes the address of"
-                                                          : "an instruction does something unknown with";
-    std::string text = Format("%s + %#x: %s %s", Shown(section.name).c_str(), places.first_offset, how, what.c_str());
-    if (places.count > 1) text += Format(" (%u times in all)", places.count);
-    return text;
-  }
-
-  void StayForUnwinder() {
-    if (file_.unwind == kNoIndex) return;
+  void StayAll(std::string reason) {
     for (ObjectUnit& unit : units_->units) unit.movable = false;
-    units_->reasons.push_back({0, "the unwinder is told where the code is, so that exceptions find their handlers"});
-    units_->unwind = {place_[file_.unwind].unit, place_[file_.unwind].offset, file_.sections[file_.unwind].size};
+    units_->reasons.push_back({0, std::move(reason)});
   }
 
   // A stack that is left in the middle of a call and gone on with in a later one has return addresses into the object,
   // and no pin keeps what they lead to. Any function of the object may be on it.
   void StayWithSuspendedStacks() {
-    if (units_->units.empty()) return;
-    // Names may share bytes: of those that end in one place the longest has all that the others have.
-    std::vector<std::string_view> names;
-    for (const ObjectSymbol& symbol : file_.symbols)
-      if (!symbol.is_section && !symbol.name.empty()) names.push_back(symbol.name);
-    std::sort(names.begin(), names.end(), [](auto a, auto b) { return std::less<>()(a.data(), b.data()); });
-    const char* end = nullptr;
-    for (std::string_view name : names) {
-      if (name.data() + name.size() == end) continue;
-      end = name.data() + name.size();
-      if (!SwitchesStacks(name)) continue;
-      for (ObjectUnit& unit : units_->units) unit.movable = false;
-      units_->reasons.push_back(
-          {0, Format("'%s' can suspend a stack that has return addresses into the object", Shown(name).c_str())});
-      return;
-    }
+    std::string_view name = FindStackSwitch(file_);
+    if (!units_->units.empty() && !name.empty())
+      StayAll(Format("'%s' can suspend a stack that has return addresses into the object", Shown(name).c_str()));
   }
 
-  static std::string Shown(std::string_view name) { return std::string(name.substr(0, 80)); }
+  void StayForUnwinder() {
+    if (file_.unwind == kNoIndex) return;
+    StayAll("the unwinder is told where the code is, so that exceptions find their handlers");
+    units_->unwind = {place_[file_.unwind].unit, place_[file_.unwind].offset, file_.sections[file_.unwind].size};
+  }
 
   const ObjectFile& file_;
   ObjectUnits* units_ = nullptr;
-  std::vector<uint32_t> group_;
   std::vector<Placed> place_;  // by section
-  std::unordered_map<uint32_t, uint32_t> unit_of_root_;
   // Not hashed: whoever makes an object can choose names that all have one hash.
   std::map<std::string_view, uint32_t> asked_of_;
   std::vector<uint32_t> asked_of_symbol_;
   std::map<uint64_t, size_t> slots_;  // by unit and symbol: position in the unit's relocs
-  std::map<Escape, Places> escapes_;
-  bool takes_base_ = false;         // some code of the object
-  std::vector<uint32_t> by_place_;  // named symbols in the order of their places, and symbol 0
+  Escapes escapes_;
+  bool takes_base_ = false;  // some code of the object
 };
 
 }  // namespace

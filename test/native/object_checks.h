@@ -74,6 +74,13 @@ inline const char* FindBrokenObjectRule(const uint8_t* given, size_t size) {
     for (const CalledEntry& call : *calls)
       if (call.unit >= units.units.size() || call.entry >= units.units[call.unit].entries.size())
         return "a constructor or destructor that is no entry";
+  if (const auto& table = units.unwind) {
+    if (table->unit >= units.units.size()) return "a table for the unwinder in no unit";
+    if (uint64_t{table->offset} + table->size > units.units[table->unit].bytes[1].size())
+      return "a table outside its data";
+    for (const ObjectUnit& unit : units.units)
+      if (unit.movable) return "a unit that moves while the unwinder knows it";
+  }
   for (const IfuncPlace& ifunc : units.ifuncs) {
     if (ifunc.resolver.unit >= units.units.size() || ifunc.slot.unit >= units.units.size())
       return "an IFUNC of no unit";
