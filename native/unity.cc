@@ -26,7 +26,7 @@
 #include "core/arena_collect.cc"
 #include "core/arena_exits.cc"
 #include "core/arena_fork.cc"
-#include "core/arena_look.cc"
+#include "core/arena_inspect.cc"
 #include "core/arena_writable.cc"
 #include "core/code_space.cc"
 #include "core/code_space_fork.cc"

@@ -173,7 +173,7 @@ describe('a run', () => {
   });
 });
 
-describe('exit tokens', () => {
+describe('exit codes', () => {
   it('are those of the last run: any other number is ERR_ARENA_EXIT, any other type a TypeError', () => {
     using arena = new Arena();
     const run = arena.runner(BigInt64Array.of(0n, 1n));

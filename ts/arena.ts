@@ -1,6 +1,6 @@
 import { checkOffsets, copyNumbers, encodeBatchRelocs } from './batch';
-import { checkArrayLike, checkBytes, checkCount, checkMemory } from './bytes';
 import { makeCallback } from './calls';
+import { checkArrayLike, checkBytes, checkCount, checkMemory } from './checks';
 import { ArenaError, type ErrorDetails } from './errors';
 import { type Executor, makeExecutor } from './executor';
 import { idOf, isExecutor, isOf } from './identity';
@@ -21,6 +21,7 @@ import {
 import { beginRelocs, encodeRelocs, endRelocs } from './relocs';
 import { exitOf, makeRunner, type Runner } from './runner';
 import { checkToken, makeToken, type ShareToken, setToken } from './sharing';
+import type { CallbackFunction, Signature } from './signature';
 import type {
   CollectOptions,
   CollectResult,
@@ -33,7 +34,6 @@ import type {
   Stats,
   Verification,
 } from './types';
-import type { CallbackFunction, Signature } from './values';
 
 /** How an arena is made. */
 export interface ArenaOptions {
@@ -252,21 +252,21 @@ export class Arena {
   /**
    * A function that runs traces with the address of `context` in their first argument register. It returns 0 when the
    * trace was done, a number above 0 when it left through an exit, and one below 0 when that exit has just become hot:
-   * a token for `exitOf` and `exitTag`, valid until the next run, free, invalidate or collect. It makes no objects.
+   * an exit code for `exitOf` and `exitTag`, valid until the next run, free, invalidate or collect. It makes no objects.
    * ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI; ERR_ARENA_DETACHED when the context's buffer is gone.
    */
   runner(context: ArrayBufferView): Runner {
     return makeRunner(this.#native, context, (executor) => this.#idOf(executor));
   }
 
-  /** The exit that a token of the last run stands for. ERR_ARENA_EXIT for any other number. */
-  exitOf(token: number): ExitTaken {
-    return exitOf(this.#native, token);
+  /** The exit that an exit code of the last run stands for. ERR_ARENA_EXIT for any other number. */
+  exitOf(exitCode: number): ExitTaken {
+    return exitOf(this.#native, exitCode);
   }
 
-  /** The host's number for the exit that a token of the last run stands for. */
-  exitTag(token: number): number {
-    const { executor, exit } = exitOf(this.#native, token);
+  /** The host's number for the exit that an exit code of the last run stands for. */
+  exitTag(exitCode: number): number {
+    const { executor, exit } = exitOf(this.#native, exitCode);
     if (this.#native.exitTag(executor, exit) !== 0) raise();
     return numbers[N.id] as number;
   }

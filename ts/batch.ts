@@ -1,6 +1,6 @@
 // Batches: many executors as a few arrays, for `installBatch`. Here a value that is checked costs a few instructions,
 // and only one that is wrong the making of a message.
-import { checkArrayLike, checkCount } from './bytes';
+import { checkArrayLike, checkCount } from './checks';
 import { ArenaError } from './errors';
 import {
   asUintN,

@@ -14,7 +14,7 @@ import {
   type Signature,
   settle,
   take,
-} from './values';
+} from './signature';
 
 // What a callback threw is carried in `shared.thrown` past the machine code, which is never unwound, to the call that
 // entered it. A call that is made inside a callback is such a call of its own, so its caller can catch what its callbacks

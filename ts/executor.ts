@@ -1,14 +1,14 @@
 import { inspect } from 'node:util';
 import type { Arena } from './arena';
-import { checkBytes, checkCount, checkSection } from './bytes';
 import { makeFunction } from './calls';
+import { checkBytes, checkCount, checkSection } from './checks';
 import type { Section } from './errors';
 import { ArenaError } from './errors';
 import { defineIdentity } from './identity';
 import { enter, N, type NativeArena, type NativeDescription, numbers, orRaise, raise } from './native';
 import { defineProperty, mapGet, mapSet } from './primordials';
 import { encodeRelocs, endRelocs, type Reloc } from './relocs';
-import { checkSignature, type MachineFunction, type Signature } from './values';
+import { checkSignature, type MachineFunction, type Signature } from './signature';
 
 /** Whoever has it may make Executor objects: their offsets are believed when they are run. */
 const key = Symbol('an arena');

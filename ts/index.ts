@@ -16,6 +16,7 @@ export type { Pin } from './pin';
 export { type Reloc, type RelocKind, type RelocTarget, relocKindNumbers, TargetKind } from './relocs';
 export type { Runner } from './runner';
 export type { ShareToken } from './sharing';
+export type { CallbackFunction, MachineFunction, Pointer, Signature, ValueFor, ValueOf, ValueType } from './signature';
 export { Stencil, StencilSet } from './stencils';
 export { type HoleFilling, TraceBuilder, type TraceOptions, type TraceStatistics } from './trace-builder';
 export type {
@@ -30,4 +31,3 @@ export type {
   Stats,
   Verification,
 } from './types';
-export type { CallbackFunction, MachineFunction, Pointer, Signature, ValueFor, ValueOf, ValueType } from './values';

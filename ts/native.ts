@@ -207,7 +207,7 @@ type LayoutKey =
   | 'enteredOffset'
   | 'enteredContext'
   | 'leftExecutor'
-  | 'leftToken'
+  | 'leftExitCode'
   | 'numbers'
   | 'frameBytes'
   | 'frameIntegers'

@@ -1,15 +1,15 @@
 // Relocatable objects, such as `cc -c` makes, as executors. Native code reads and installs them (native/object); here are
 // the callback for names and the classes.
 import { type Arena, nativeOfArena } from './arena';
-import { checkBytes, checkCount, checkSection, copyOf } from './bytes';
 import { throughMachineCode } from './calls';
+import { checkBytes, checkCount, checkSection, copyOf } from './checks';
 import { ArenaError, type Section } from './errors';
 import { type Executor, makeExecutor } from './executor';
 import { idOf, isExecutor, isOf } from './identity';
 import { addon, type NativeArena, type NativeObject, orRaise, raise } from './native';
 import { asUintN, bufferOf, elementsOf, freeze, isSharedArrayBuffer } from './primordials';
 import { type ExecutorTarget, maxOffset, type RelocTarget } from './relocs';
-import type { MachineFunction, Signature } from './values';
+import type { MachineFunction, Signature } from './signature';
 
 /** Whoever has it may say which native object is meant. */
 const key = Symbol('loadObject');

@@ -1,5 +1,5 @@
 // Relocs: what a host writes, and how they reach native code.
-import { checkCount, checkSection } from './bytes';
+import { checkCount, checkSection } from './checks';
 import { ArenaError, type Section } from './errors';
 import { idOf, isExecutor, isOf } from './identity';
 import { addon, layout, N, type NativeArena, numbers, shared } from './native';

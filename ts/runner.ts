@@ -1,6 +1,7 @@
 // Runs of traces: the way in, and what the way out was.
-import { checkMemory } from './bytes';
+
 import { fail } from './calls';
+import { checkMemory } from './checks';
 import { ArenaError } from './errors';
 import { type Executor, prepareRun } from './executor';
 import { addon, layout, mailbox, type NativeArena, shared } from './native';
@@ -12,7 +13,7 @@ export type Runner = (executor: Executor, entry?: number) => number;
 
 const { f64, i32, u32 } = mailbox;
 const contextAt = layout.enteredContext / 4;
-const tokenAt = layout.leftToken / 4;
+const exitCodeAt = layout.leftExitCode / 4;
 const executorAt = layout.leftExecutor / 8;
 const { run } = addon;
 
@@ -44,26 +45,26 @@ export function makeRunner(
     let left = 0;
     try {
       failed = run();
-      left = i32[tokenAt] as number;
+      left = i32[exitCodeAt] as number;
     } finally {
-      // As in makeFunction. And the token is none until somebody gets it; those of earlier runs were good until now.
+      // As in makeFunction. And there is no exit code until somebody gets it; those of earlier runs were good until now.
       ({ thrown } = shared);
       shared.thrown = undefined;
-      i32[tokenAt] = 0;
+      i32[exitCodeAt] = 0;
     }
     if (failed !== undefined || thrown !== undefined) fail(thrown);
     if (left !== 0) {
-      i32[tokenAt] = left;
+      i32[exitCodeAt] = left;
       shared.lastArena = token;
     }
     return left;
   };
 }
 
-export function exitOf(native: NativeArena, token: number): ExitTaken {
-  if (typeof token !== 'number') throw new TypeError('the exit token is not a number');
-  if (token === 0 || token !== i32[tokenAt] || native.token !== shared.lastArena) {
-    throw new ArenaError('ERR_ARENA_EXIT', `${token} is not the exit of the last run, and of this arena`);
+export function exitOf(native: NativeArena, exitCode: number): ExitTaken {
+  if (typeof exitCode !== 'number') throw new TypeError('the exit code is not a number');
+  if (exitCode === 0 || exitCode !== i32[exitCodeAt] || native.token !== shared.lastArena) {
+    throw new ArenaError('ERR_ARENA_EXIT', `${exitCode} is not the exit of the last run, and of this arena`);
   }
-  return { executor: f64[executorAt] as number, exit: (token < 0 ? -token : token) - 1, hot: token < 0 };
+  return { executor: f64[executorAt] as number, exit: (exitCode < 0 ? -exitCode : exitCode) - 1, hot: exitCode < 0 };
 }

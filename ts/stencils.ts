@@ -1,6 +1,6 @@
 // Stencils: pieces of machine code with holes, made by a C compiler, from which a host puts traces together. Native code
 // reads, keeps and saves them (native/object/stencils.h).
-import { checkBytes, copyOf } from './bytes';
+import { checkBytes, copyOf } from './checks';
 import { ArenaError, type Section } from './errors';
 import { addon, type NativeStencils, orRaise } from './native';
 import { privateCopy } from './objects';

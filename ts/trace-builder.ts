@@ -1,5 +1,5 @@
 import type { Arena } from './arena';
-import { checkBytes, checkCount } from './bytes';
+import { checkBytes, checkCount } from './checks';
 import { ArenaError } from './errors';
 import type { Executor } from './executor';
 import { addon, type BuiltTrace, orRaise } from './native';

@@ -88,13 +88,13 @@ class TracingJit {
 
   /** Runs machine code until it leaves: from this trace, or from one that links have led to. */
   #enter(trace) {
-    const token = this.runTrace(trace.executor);
+    const exitCode = this.runTrace(trace.executor);
     this.counts.machineRuns++;
     const { code } = trace.program;
     // Done: the program is at its halt, which is its last instruction.
-    if (token === 0) return code.length - WORDS;
+    if (exitCode === 0) return code.length - WORDS;
     // By id, and not with arena.exitTag: the trace may have been invalidated while it ran, and its id is stale then.
-    const { executor, exit, hot } = this.arena.exitOf(token);
+    const { executor, exit, hot } = this.arena.exitOf(exitCode);
     const left = this.#traces.get(executor);
     this.counts.exits++;
     if (left !== trace) this.counts.crossings++;

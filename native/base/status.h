@@ -42,7 +42,7 @@ namespace jit_arena {
   ROW(kRelocRange, "ERR_ARENA_RELOC_RANGE", "the value does not fit the reloc's field")                        \
   ROW(kRelocTarget, "ERR_ARENA_RELOC_TARGET", "a reloc's target cannot be used")                               \
   ROW(kRelocSite, "ERR_ARENA_RELOC_SITE", "a reloc's site could not follow a move of its target")              \
-  ROW(kExit, "ERR_ARENA_EXIT", "the executor has no such exit, or the exit token is no longer valid")          \
+  ROW(kExit, "ERR_ARENA_EXIT", "the executor has no such exit, or the exit code is no longer valid")           \
   ROW(kTraceAbi, "ERR_ARENA_TRACE_ABI",                                                                        \
       "the executor follows the trace ABI and is no C function, or the other way round")                       \
   ROW(kChainDepth, "ERR_ARENA_CHAIN_DEPTH", "the link would make a chain that is too deep without progress")   \

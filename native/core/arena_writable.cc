@@ -148,8 +148,7 @@ Status Arena::Write(ExecutorId id, Section section, uint32_t offset, const uint8
   Result<Executor*> found = FindExecutor(id);
   if (!found.ok()) return std::move(found.status());
   Executor& executor = *found.value();
-  uint32_t sizes[kSections] = {executor.code_bytes, executor.data_bytes, executor.state_bytes};
-  uint32_t size = sizes[static_cast<int>(section)];
+  uint32_t size = executor.BytesOf(section);
   auto failed = [&](ErrorCode code, Words message) {
     Error error = ExecutorError(code, id, std::move(message));
     error.section = section;

@@ -125,6 +125,9 @@ struct Executor : LockedExecutor {
   uint32_t StateSpanBytes() const {
     return exit_count != 0 ? RecordsOffset() + 16 * exit_count : state_bytes + 2 * has_flags;
   }
+  uint32_t BytesOf(Section section) const {
+    return section == Section::kCode ? code_bytes : section == Section::kData ? data_bytes : state_bytes;
+  }
   uint64_t LiveBytes() const { return uint64_t{code_bytes} + data_bytes + state_bytes + 16u * exit_count; }
   const uint8_t* kept() const { return kept_bytes > sizeof kept_inline ? kept_heap : kept_inline; }
 

@@ -228,8 +228,7 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
   }
   if (other != 0) {
     const Executor& target = table_[other];
-    uint32_t sizes[kSections] = {target.code_bytes, target.data_bytes, target.state_bytes};
-    uint32_t size = sizes[static_cast<int>(reloc.target_section)];
+    uint32_t size = target.BytesOf(reloc.target_section);
     if (reloc.target_offset > size || size == 0)
       return failed(ErrorCode::kRelocTarget,
                     Format("target offset %u lies outside the %u bytes of %s of executor %llu", reloc.target_offset,

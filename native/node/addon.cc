@@ -75,7 +75,7 @@ Napi::Object Layout(Napi::Env env) {
   layout.Set("enteredOffset", Napi::Number::New(env, offsetof(Mailbox, entered.offset)));
   layout.Set("enteredContext", Napi::Number::New(env, offsetof(Mailbox, entered.context)));
   layout.Set("leftExecutor", Napi::Number::New(env, offsetof(Mailbox, left.executor)));
-  layout.Set("leftToken", Napi::Number::New(env, offsetof(Mailbox, left.token)));
+  layout.Set("leftExitCode", Napi::Number::New(env, offsetof(Mailbox, left.exit_code)));
   layout.Set("numbers", Napi::Number::New(env, offsetof(Mailbox, numbers)));
   layout.Set("frameBytes", Napi::Number::New(env, sizeof(arch::CallFrame)));
   layout.Set("frameIntegers", Napi::Number::New(env, offsetof(arch::CallFrame, integers)));

@@ -34,10 +34,10 @@ struct Mailbox {
                           // what was stored just now on to a load of the same size only
   } entered;              // where call() and run() go
   struct {
-    double executor;   // whose exit was taken, unless the token is 0
-    int32_t token;     // 0: the trace was done; the exit's number + 1; negative: it is hot
-  } left;              // how the last run() ended
-  double numbers[16];  // arguments and results of the other functions
+    double executor;    // whose exit was taken, unless the exit code is 0
+    int32_t exit_code;  // 0: the trace was done; the exit's number + 1; negative: it is hot
+  } left;               // how the last run() ended
+  double numbers[16];   // arguments and results of the other functions
 };
 
 // A thread that has environments; one for all of them, since a binary that is loaded anew makes another environment on

@@ -15,11 +15,11 @@ napi_value Run(napi_env env, napi_callback_info) {
     arena.call_gate()(entry, &frame, environment.float_control);
     const uint64_t left = frame.integer_result;
     // Written afterwards, since a callback may have run another trace.
-    mailbox.left.token = 0;
+    mailbox.left.exit_code = 0;
     if (left == 0) return;
     const ExitTaken taken = arena.ResolveExit(left);
     const int32_t number = static_cast<int32_t>(taken.exit) + 1;
-    mailbox.left.token = taken.hot ? -number : number;
+    mailbox.left.exit_code = taken.hot ? -number : number;
     mailbox.left.executor = static_cast<double>(static_cast<int64_t>(taken.executor));
   });
 }

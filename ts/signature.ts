@@ -1,5 +1,5 @@
 // Values that cross between JavaScript and machine code: their types, and how each stands in a call frame.
-import { checkMemory } from './bytes';
+import { checkMemory } from './checks';
 import { ArenaError } from './errors';
 import { addressOf, isExecutor } from './identity';
 import { addon, layout, mailbox } from './native';

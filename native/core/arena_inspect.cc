@@ -14,8 +14,7 @@ Status Arena::Read(ExecutorId id, Section section, uint32_t offset, uint8_t* byt
   Result<Executor*> found = FindExecutor(id);
   if (!found.ok()) return std::move(found.status());
   const Executor& executor = *found.value();
-  uint32_t sizes[kSections] = {executor.code_bytes, executor.data_bytes, executor.state_bytes};
-  uint32_t size = sizes[static_cast<int>(section)];
+  uint32_t size = executor.BytesOf(section);
   if (offset > size || count > size - offset) {
     Error error = ExecutorError(
         ErrorCode::kBounds, id,
@@ -113,8 +112,7 @@ std::optional<FoundAddress> Arena::Look(uint64_t address) const {
     found.section = Section::kData;
     found.offset -= executor.DataOffset();
   }
-  uint32_t sizes[kSections] = {executor.code_bytes, executor.data_bytes, executor.state_bytes};
-  if (found.offset >= sizes[static_cast<int>(found.section)]) return std::nullopt;
+  if (found.offset >= executor.BytesOf(found.section)) return std::nullopt;
   return found;
 }
 
