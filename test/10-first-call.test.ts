@@ -1,7 +1,8 @@
 // One executor from allocate to free: the API's verbs in the order in which a JIT uses them.
 import assert from 'node:assert/strict';
 import { Arena, Executor, machine, probe, symbolAddress } from 'jit-arena';
-import { constant, sum, toI32 } from './support/x64.js';
+import { Code } from './support/assembler.js';
+import { constant, loadData, sum, toI32 } from './support/x64.js';
 
 const bytes = (...values: number[]) => Uint8Array.from(values);
 const i32Pair = { args: ['i32', 'i32'], returns: 'i32' } as const;
@@ -77,12 +78,7 @@ describe('the life of an executor', () => {
   });
 
   it('state can be written while the executor is frozen', () => {
-    // mov eax, [rip + state]; ret
-    const executor = arena.install({
-      code: bytes(0x8b, 0x05, 0, 0, 0, 0, 0xc3),
-      state: 4,
-      relocs: [{ offset: 2, kind: 'R_X86_64_PC32', target: { own: 'state' }, addend: -4 }],
-    });
+    const executor = arena.install(new Code().load32('rax', { own: 'state' }).ret().spec({ state: 4 }));
     const f = executor.func(toI32);
     assert.equal(f(), 0);
     executor.write('state', 1, bytes(1));
@@ -90,7 +86,7 @@ describe('the life of an executor', () => {
   });
 
   it('relocs can be added until freeze', () => {
-    const executor = arena.allocate({ code: bytes(0x8b, 0x05, 0, 0, 0, 0, 0xc3), data: bytes(9, 0, 0, 0) });
+    const executor = arena.allocate({ code: loadData, data: bytes(9, 0, 0, 0) });
     executor.addRelocs([]);
     executor.addRelocs([{ offset: 2, kind: 'R_X86_64_PC32', target: { own: 'data' }, addend: -4 }]);
     arena.freeze(executor);

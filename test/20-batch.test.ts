@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { inspect } from 'node:util';
 import { Arena, type Executor, type ExecutorBatch, relocKindNumbers, TargetKind } from 'jit-arena';
 import { copiesInAllMemory } from './support/memory.js';
-import { callAndAdd, constant, i32ToI32, toI32 } from './support/x64.js';
+import { callAndAdd, constant, i32ToI32, loadAddress, loadData, toI32 } from './support/x64.js';
 
 /** Executors that return 0, 1, 2, …, laid end to end. */
 function constants(count: number): ExecutorBatch & { code: Uint8Array; codeOffsets: number[] } {
@@ -45,8 +45,7 @@ describe('installBatch', () => {
   });
 
   it('gives each its data', () => {
-    // mov eax, [rip + data]; ret
-    const load = Uint8Array.of(0x8b, 0x05, 0, 0, 0, 0, 0xc3);
+    const load = loadData;
     const ids = arena.installBatch({
       code: Uint8Array.of(...load, ...load, ...constant(9)),
       codeOffsets: [0, 7, 14, 20],
@@ -74,7 +73,7 @@ describe('installBatch', () => {
     const earlier = arena.install({ code: constant(100) });
     const callback = arena.callback(i32ToI32, (x) => 2 * x);
     const call = callAndAdd(earlier, 1).code as Uint8Array;
-    const load = Uint8Array.of(0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xc3); // mov rax, imm64; ret
+    const load = loadAddress;
     const { R_X86_64_PLT32, R_X86_64_64 } = relocKindNumbers;
     const ids = arena.installBatch({
       code: Uint8Array.of(...call, ...call, ...call, ...load, ...constant(50)),
@@ -101,7 +100,7 @@ describe('installBatch', () => {
   });
 
   it('takes addresses and addends of all sizes, from typed arrays and from others', () => {
-    const load = Uint8Array.of(0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xc3); // mov rax, imm64; ret
+    const load = loadAddress;
     const addresses = [1n, 0x7fff_ffffn, 0x8000_0000n, 0xffff_ffff_ffff_fff0n, 0x1234_5678_9abc_def0n];
     const addends = [0, -1, 2 ** 32, -(2 ** 31) - 1, Number.MIN_SAFE_INTEGER];
     const each = addresses.map((_, i) => i);
@@ -233,7 +232,7 @@ describe('installBatch', () => {
     const address = BigUint64Array.of(1n, 2n);
     const offset = [2, 2];
     Object.defineProperty(offset, '0', { get: () => structuredClone(address, { transfer: [address.buffer] }) && 2 });
-    const load = Uint8Array.of(0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xc3);
+    const load = loadAddress;
     const ids = arena.installBatch({
       code: Uint8Array.of(...load, ...load),
       codeOffsets: [0, 11, 22],

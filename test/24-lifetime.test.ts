@@ -7,12 +7,9 @@ import { runChild } from './support/child.js';
 // For the scripts below: 42 is a function's code, and `through` one that calls a callback.
 const prelude = `
   const { Arena } = require('jit-arena');
-  const code = Uint8Array.of(0xb8, 42, 0, 0, 0, 0xc3);
-  const signature = { args: [], returns: 'i32' };
-  const through = (arena, callback) => arena.install({
-    code: Uint8Array.of(0x55, 0xe8, 0, 0, 0, 0, 0x83, 0xc0, 1, 0x5d, 0xc3),
-    relocs: [{ offset: 2, kind: 'R_X86_64_PLT32', target: callback, addend: -4 }],
-  }).func(signature);`;
+  const { callAndAdd, constant, jump, toI32: signature } = require('./dist-test/support/x64.js');
+  const code = constant(42);
+  const through = (arena, callback) => arena.install(callAndAdd(callback, 1)).func(signature);`;
 
 describe('garbage collection', () => {
   const collected = `${prelude}
@@ -267,10 +264,7 @@ describe('the end of the process', () => {
     const script = `${prelude}
       const { symbolAddress } = require('jit-arena');
       const arena = new Arena();
-      const exit = arena.install({
-        code: Uint8Array.of(0xe9, 0, 0, 0, 0),
-        relocs: [{ offset: 1, kind: 'R_X86_64_PLT32', target: { address: symbolAddress('exit') }, addend: -4 }],
-      }).func({ args: ['i32'], returns: 'void' });
+      const exit = arena.install(jump({ address: symbolAddress('exit') })).func({ args: ['i32'], returns: 'void' });
       process.on('exit', () => console.log('never'));
       exit(7);`;
     assert.equal(runChild(script, { status: 7 }), '');

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { Arena, type ErrorDetails, type Reloc } from 'jit-arena';
 import { copiesInAllMemory, detach, growable, resizable, wasmMemory } from './support/memory.js';
 import { assertRefused, endWorld, everything, makeWorld, type World } from './support/refusals.js';
-import { constant, rel32, sum, toI32 } from './support/x64.js';
+import { constant, loadData, rel32, sum, toI32 } from './support/x64.js';
 
 describe('bad values', () => {
   let world: World;
@@ -200,7 +200,7 @@ describe('bad values', () => {
 
     it('of a reloc must not make other executors, and nothing comes of it', () => {
       const { arena, draft } = world;
-      const load = Uint8Array.of(0x8b, 0x05, 0, 0, 0, 0, 0xc3); // mov eax, [rip + data]; ret
+      const load = loadData;
       const fine = rel32(2, { own: 'data' });
       let made = 0;
       const meddling = {

@@ -7,11 +7,9 @@ describe('a system that refuses', () => {
   const prelude = `
     const assert = require('node:assert');
     const { Arena, ArenaError, probe, symbolAddress } = require('jit-arena');
+    const { constant, identity: itself, jump, toI32 } = require('./dist-test/support/x64.js');
     const tools = new Arena();
-    const libc = (name, args) => tools.install({
-      code: Uint8Array.of(0xe9, 0, 0, 0, 0),
-      relocs: [{ offset: 1, kind: 'R_X86_64_PLT32', target: { address: symbolAddress(name) }, addend: -4 }],
-    }).func({ args, returns: 'i32' });
+    const libc = (name, args) => tools.install(jump({ address: symbolAddress(name) })).func({ args, returns: 'i32' });
     const prctl = libc('prctl', ['i32', 'u64', 'pointer', 'u64', 'u64']);
     const setrlimit = libc('setrlimit', ['i32', 'pointer']);
     function refusal(options) {
@@ -34,7 +32,7 @@ describe('a system that refuses', () => {
         ...[0x45, 0, 0, 1, 4, 0, 0, 0], // without PROT_EXEC, skip 1
         ...[0x06, 0, 0, 0, 13, 0, 5, 0], // EACCES
         ...[0x06, 0, 0, 0, 0, 0, 0xff, 0x7f]); // allow
-      const identity = tools.install({ code: Uint8Array.of(0x48, 0x89, 0xf8, 0xc3) }).func({ args: ['pointer'], returns: 'pointer' });
+      const identity = tools.install({ code: itself }).func({ args: ['pointer'], returns: 'pointer' });
       const filter = BigUint64Array.of(9n, identity(program));
       assert.strictEqual(prctl(38, 1n, null, 0n, 0n), 0); // PR_SET_NO_NEW_PRIVS
       assert.strictEqual(prctl(22, 2n, filter, 0n, 0n), 0); // PR_SET_SECCOMP
@@ -62,7 +60,7 @@ describe('a system that refuses', () => {
       assert.match(message, /MemoryDenyWriteExecute= \\(on\\)/);
       const arena = new Arena();
       assert.notStrictEqual(arena.writer, 'flip');
-      const f = arena.install({ code: Uint8Array.of(0xb8, 42, 0, 0, 0, 0xc3) }).func({ args: [], returns: 'i32' });
+      const f = arena.install({ code: constant(42) }).func(toI32);
       assert.strictEqual(f(), 42);`,
       jitless,
     );
@@ -90,7 +88,7 @@ describe('a system that refuses', () => {
       const smaller = new Arena({ maxBytes: 2 ** 31 });
       const { reservedBytes } = smaller.stats();
       assert(reservedBytes >= 1 << 20 && reservedBytes < 100 << 20, String(reservedBytes));
-      const f = smaller.install({ code: Uint8Array.of(0xb8, 42, 0, 0, 0, 0xc3) }).func({ args: [], returns: 'i32' });
+      const f = smaller.install({ code: constant(42) }).func(toI32);
       assert.strictEqual(f(), 42);
 
       gc({ type: 'minor' });

@@ -118,14 +118,9 @@ describe('a callback that machine code of another thread calls', () => {
         seen.push(inner());
         return 1;
       });
-      // push rbx; call caller; call own; pop rbx; ret
-      const both = arena.install({
-        code: Uint8Array.of(0x53, 0xe8, 0, 0, 0, 0, 0xe8, 0, 0, 0, 0, 0x5b, 0xc3),
-        relocs: [
-          { offset: 2, kind: 'R_X86_64_PLT32', target: arena.executor(callerId), addend: -4 },
-          { offset: 7, kind: 'R_X86_64_PLT32', target: own, addend: -4 },
-        ],
-      });
+      const { Code } = require('./assembler.js') as typeof import('./support/assembler.js');
+      const code = new Code().push('rbx').call(arena.executor(callerId)).call(own).pop('rbx').ret();
+      const both = arena.install(code.spec());
       try {
         both.func(signature)();
       } catch (error) {

@@ -10,6 +10,12 @@ export const identity = bytesOf(new Code().move('rax', 'rdi').ret());
 
 export const constant = (n: number): Uint8Array => bytesOf(new Code().move32('rax', n).ret());
 
+/** mov eax, [rip + data]; ret */
+export const loadData = bytesOf(new Code().load32('rax', { own: 'data' }).ret());
+
+/** mov rax, imm64; ret */
+export const loadAddress = bytesOf(new Code().moveAddress('rax', { address: 0n }).ret());
+
 export function bytesOf(code: Code): Uint8Array {
   return Uint8Array.from(code.bytes);
 }
