@@ -44,7 +44,11 @@ class ObjectReader {
       if (Status failed = FindUnwindSections(file)) return failed;
     if (Status failed = ReadRelocs(file)) return failed;
     AddIfuncStubs(file);
-    return AddUnwindTable(file);
+    if (Status failed = AddUnwindTable(file)) return failed;
+    if (HasHandlers(*file) && file->unwind == kNoIndex)
+      return Unsupported(
+          "'.gcc_except_table' says where exceptions are handled, and no '.eh_frame' of which functions");
+    return Status::Ok();
   }
 
  private:
@@ -274,22 +278,22 @@ class ObjectReader {
     return RefuseSlimLto(*file);
   }
 
-  // Code that has to do with exceptions: what handles them, and what throws them on.
-  static bool HasExceptions(const ObjectFile& file) {
-    return std::any_of(file.sections.begin(), file.sections.end(),
-                       [](const ObjectSection& section) {
-                         return IsLoaded(section.role) && section.size != 0 &&
-                                IsOrIsUnder(section.name, ".gcc_except_table");
-                       }) ||
-           std::any_of(file.symbols.begin(), file.symbols.end(), [](const ObjectSymbol& symbol) {
-             return symbol.place == ObjectSymbol::Place::kUndefined &&
-                    (StartsWith(symbol.name, "_Unwind_") || symbol.name == "__cxa_throw" ||
-                     symbol.name == "__cxa_rethrow");
-           });
+  static bool HasHandlers(const ObjectFile& file) {
+    return std::any_of(file.sections.begin(), file.sections.end(), [](const ObjectSection& section) {
+      return IsLoaded(section.role) && section.size != 0 && IsOrIsUnder(section.name, ".gcc_except_table");
+    });
+  }
+
+  static bool Throws(const ObjectFile& file) {
+    return std::any_of(file.symbols.begin(), file.symbols.end(), [](const ObjectSymbol& symbol) {
+      return symbol.place == ObjectSymbol::Place::kUndefined &&
+             (StartsWith(symbol.name, "_Unwind_") || symbol.name == "__cxa_throw" || symbol.name == "__cxa_rethrow");
+    });
   }
 
   Status FindUnwindSections(ObjectFile* file) const {
-    if (!HasExceptions(*file)) return Status::Ok();
+    if (!HasHandlers(*file) && !Throws(*file)) return Status::Ok();
+    uint64_t total = 0;
     for (uint32_t i = 1; i < headers_.size(); i++) {
       const SectionHeader& header = headers_[i];
       bool is_table = IsOrIsUnder(names_[i], ".eh_frame") &&
@@ -297,6 +301,8 @@ class ObjectReader {
       if (!is_table || file->sections[i].role != ObjectRole::kIgnored) continue;
       if (!Has(header.offset, header.size) || header.size > kMaxObjectBytes)
         return Malformed(Named(i) + " does not lie within the object");
+      total += header.size;
+      if (total > size_) return Malformed("the sections of unwind tables are larger than the object: they share bytes");
       file->sections[i].role = ObjectRole::kUnwind;
       file->sections[i].bytes = bytes_ + header.offset;
       file->sections[i].size = static_cast<uint32_t>(header.size);

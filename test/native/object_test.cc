@@ -181,6 +181,14 @@ TEST(data_alone_gets_code_that_traps) {
   CHECK(UnitsOf(ElfMaker().Make()).units.empty());
 }
 
+TEST(handlers_of_no_function_are_refused) {
+  for (const char* name : {".gcc_except_table", ".gcc_except_table.f"}) {
+    ElfMaker maker;
+    maker.Add(name, kA, std::vector<uint8_t>(8), 8);
+    CHECK(Refuses(maker.Make(), "exceptions are handled", ErrorCode::kObjectUnsupported));
+  }
+}
+
 TEST(an_ifunc_is_a_stub_with_a_slot_and_a_resolver) {
   ElfMaker maker;
   uint32_t text = maker.Add(".text", kAX, std::vector<uint8_t>(24, 0x90), 16);

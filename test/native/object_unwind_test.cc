@@ -106,6 +106,27 @@ TEST(a_table_that_is_none_is_refused) {
   CHECK(!UnitsOf(With(Table(), {})).unwind);
 }
 
+TEST(tables_that_share_bytes_are_refused) {
+  std::vector<uint8_t> bytes = With(Table(), kOneFunction);
+  // Where the section headers are, and the third of them says where the table lies: more of it than there is.
+  uint64_t headers = LoadAs<uint64_t>(bytes.data() + 40);
+  uint16_t count = LoadAs<uint16_t>(bytes.data() + 60);
+  std::vector<uint8_t> more(bytes.begin() + static_cast<ptrdiff_t>(headers), bytes.end());
+  uint16_t copies = 0;
+  for (; copies < 1000; copies++) bytes.insert(bytes.end(), more.begin() + 128, more.begin() + 192);
+  uint16_t all = static_cast<uint16_t>(count + copies);
+  std::memcpy(bytes.data() + 60, &all, sizeof all);
+  CHECK(ReadStatus(bytes).ok());
+  // 48 bytes of each, in headers of 64: as many as are let in. Larger ones are not.
+  std::vector<uint8_t> large = With(std::vector<uint8_t>(4096), {});
+  headers = LoadAs<uint64_t>(large.data() + 40);
+  more.assign(large.begin() + static_cast<ptrdiff_t>(headers), large.end());
+  for (int i = 0; i < 100; i++) large.insert(large.end(), more.begin() + 128, more.begin() + 192);
+  all = static_cast<uint16_t>(LoadAs<uint16_t>(large.data() + 60) + 100);
+  std::memcpy(large.data() + 60, &all, sizeof all);
+  CHECK(Refuses(large, "they share bytes"));
+}
+
 TEST(lying_tables_do_no_harm) {
   uint32_t random = 20240607;
   auto next = [&](size_t below) { return (random = random * 1664525 + 1013904223) / 65536 % below; };
