@@ -70,4 +70,5 @@
 #include "node/pins.cc"
 #include "node/results.cc"
 #include "node/shared_arena.cc"
+#include "node/specs.cc"
 #include "node/stencils.cc"

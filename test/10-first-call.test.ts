@@ -152,6 +152,68 @@ describe('the life of an executor', () => {
     assert.equal(installed[1]?.name, 'two');
   });
 
+  it('members of a list refer to each other by their positions, in circles too', () => {
+    // Each calls the next as long as edi is not 0, and adds its own number: f(n) = own + g(n - 1).
+    const member = (own: number, next: number) => ({
+      code: Uint8Array.of(0x31, 0xc0, 0x85, 0xff, 0x74, 0x09, 0xff, 0xcf, 0xe8, 0, 0, 0, 0, 0x04, own, 0xc3),
+      relocs: [{ offset: 9, kind: 'R_X86_64_PLT32', target: { member: next }, addend: -4 }] as const,
+    });
+    const installed = arena.install([member(1, 1), member(10, 2), member(100, 0)]);
+    const sums = installed.map((executor) => executor.func({ args: ['i32'], returns: 'i32' })(2) & 0xff);
+    assert.deepEqual(sums, [11, 110, 101]);
+    // A place in a member's data; and what is no member.
+    const data = { code: constant(1), data: Uint8Array.of(0, 0, 0, 0, 77, 0, 0, 0) };
+    const load = (target: object) => ({
+      code: Uint8Array.of(0x8b, 0x05, 0, 0, 0, 0, 0xc3),
+      relocs: [{ offset: 2, kind: 'R_X86_64_PC32', target, addend: -4 } as never],
+    });
+    const [, loads] = arena.install([data, load({ member: 0, section: 'data', offset: 4 })]);
+    assert.equal(loads?.func(toI32)(), 77);
+    assert.throws(() => arena.install([data, load({ member: 2 })]), { code: 'ERR_ARENA_RELOC_TARGET', index: 1 });
+    assert.throws(() => arena.install([load({ member: -1 })]), { code: 'ERR_ARENA_RELOC_TARGET' });
+    assert.throws(() => arena.install([load({ member: '0' })]), TypeError);
+  });
+
+  it('a list is installed all or none, whatever its specs do meanwhile', () => {
+    const before = arena.executors();
+    const wrong = { code: constant(1), relocs: [{ offset: 100, kind: 'R_X86_64_64', target: 'done' } as never] };
+    assert.throws(() => arena.install([{ code: constant(1) }, wrong]), { code: 'ERR_ARENA_RELOC_BOUNDS', index: 1 });
+    const throws = {
+      get code(): Uint8Array {
+        throw new RangeError('mine');
+      },
+    };
+    assert.throws(() => arena.install([{ code: constant(1) }, throws]), RangeError);
+    assert.deepEqual(arena.executors(), before);
+    // One that installs a list of its own, and changes what the outer list has been given.
+    const bytes = constant(5);
+    let inner: Executor[] = [];
+    const nests = {
+      get code() {
+        bytes.fill(0xcc);
+        inner = arena.install([{ code: constant(6) }, { code: constant(7) }]);
+        return constant(8);
+      },
+    };
+    const outer = arena.install([{ code: bytes }, nests, { code: constant(9) }]);
+    const results = [...outer, ...inner].map((executor) => executor.func(toI32)());
+    assert.deepEqual(results, [5, 8, 9, 6, 7]);
+    assert.ok(arena.verify().ok);
+  });
+
+  it('a spec that disposes of the arena ends its list with an error', () => {
+    const own = new Arena();
+    const disposes = {
+      get code() {
+        own.dispose();
+        return constant(1);
+      },
+    };
+    assert.throws(() => own.install([{ code: constant(1) }, disposes]), { code: 'ERR_ARENA_DISPOSED' });
+    const [executor] = arena.install([{ code: constant(3) }]);
+    assert.equal(executor?.func(toI32)(), 3);
+  });
+
   it('an empty list is frozen, installed and freed without effect', () => {
     const before = arena.stats();
     arena.freeze([]);

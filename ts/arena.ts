@@ -165,7 +165,10 @@ export class Arena {
     if (this.#native.freeze(this.#idsOf(executors)) !== 0) raise();
   }
 
-  /** `allocate` and `freeze` in one step and with one copy; a list is frozen all or none, in order. */
+  /**
+   * `allocate` and `freeze` in one step and with one copy; a list is installed all or none, and its relocs may refer to
+   * its members, `{ member: 2 }`.
+   */
   install(spec: ExecutorSpec): Executor;
   install(specs: readonly ExecutorSpec[]): Executor[];
   install(spec: ExecutorSpec | readonly ExecutorSpec[]): Executor | Executor[] {
@@ -176,24 +179,30 @@ export class Arena {
   }
 
   #installList(specs: readonly ExecutorSpec[]): Executor[] {
-    const allocated: Executor[] = [];
+    // Once: a Proxy may say something else the next time.
+    const count = specs.length;
+    const ids = new Doubles(count);
+    if (this.#native.beginSpecs() !== 0) raise();
     try {
-      for (let i = 0; i < specs.length; i++) allocated[i] = this.allocate(specs[i] as ExecutorSpec);
-      this.freeze(allocated);
+      for (let i = 0; i < count; i++) this.#addSpec(specs[i] as ExecutorSpec, i);
+      if (this.#native.installSpecs(ids) !== 0) raise();
+    } finally {
+      this.#native.endSpecs();
+    }
+    const executors: Executor[] = [];
+    for (let i = 0; i < count; i++) executors[i] = makeExecutor(this, this.#native, ids[i] as number);
+    return executors;
+  }
+
+  #addSpec(spec: ExecutorSpec, index: number): void {
+    try {
+      const { code, data, state, name, entries, exitTags } = this.#encodeSpec(spec);
+      if (this.#native.addSpec(code, data, state, name, entries, exitTags) !== 0) raise();
     } catch (error) {
-      for (let i = 0; i < allocated.length; i++) {
-        try {
-          this.free(allocated[i] as Executor);
-        } catch {
-          // Another thread, or a getter of a spec, has freed it. What is thrown is the reason.
-        }
-      }
-      // What freeze throws has the position; what allocate throws knows of one spec only.
-      const index = allocated.length;
-      if (!(error instanceof ArenaError) || index === specs.length) throw error;
+      // What is wrong with one spec knows nothing of the list.
+      if (!(error instanceof ArenaError)) throw error;
       throw new ArenaError(error.code, `spec ${index}: ${error.message}`, { ...error, index });
     }
-    return allocated;
   }
 
   /** `install` for many executors over typed arrays; returns their ids. All or none. */

@@ -74,6 +74,11 @@ export interface NativeArena {
     exitTags?: Uint32Array,
   ): Status;
   install(code: Bytes, data: Bytes, state: Bytes, name?: string, entries?: Uint32Array, exitTags?: Uint32Array): Status;
+  /** A list that is installed together: for each spec `addSpec`, then `installSpecs`; `endSpecs` in any case. */
+  beginSpecs(): Status;
+  addSpec(code: Bytes, data: Bytes, state: Bytes, name?: string, entries?: Uint32Array, exitTags?: Uint32Array): Status;
+  installSpecs(ids: Float64Array): Status;
+  endSpecs(): Status;
   installBatch(
     code: Uint8Array,
     codeOffsets: Float64Array,

@@ -24,14 +24,15 @@ export interface ExecutorTarget {
 }
 
 /**
- * What a reloc refers to: another executor of the arena (its first code byte, or a place in one of its sections), a
- * place in the executor's own sections, an absolute address outside the arena, or a callback. Of traces (docs/traces.md)
+ * What a reloc refers to: another executor of the arena (its first code byte, or a place in one of its sections), the
+ * same by its position in the list that this `install` installs (so that members may refer to each other), a place in the executor's own sections, an absolute address outside the arena, or a callback. Of traces (docs/traces.md)
  * also one of the executor's exit records, the stub that ends a run, the byte that is 1 until the executor is
  * invalidated, and the byte that a trace sets at its start to say that it is not cold.
  */
 export type RelocTarget =
   | ExecutorTarget
   | { readonly executor: ExecutorTarget; readonly section?: Section; readonly offset?: number }
+  | { readonly member: number; readonly section?: Section; readonly offset?: number }
   | { readonly own: Section; readonly offset?: number }
   | { readonly own: 'valid' | 'warm' }
   | { readonly exit: number }
@@ -195,7 +196,14 @@ export function encodeReloc(index: number, reloc: Reloc, native: NativeArena): v
   }
   // An Executor is one whatever else it seems to have.
   const direct = isExecutor(target) ? target : undefined;
-  if (direct === undefined && 'exit' in target) {
+  if (direct === undefined && 'member' in target) {
+    const { member, section: targetSection = 'code', offset: targetOffset = 0 } = target;
+    checkCount(member, maxOffset, 'ERR_ARENA_RELOC_TARGET', `the member of ${what()}`, details);
+    checkCount(targetOffset, maxOffset, 'ERR_ARENA_RELOC_TARGET', `the target offset of ${what()}`, details);
+    const { batchMember } = TargetKind;
+    const inSection = checkSection(targetSection);
+    putReloc(index, sectionNumber, offset, kindNumber, batchMember, member, addend, inSection, targetOffset);
+  } else if (direct === undefined && 'exit' in target) {
     const { exit } = target;
     checkCount(exit, 0xffff, 'ERR_ARENA_RELOC_TARGET', `the exit of ${what()}`, details);
     putReloc(index, sectionNumber, offset, kindNumber, TargetKind.exit, exit, addend);

@@ -7,25 +7,10 @@
 #include "node/elements.h"
 #include "node/objects.h"
 #include "node/results.h"
+#include "node/specs.h"
 
 namespace jit_arena::node {
 namespace {
-
-// numbers[] as the functions below use them; ts/native.ts names the same positions.
-enum Number : int {
-  kId = 0,  // in and out
-  kCodeBytes = 1,
-  kDataBytes = 2,
-  kStateBytes = 3,
-  kCodeAlign = 4,
-  kDataAlign = 5,
-  kStateAlign = 6,
-  kMovable = 7,
-  kEvictable = 9,  // 0, 1, or -1: as the executor's kind says
-  kMakesProgress = 10,
-  kExits = 11,
-  kRelocs = 8,  // how many stand in the reloc buffer
-};
 
 // A whole Float64Array of ids, as a vector since the caller's memory is not ours while the lock is held.
 std::vector<ExecutorId> IdsOf(const Napi::Value& value) {
@@ -39,105 +24,6 @@ std::vector<ExecutorId> IdsOf(const Napi::Value& value) {
                  : ~uint64_t{0};
   }
   return ids;
-}
-
-// That the relocs which numbers[] counts are there: the counts come from lists of the caller's.
-Status CheckRelocs(const Environment& environment) {
-  double count = environment.mailbox->numbers[kRelocs];
-  if (count >= 0 && count <= static_cast<double>(environment.reloc_capacity)) return Status::Ok();
-  return Error{ErrorCode::kRelocBounds, "the list of relocs changed its length while it was read"};
-}
-
-// arguments: code, data, state (Uint8Array, or undefined: zero, of the size in numbers[]), name (string or undefined),
-// entries (Uint32Array or undefined); the rest is in numbers[] and the reloc buffer.
-struct SpecArguments {
-  explicit SpecArguments(const Napi::CallbackInfo& info, const Environment& environment) {
-    const double* numbers = environment.mailbox->numbers;
-    for (int section = 0; section < kSections; section++) {
-      if (info[section].IsTypedArray()) {
-        Elements<uint8_t> bytes = ElementsOf<uint8_t>(info[section]);
-        spec.bytes[section] = bytes.count != 0 ? bytes.data : nullptr;
-        spec.sizes[section] = static_cast<uint32_t>(std::min<size_t>(bytes.count, UINT32_MAX));
-      } else {
-        spec.sizes[section] = static_cast<uint32_t>(numbers[kCodeBytes + section]);
-      }
-      spec.aligns[section] = static_cast<uint32_t>(numbers[kCodeAlign + section]);
-    }
-    spec.movable = numbers[kMovable] != 0;
-    spec.evictable = static_cast<int8_t>(numbers[kEvictable]);
-    spec.makes_progress = numbers[kMakesProgress] != 0;
-    spec.exit_count = static_cast<uint32_t>(numbers[kExits]);
-    spec.relocs = environment.relocs;
-    spec.reloc_count = static_cast<uint32_t>(numbers[kRelocs]);
-    if (info[3].IsString()) name = info[3].As<Napi::String>().Utf8Value();
-    spec.name = name;
-    if (info[4].IsTypedArray()) {
-      Elements<uint32_t> array = ElementsOf<uint32_t>(info[4]);
-      spec.entries = array.data;
-      spec.entry_count = static_cast<uint32_t>(array.count);
-    }
-    if (info[5].IsTypedArray()) {
-      Elements<uint32_t> array = ElementsOf<uint32_t>(info[5]);
-      if (array.count >= spec.exit_count) spec.exit_tags = array.data;
-    }
-  }
-  ExecutorSpec spec;
-  std::string name;
-};
-
-Status Allocate(ArenaHandle& handle, const Napi::CallbackInfo& info) {
-  Environment& environment = *handle.environment;
-  if (Status missing = CheckRelocs(environment)) return missing;
-  SpecArguments arguments(info, environment);
-  Result<ExecutorId> id = handle.arena->Allocate(arguments.spec);
-  if (!id.ok()) return std::move(id.status());
-  environment.mailbox->numbers[kId] = static_cast<double>(id.value());
-  return Status::Ok();
-}
-
-Status Install(ArenaHandle& handle, const Napi::CallbackInfo& info) {
-  Environment& environment = *handle.environment;
-  if (Status missing = CheckRelocs(environment)) return missing;
-  SpecArguments arguments(info, environment);
-  ExecutorId id = 0;
-  if (Status failed = handle.arena->Install(&arguments.spec, 1, &id, handle.pin)) return failed;
-  environment.mailbox->numbers[kId] = static_cast<double>(id);
-  return Status::Ok();
-}
-
-// installBatch(code, codeOffsets, data, dataOffsets, relocsOfEach, ids): offsets have one entry more than
-// there are executors; relocsOfEach counts each executor's relocs, which stand in the reloc buffer one after the other.
-Status InstallBatch(ArenaHandle& handle, const Napi::CallbackInfo& info) {
-  Environment& environment = *handle.environment;
-  Elements<uint8_t> code = ElementsOf<uint8_t>(info[0]);
-  Elements<double> code_offsets = ElementsOf<double>(info[1]);
-  Elements<uint8_t> data = ElementsOf<uint8_t>(info[2]);
-  Elements<double> data_offsets = ElementsOf<double>(info[3]);
-  Elements<double> relocs_of_each = ElementsOf<double>(info[4]);
-  Elements<double> ids = ElementsOf<double>(info[5]);
-  uint32_t count = static_cast<uint32_t>(ids.count);
-  std::vector<ExecutorSpec> specs(count);
-  const RelocSpec* relocs = environment.relocs;
-  if (Status missing = CheckRelocs(environment)) return missing;
-  // TypeScript has checked that offsets ascend, and makes the lists.
-  if (code_offsets.count != count + size_t{1} || data_offsets.count != code_offsets.count ||
-      relocs_of_each.count != count || code_offsets[count] > static_cast<double>(code.count) ||
-      data_offsets[count] > static_cast<double>(data.count))
-    return Error{ErrorCode::kSize, "the offsets of the batch reach beyond its bytes"};
-  for (uint32_t i = 0; i < count; i++) {
-    ExecutorSpec& spec = specs[i];
-    spec.bytes[0] = code.data + static_cast<size_t>(code_offsets[i]);
-    spec.sizes[0] = static_cast<uint32_t>(code_offsets[i + 1] - code_offsets[i]);
-    spec.bytes[1] = data.data + static_cast<size_t>(data_offsets[i]);
-    spec.sizes[1] = static_cast<uint32_t>(data_offsets[i + 1] - data_offsets[i]);
-    spec.relocs = relocs;
-    spec.reloc_count = static_cast<uint32_t>(relocs_of_each[i]);
-    relocs += spec.reloc_count;
-  }
-  std::vector<ExecutorId> installed(count);
-  if (Status failed = handle.arena->Install(specs.data(), count, installed.data(), handle.pin)) return failed;
-  for (uint32_t i = 0; i < count; i++) ids[i] = static_cast<double>(installed[i]);
-  return Status::Ok();
 }
 
 Section SectionOf(const Napi::Value& value) { return static_cast<Section>(Uint32Of(value)); }
@@ -269,6 +155,10 @@ constexpr struct {
 } kFunctions[] = {
     {"allocate", WithHandle<Allocate>},
     {"install", WithHandle<Install>},
+    {"beginSpecs", WithHandle<BeginSpecs>},
+    {"addSpec", WithHandle<AddSpec>},
+    {"installSpecs", WithHandle<InstallSpecs>},
+    {"endSpecs", WithHandle<EndSpecs, true>},
     {"installBatch", WithHandle<InstallBatch>},
     {"installObject", WithHandle<InstallObject>},
     {"runResolver", WithHandle<RunResolver>},

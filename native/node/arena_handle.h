@@ -10,6 +10,7 @@
 #include "core/arena.h"
 #include "node/callbacks.h"
 #include "node/environment.h"
+#include "node/kept_spec.h"
 #include "node/shared_arena.h"
 
 namespace jit_arena::node {
@@ -41,6 +42,7 @@ class ArenaHandle {
   PinSlot* pin;
   std::vector<std::unique_ptr<Callback>> callbacks;  // made through this handle, and not disposed of
   std::vector<std::unique_ptr<LoosePin>> pins;       // by number; null: released
+  std::vector<std::vector<KeptSpec>> lists;          // of specs that will be installed together, the innermost last
 
  private:
   std::shared_ptr<SharedArena> shared_;

@@ -106,6 +106,7 @@ function inWords({ handle }: Subject, target: RelocTarget, added: number, namer:
   if ('id' in target) return `executor ${target.id}'s code + ${added}`;
   const { offset = 0 } = target as { offset?: number };
   if ('own' in target) return `executor ${handle.id}'s ${target.own} + ${offset + added}`;
+  if ('member' in target) return `member ${target.member}'s ${target.section ?? 'code'} + ${offset + added}`;
   return `executor ${target.executor.id}'s ${target.section ?? 'code'} + ${offset + added}`;
 }
 
