@@ -56,6 +56,16 @@ class Grouper {
     }
   }
 
+  // The unwinder takes one table for one run of addresses, in which nothing of another table may lie.
+  void JoinCode() {
+    uint32_t first = kNoIndex;
+    for (uint32_t i = 0; i < file_.sections.size(); i++) {
+      if (!IsCodeOfUnit(file_.sections[i])) continue;
+      if (first == kNoIndex) first = i;
+      Join(i, first);
+    }
+  }
+
   void JoinAll() {
     uint32_t count = static_cast<uint32_t>(file_.sections.size());
     for (uint32_t i = 0; i < count; i++) group_[i] = i;
@@ -66,6 +76,7 @@ class Grouper {
       if (!is_new) Join(i, found->second);
     }
     JoinUsersOfBase();
+    if (file_.unwind != kNoIndex) JoinCode();
     for (uint32_t i = 0; i < count; i++) {
       if (file_.sections[i].role != ObjectRole::kData) continue;
       ForEachTarget(i, [&](const ObjectReloc& reloc, uint32_t target) {

@@ -8,6 +8,7 @@
 //   or through data of its own; the other users refer to them across executors. What nobody uses belongs to the first.
 // - Code that counts from the base of a GOT, as the large code model does, is one unit, and the base is the first byte
 //   of that unit's code.
+// - Code that the unwinder is told of is one unit (object_unwind.h).
 // An object without code gets one unit whose code is a trap.
 //
 // What may move

@@ -236,7 +236,9 @@ class TableMaker {
       }
     }
     if (ok_ && at_ != end) return Malformed(entry, "has an augmentation of another length");
-    out_[length_at] = static_cast<uint8_t>(out_.size() - length_at - 1);
+    size_t copied = out_.size() - length_at - 1;
+    if (copied > 0x7F) return Unsupported(entry, "an unknown augmentation");  // the length has one byte
+    out_[length_at] = static_cast<uint8_t>(copied);
     return Status::Ok();
   }
 
@@ -253,6 +255,7 @@ class TableMaker {
     at_ += count;
     // Of code that is not loaded there is nothing to know.
     if (function == nullptr || !IsCode(*function)) return Status::Ok();
+    if (!IsWithin(*function, range)) return Malformed(entry, "is of code beyond its section");
 
     uint32_t begin = Begin();
     Put<uint32_t>(static_cast<uint32_t>(out_.size()) - cie.out);
@@ -278,6 +281,13 @@ class TableMaker {
   bool IsCode(const ObjectReloc& reloc) const {
     const ObjectSymbol& symbol = file_->symbols[reloc.symbol];
     return symbol.place == ObjectSymbol::Place::kSection && file_->sections[symbol.section].role == ObjectRole::kCode;
+  }
+
+  bool IsWithin(const ObjectReloc& function, uint64_t range) const {
+    const ObjectSymbol& symbol = file_->symbols[function.symbol];
+    uint64_t size = file_->sections[symbol.section].size;
+    uint64_t begin = symbol.value + static_cast<uint64_t>(function.addend);
+    return begin <= size && range <= size - begin;
   }
 
   ObjectFile* file_;

@@ -5,6 +5,9 @@
 // forked child that has no arena. So the table is written anew with absolute addresses, as constants of the object: the
 // arena fills them in, and an install copies what it finds there to memory of its own. What an instruction for a frame
 // says is copied as it is. The addresses in the copy stay what they were: the code does not move.
+//
+// The unwinder looks for an address in the one table whose lowest address is next below it (gcc 12), or in the one that
+// it keeps for a whole range (gcc 13). So the code of a table is one executor, and a table names no address beyond it.
 #pragma once
 
 #include "base/status.h"

@@ -537,6 +537,29 @@ TEST(exceptions_find_their_handlers_also_in_other_objects) {
   }
 }
 
+// The unwinder looks into one table for an address: no install may lie between the parts of another.
+TEST(exceptions_find_their_handlers_wherever_there_was_room) {
+  const std::string text =
+      "extern \"C\" int small(int n) { if (n > 0) throw n; return 0; }"
+      "extern \"C\" int large(int n) { asm volatile(\".skip 2000, 0x90\");"
+      "  try { return small(n); } catch (int value) { return value + 1; } }";
+  for (const std::string& compiler : Compilers()) {
+    Host host;
+    Object object(CompileText(text, kSections + " -fno-inline", compiler, ".cc"));
+    CHECK_EQ(object.Info().executors, 1u);
+    ja_spec spec = ja_spec_init();
+    spec.code.size = 1000;  // for what is small
+    spec.movable = JA_NO;
+    ja_executor gone = host.Install(&spec);
+    Installed x(host, object);
+    CHECK_OK(ja_free(host.arena, &gone, 1));
+    Installed y(host, object);
+    for (const Installed* each : {&x, &y, &x}) CHECK_EQ(each->Int("large", 5), 6);
+    y.Free();
+    CHECK_EQ(x.Int("large", 7), 8);
+  }
+}
+
 TEST(an_empty_object_is_no_executor) {
   Host host;
   Object object(CompileText("", kPic));

@@ -96,6 +96,9 @@ TEST(a_table_that_is_none_is_refused) {
   refused(16, 0x19, "an unknown encoding", unsupported);
   refused(16, 0x03, "a reloc that does not go with its encoding", unsupported);
   refused(16, 0x1C, "a reloc that does not go with its encoding", unsupported);
+  refused(36, 17, "at 24 is of code beyond its section");
+  CHECK(Refuses(With(Table(), {{32, 2, 1, 1}}), "at 24 is of code beyond its section"));
+  CHECK(Refuses(With(Table(), {{32, 2, 1, -1}}), "at 24 is of code beyond its section"));
   CHECK(Refuses(With(Table(), {{32, 2, 1, 0}, {42, 2, 1, 0}}), "an instruction with an address", unsupported));
   CHECK(Refuses(With(Table(), {{33, 2, 1, 0}}), "a reloc that does not go with its encoding", unsupported));
   std::vector<uint8_t> linked = Table();
@@ -125,6 +128,20 @@ TEST(tables_that_share_bytes_are_refused) {
   all = static_cast<uint16_t>(LoadAs<uint16_t>(large.data() + 60) + 100);
   std::memcpy(large.data() + 60, &all, sizeof all);
   CHECK(Refuses(large, "they share bytes"));
+}
+
+// Sixteen addresses of a function for each frame, of 9 bytes each as they are written anew.
+TEST(more_than_a_length_of_one_byte_is_refused) {
+  std::vector<uint8_t> table = {0, 0, 0, 0, 0, 0, 0, 0, 1, 'z'};
+  table.insert(table.end(), 16, 'P');
+  table.insert(table.end(), {0, 1, 0x78, 16, 16 * 5});
+  std::vector<ElfMaker::MadeReloc> relocs;
+  for (int i = 0; i < 16; i++) {
+    relocs.push_back({table.size() + 1, 2, 2, 0});
+    table.insert(table.end(), {0x1B, 0, 0, 0, 0});
+  }
+  table[0] = static_cast<uint8_t>(table.size() - 4);
+  CHECK(Refuses(With(table, relocs), "an unknown augmentation", ErrorCode::kObjectUnsupported));
 }
 
 TEST(lying_tables_do_no_harm) {
