@@ -52,6 +52,7 @@ Status CodeSpace::Reserve(uint64_t bytes, uint64_t wish) {
       base_ = AlignUp(reinterpret_cast<uint64_t>(reservation_) + page_bytes_, align);
       bytes_ = bytes;
       units_.resize(bytes / slab_bytes_);
+      lost_units_.resize(units_.size());
       // Room for all that there can be: neither the beginning of a slab nor its end has to ask for it.
       slabs_.reserve(units_.size());
       free_slab_slots_.reserve(units_.size());
@@ -127,7 +128,7 @@ Result<Slab*> CodeSpace::CommitSlab(Zone zone, uint32_t slabs) {
   uint32_t run = 0, unit = 0;
   auto find = [&] {
     run = unit = 0;
-    while (unit < units_.size() && run < slabs) run = IsFreeUnit(unit++) ? run + 1 : 0;
+    while (unit < units_.size() && run < slabs) run = IsFree(unit++) ? run + 1 : 0;
     return run == slabs;
   };
   if (!find() && lost_ != nullptr) {
@@ -192,6 +193,7 @@ void CodeSpace::DecommitSlab(Slab* slab) {
     std::unique_ptr<Slab> owned = std::move(slabs_[slot]);
     free_slab_slots_.push_back(slot);
     if (GiveBack(*owned)) return;
+    MarkLost(*owned, true);
     owned->next_lost = std::move(lost_);
     lost_ = std::move(owned);
     return;
@@ -207,7 +209,10 @@ bool CodeSpace::GiveBack(Slab& slab) {
 
 // Where one is refused, so are the others as a rule.
 void CodeSpace::RetryLost() {
-  while (lost_ != nullptr && GiveBack(*lost_)) lost_ = std::move(lost_->next_lost);
+  while (lost_ != nullptr && GiveBack(*lost_)) {
+    MarkLost(*lost_, false);
+    lost_ = std::move(lost_->next_lost);
+  }
 }
 
 CodeSpace::Pages CodeSpace::PagesOf(const Slab& slab, uint32_t first, uint32_t count) const {
@@ -216,11 +221,9 @@ CodeSpace::Pages CodeSpace::PagesOf(const Slab& slab, uint32_t first, uint32_t c
           uint64_t{count} * page_bytes_, slab.view() != nullptr ? slab.view() + offset : nullptr};
 }
 
-bool CodeSpace::IsFreeUnit(uint32_t unit) const {
-  if (units_[unit] != nullptr) return false;
-  for (const Slab* slab = lost_.get(); slab != nullptr; slab = slab->next_lost.get())
-    if (slab->first() / unit_granules_ <= unit && unit < slab->end() / unit_granules_) return false;
-  return true;
+void CodeSpace::MarkLost(const Slab& slab, bool lost) {
+  auto first = lost_units_.begin() + slab.first() / unit_granules_;
+  std::fill(first, first + slab.granules() / unit_granules_, lost);
 }
 
 uint64_t CodeSpace::LostBytes() const {

@@ -180,7 +180,8 @@ class CodeSpace {
     uint8_t* view;
   };
   Pages PagesOf(const Slab& slab, uint32_t first, uint32_t count) const;
-  bool IsFreeUnit(uint32_t unit) const;
+  bool IsFree(uint32_t unit) const { return units_[unit] == nullptr && !lost_units_[unit]; }
+  void MarkLost(const Slab& slab, bool lost);
   void OnEmpty(Slab* slab);
   static os::Access AccessOf(Zone zone) {
     return zone <= Zone::kFixedCode   ? os::Access::kCode
@@ -208,9 +209,10 @@ class CodeSpace {
   std::vector<std::unique_ptr<Slab>> slabs_;  // with gaps
   size_t trim_next_ = 0;                      // where a Trim that had to stop goes on
   std::vector<uint32_t> free_slab_slots_;
-  std::unique_ptr<Slab> lost_;  // the first of a list; their units are in use
-  Slab* spare_[kZones] = {};    // one empty slab per zone is kept, so that a free and an install at the edge of a slab
-                                // do not cost system calls each time
+  std::unique_ptr<Slab> lost_;    // the first of a list
+  std::vector<bool> lost_units_;  // by unit: of those slabs
+  Slab* spare_[kZones] = {};  // one empty slab per zone is kept, so that a free and an install at the edge of a slab
+                              // do not cost system calls each time
   uint32_t slab_count_ = 0;
   std::vector<uint8_t> staging_;   // procmem: bytes on their way through the current WriteScope
   const char* writing_ = nullptr;  // the reason of the current WriteScope
