@@ -530,7 +530,7 @@ static inline ja_install_options ja_install_options_init(void) {
 /* Puts the object into an arena, all of its executors or none; `ids` receives as many ids, and `count` says so
  * (ja_describe_object). Each install has variables of its own. They refer to each other: ja_free takes them together.
  * `options` may be null. Resolvers of IFUNC symbols, and then constructors, run on the calling thread, when all of it
- * is installed, under a pin: they may call what other machine code may, and throw nothing out of themselves.
+ * is installed, under a pin: they may call what other machine code may. An exception that leaves one ends the process.
  * JA_ERR_OBJECT_UNSUPPORTED (constructors); JA_ERR_SYMBOL (a resolver gave no function); JA_ERR_MOVABLE when it takes
  * the address of an executor of another object that can move, without the promise of `movable`, and with that promise
  * when it registers destructors, has an IFUNC, or has to do with exceptions; JA_ERR_ENDED; and as ja_install.

@@ -85,9 +85,9 @@ ja_status CheckIds(const ObjectUse& use, const ja_executor* ids, size_t count) {
 }
 
 // With the calling thread's own pin, where it has one, so that it does not stand in its way. False where it may not
-// pin.
+// pin. What machine code throws out of itself ends the process: it would leave the pin behind.
 template <class Use>
-bool CallUnderPin(const Call& call, Use use) {
+bool CallUnderPin(const Call& call, Use use) noexcept {
   if (Place* place = PlaceIn(call.arena())) {
     call->reclaimer().Enter(*place->pin);
     bool result = use();

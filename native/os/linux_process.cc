@@ -21,6 +21,12 @@ constexpr int kSyncCore = 1 << 5;          // MEMBARRIER_CMD_PRIVATE_EXPEDITED_S
 // come first at the same time register twice and agree. Relaxed: it publishes nothing but itself.
 constinit std::atomic<uint64_t> membarrier_state{0};
 
+// The unwinder's, once it has been found. Relaxed: they publish nothing but themselves.
+using RegisterTable = void (*)(const void* table, void* room);
+using DeregisterTable = void* (*)(const void* table);
+constinit std::atomic<RegisterTable> register_table{nullptr};
+constinit std::atomic<DeregisterTable> deregister_table{nullptr};
+
 long Membarrier(int command) { return syscall(SYS_membarrier, command, 0, 0); }
 
 }  // namespace
@@ -77,19 +83,25 @@ uint64_t NowNanos() {
 const void* FindSymbol(const char* name) { return dlsym(RTLD_DEFAULT, name); }
 
 // Functions of libgcc_s, the unwinder of the process's exceptions, when it has any. These two take no memory: what the
-// unwinder keeps of a table, 8 words at most up to gcc 14, is the caller's.
+// unwinder keeps of a table, 8 words at most up to gcc 14, is the caller's. Nor do they look for the functions, since
+// dlsym takes the loader's lock: a thread may hold it that runs a library's constructor and waits for the caller's.
 bool CanRegisterUnwindTable() {
-  return FindSymbol("__register_frame_info") != nullptr && FindSymbol("__deregister_frame_info") != nullptr;
+  using namespace linux_process;
+  const void* to_register = FindSymbol("__register_frame_info");
+  const void* to_deregister = FindSymbol("__deregister_frame_info");
+  if (to_register == nullptr || to_deregister == nullptr) return false;
+  register_table.store(reinterpret_cast<RegisterTable>(const_cast<void*>(to_register)), std::memory_order_relaxed);
+  deregister_table.store(reinterpret_cast<DeregisterTable>(const_cast<void*>(to_deregister)),
+                         std::memory_order_relaxed);
+  return true;
 }
 
 void RegisterUnwindTable(const void* table, UnwindTableRoom* room) {
-  using Register = void (*)(const void* table, void* room);
-  reinterpret_cast<Register>(dlsym(RTLD_DEFAULT, "__register_frame_info"))(table, room);
+  linux_process::register_table.load(std::memory_order_relaxed)(table, room);
 }
 
 void DeregisterUnwindTable(const void* table) {
-  using Deregister = void* (*)(const void* table);
-  reinterpret_cast<Deregister>(dlsym(RTLD_DEFAULT, "__deregister_frame_info"))(table);
+  linux_process::deregister_table.load(std::memory_order_relaxed)(table);
 }
 
 }  // namespace jit_arena::os

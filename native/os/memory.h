@@ -150,7 +150,7 @@ const void* FindSymbol(const char* name);
 struct UnwindTableRoom {
   void* words[16];
 };
-// Whether there is an unwinder that can be told.
+// Whether there is an unwinder that can be told; asked before anything is told.
 bool CanRegisterUnwindTable();
 void RegisterUnwindTable(const void* table, UnwindTableRoom* room);
 void DeregisterUnwindTable(const void* table);

@@ -1,6 +1,12 @@
 // Objects through the C API: the cases of test/70-objects.test.ts and test/72-real-code.test.ts, and what only C can
 // do wrong.
+#include <dlfcn.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
 #include <functional>
 #include <map>
 #include <string>
@@ -12,6 +18,14 @@
 
 using namespace capi_test;
 using namespace test;
+
+static std::atomic<int> loader_asked{0};
+// In the place of libc's, which it asks.
+extern "C" void* dlsym(void* where, const char* name) noexcept {
+  static auto ask = reinterpret_cast<void* (*)(void*, const char*)>(dlvsym(RTLD_NEXT, "dlsym", "GLIBC_2.2.5"));
+  loader_asked++;
+  return ask(where, name);
+}
 
 namespace {
 
@@ -558,6 +572,40 @@ TEST(exceptions_find_their_handlers_wherever_there_was_room) {
     y.Free();
     CHECK_EQ(x.Int("large", 7), 8);
   }
+}
+
+TEST(what_a_constructor_throws_ends_the_process) {
+  const std::string text =
+      "#include <new>\n extern \"C\" void note(int);"
+      "__attribute__((constructor)) static void first() { note(1); throw std::bad_alloc(); }";
+  for (const std::string& compiler : Compilers()) {
+    Object object(CompileText(text, kPic, compiler, ".cc"), ResolveNote);
+    std::fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+      Host host;
+      std::vector<ja_executor> ids(object.Info().executors);
+      ja_install_options options = ja_install_options_init();
+      options.constructors = JA_YES;
+      ja_install_object(host.arena, object.handle, &options, ids.data(), ids.size());
+      _exit(0);
+    }
+    int status = 0;
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+  }
+}
+
+// The loader's lock may be held by a thread that runs a library's constructor and waits for the arena.
+TEST(what_frees_an_object_asks_the_loader_nothing) {
+  Host host;
+  Object object(CompileText("extern \"C\" int f(int n) { throw n; }", kPic, "cc", ".cc"));
+  int before = loader_asked;
+  CHECK(before > 0);
+  Installed x(host, object);
+  x.Free();
+  Installed y(host, object);
+  CHECK_EQ(loader_asked, before);
 }
 
 TEST(an_empty_object_is_no_executor) {
