@@ -19,7 +19,9 @@ struct Exits {
 struct Installs {
   std::mutex lock;
   uint64_t last = 0;
-  std::unordered_map<uint64_t, Exits> exits;
+  // Some are of installs that have ended without a word, until there are many of those.
+  std::unordered_map<uint64_t, std::weak_ptr<Exits>> exits;
+  size_t many = 64;
 };
 
 // Never destroyed: code of an object may run until the process is gone.
@@ -36,16 +38,22 @@ template <class Use>
 auto With(uint64_t install, Use use) -> decltype(use(std::declval<Exits&>())) {
   std::lock_guard guard(All().lock);
   auto found = All().exits.find(install);
-  if (found == All().exits.end()) return {};
-  return use(found->second);
+  std::shared_ptr<Exits> exits = found != All().exits.end() ? found->second.lock() : nullptr;
+  if (exits == nullptr) return {};
+  return use(*exits);
 }
 
 }  // namespace
 
-uint64_t BeginInstallExits() {
+InstallExits BeginInstallExits() {
+  auto exits = std::make_shared<Exits>();
   std::lock_guard guard(All().lock);
-  All().exits.try_emplace(++All().last);
-  return All().last;
+  if (All().exits.size() >= All().many) {
+    std::erase_if(All().exits, [](const auto& entry) { return entry.second.expired(); });
+    All().many = 64 + 2 * All().exits.size();
+  }
+  All().exits.emplace(++All().last, exits);
+  return {All().last, std::move(exits)};
 }
 
 void EndInstallExits(uint64_t install) {

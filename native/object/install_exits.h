@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 
 namespace jit_arena {
@@ -16,7 +17,13 @@ struct RegisteredCall {
   uint64_t argument;
 };
 
-uint64_t BeginInstallExits();
+// An install's number, which ends with its list: at the latest when nobody can be inside its executors any more.
+struct InstallExits {
+  uint64_t number = 0;  // that no install has
+  std::shared_ptr<const void> list;
+};
+
+InstallExits BeginInstallExits();
 void EndInstallExits(uint64_t install);
 
 // What loaded objects find under the name __cxa_atexit: 0, or -1 for an install that has ended, and without

@@ -28,6 +28,12 @@ class UnwindTable {
   os::UnwindTableRoom room_{};
 };
 
+// What an install needs for as long.
+struct Kept {
+  UnwindTable unwind;
+  InstallExits exits;
+};
+
 // What the arena has made of the table. Fails when somebody has freed the executors already.
 Status TellUnwinder(Arena& arena, const ExecutorId* ids, const ObjectUnits::UnwindTable& where, UnwindTable* unwind) {
   std::vector<uint8_t> table(where.size);
@@ -163,8 +169,9 @@ Status LoadedObject::Install(Arena& arena, const ObjectInstall& how, ExecutorId*
   RelocSpec* next = relocs.data();
   std::vector<ExecutorSpec> specs(units_.units.size());
   std::vector<bool> stays(answers_.size());  // seen to once
-  std::shared_ptr<UnwindTable> unwind;
-  if (units_.unwind) unwind = std::make_shared<UnwindTable>();
+  std::shared_ptr<Kept> kept;
+  if (units_.unwind || units_.dso_handle) kept = std::make_shared<Kept>();
+  if (units_.dso_handle) kept->exits = BeginInstallExits();
   for (size_t i = 0; i < specs.size(); i++) {
     const ObjectUnit& unit = units_.units[i];
     ExecutorSpec& spec = specs[i];
@@ -183,21 +190,19 @@ Status LoadedObject::Install(Arena& arena, const ObjectInstall& how, ExecutorId*
     spec.name = how.name.value_or(unit.name);
     spec.entries = unit.entries.data();
     spec.entry_count = static_cast<uint32_t>(unit.entries.size());
-    spec.keeps = unwind;
+    spec.keeps = kept;
   }
   if (Status failed = arena.Install(specs.data(), static_cast<uint32_t>(specs.size()), ids, self)) return failed;
   // From here on there is something to undo.
-  uint64_t number = 0;
   Status failed = OrOutOfMemory([&] {
-    if (unwind != nullptr)
-      if (Status gone = TellUnwinder(arena, ids, *units_.unwind, unwind.get())) return gone;
+    if (units_.unwind)
+      if (Status gone = TellUnwinder(arena, ids, *units_.unwind, &kept->unwind)) return gone;
     if (!units_.dso_handle) return Status::Ok();
-    number = BeginInstallExits();
+    const uint64_t& number = kept->exits.number;
     return arena.Write(ids[units_.dso_handle->unit], Section::kState, units_.dso_handle->offset,
                        reinterpret_cast<const uint8_t*>(&number), sizeof number);
   });
   if (failed.ok()) return failed;
-  EndInstallExits(number);
   arena.Free(ids, static_cast<uint32_t>(specs.size()), self).Ignore();  // the first failure is told
   return failed;
 }

@@ -485,6 +485,40 @@ TEST(registered_destructors_are_no_promise) {
   CHECK_STATUS(ja_install_object(host.arena, object.handle, &promised, x.ids.data(), x.ids.size()), JA_ERR_MOVABLE);
 }
 
+// What it has registered goes with it, whoever ends it.
+TEST(an_install_that_has_ended_registers_nothing) {
+  Object object(
+      CompileText("extern void *__dso_handle; extern int __cxa_atexit(void (*)(void *), void *, void *);"
+                  "unsigned long number(void) { return *(unsigned long *)&__dso_handle; }"
+                  "unsigned long at(void) { return (unsigned long)&__cxa_atexit; }",
+                  kPic));
+  using Register = int (*)(void (*)(void*), void*, const uint64_t*);
+  auto nothing = [](void*) {};
+  enum { kFree, kFreeObject, kDispose };
+  for (int how : {kFree, kFreeObject, kDispose}) {
+    uint64_t number = 0;
+    Register to_register = nullptr;
+    {
+      Host host;
+      Installed x(host, object);
+      number = x.Call<uint64_t()>("number");
+      to_register = reinterpret_cast<Register>(x.Call<uint64_t()>("at"));
+      CHECK_EQ(to_register(nothing, nullptr, &number), 0);
+      if (how == kFree) x.Free();
+      if (how == kFreeObject) CHECK_OK(ja_free_object(host.arena, object.handle, x.ids.data(), x.ids.size()));
+      if (how != kDispose) CHECK_EQ(to_register(nothing, nullptr, &number), -1);
+    }
+    CHECK_EQ(to_register(nothing, nullptr, &number), -1);
+  }
+  // Nor does one stand for another, however many there have been.
+  Host host;
+  Installed x(host, object);
+  uint64_t number = x.Call<uint64_t()>("number");
+  auto to_register = reinterpret_cast<Register>(x.Call<uint64_t()>("at"));
+  for (int i = 0; i < 300; i++) Installed(host, object).Free();
+  CHECK_EQ(to_register(nothing, nullptr, &number), 0);
+}
+
 TEST(resolvers_say_which_function_an_ifunc_is) {
   Host host;
   static int which = 1;
