@@ -24,6 +24,7 @@
 
 #include "core/arena.cc"
 #include "core/arena_collect.cc"
+#include "core/arena_events.cc"
 #include "core/arena_exits.cc"
 #include "core/arena_fork.cc"
 #include "core/arena_inspect.cc"
@@ -31,6 +32,7 @@
 #include "core/code_space.cc"
 #include "core/code_space_fork.cc"
 #include "core/collector.cc"
+#include "core/events.cc"
 #include "core/executor_table.cc"
 #include "core/hole_bins.cc"
 #include "core/linker.cc"
@@ -66,6 +68,7 @@
 #include "node/calls.cc"
 #include "node/environment.cc"
 #include "node/exits.cc"
+#include "node/listeners.cc"
 #include "node/objects.cc"
 #include "node/pins.cc"
 #include "node/results.cc"

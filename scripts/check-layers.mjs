@@ -25,7 +25,18 @@ const LAYERS = {
  * they are made of. A part may have several files: core/linker_moves.cc belongs to linker.
  */
 const CORE = [
-  ...['arena', 'collector', 'linker', 'retire', 'executor_table', 'reclaimer', 'thunks', 'code_space', 'slab'],
+  ...[
+    'arena',
+    'collector',
+    'linker',
+    'retire',
+    'events',
+    'executor_table',
+    'reclaimer',
+    'thunks',
+    'code_space',
+    'slab',
+  ],
   ...['hole_bins', 'span_table', 'spec', 'chains', 'chunked_array', 'checksum', 'deadline', 'lock'],
 ];
 

@@ -9,7 +9,9 @@ const faces = ['core', 'c', 'ts'] as const;
 
 const source = (file: string) => readFileSync(file, 'utf8').replace(/\/\*[\s\S]*?\*\/|\/\/[^\n]*/g, '');
 const header = source('native/capi/jit_arena.h');
-const core = ['arena', 'collector', 'linker', 'spec', 'slab'].map((part) => source(`native/core/${part}.h`)).join('\n');
+const core = ['arena', 'collector', 'events', 'linker', 'spec', 'slab']
+  .map((part) => source(`native/core/${part}.h`))
+  .join('\n');
 const status = source('native/base/status.h');
 
 /** The names of a C or C++ structure's members, in camel case: what stands before `;`, `=`, `[` and `{`. */
@@ -34,7 +36,9 @@ const enumerators = (text: string, name: string) =>
     ([, word]) => (word ?? '').replace(/^./, (letter) => letter.toLowerCase()),
   );
 
-const typed = ['arena', 'errors', 'native', 'relocs', 'types'].map((module) => source(`ts/${module}.ts`)).join('\n');
+const typed = ['arena', 'errors', 'listeners', 'native', 'relocs', 'types']
+  .map((module) => source(`ts/${module}.ts`))
+  .join('\n');
 
 /** What stands between the braces that `opening` ends with. */
 function block(text: string, opening: RegExp): string {
@@ -186,6 +190,21 @@ const contracts: Record<string, Contract> = {
     c: constants('JA_WRITER_'),
     ts: words('WriterName'),
     only: [['auto', ['c'], 'an option, and no writer']],
+  },
+  'what listeners hear of': {
+    core: enumerators(core, 'EventKind'),
+    c: constants('JA_EVENT_'),
+    ts: words('ArenaEvent'),
+    renamed: [
+      ['ts', 'move', 'moved', 'names of events are verbs there'],
+      ['ts', 'evict', 'evicted', 'names of events are verbs there'],
+      ['ts', 'free', 'retired', 'names of events are verbs there'],
+    ],
+    only: ['published', 'reclaimed', 'forkedChild'].map((name): [string, Face[], string] => [
+      name,
+      ['core', 'c'],
+      'for those who keep addresses of code, and fork',
+    ]),
   },
   'kinds of slabs': { core: enumerators(core, 'Zone'), c: constants('JA_ZONE_'), ts: words('SlabMap.kind') },
 };

@@ -4,6 +4,7 @@ import { checkArrayLike, checkBytes, checkCount, checkMemory } from './checks';
 import { ArenaError, type ErrorDetails } from './errors';
 import { type Executor, makeExecutor } from './executor';
 import { idOf, isExecutor, isOf } from './identity';
+import { type ArenaEvent, type ArenaListener, Listeners } from './listeners';
 import { addon, N, type NativeArena, numbers, orRaise, raise, type WriterName } from './native';
 import { Pin } from './pin';
 import {
@@ -111,6 +112,7 @@ export class Arena {
   declare readonly writer: WriterName;
   declare readonly name: string;
   readonly #native: NativeArena;
+  #listeners: Listeners | undefined;
 
   static {
     nativeOfArena = (arena) => {
@@ -240,6 +242,7 @@ export class Arena {
       numbers[N.id] = this.#idOf(executors);
       if (this.#native.freeOne() !== 0) raise();
     } else if (this.#native.free(this.#idsOf(executors)) !== 0) raise();
+    this.#listeners?.tell();
   }
 
   /**
@@ -336,6 +339,7 @@ export class Arena {
    */
   invalidate(executor: Executor): void {
     if (this.#native.invalidate(this.#idOf(executor)) !== 0) raise();
+    this.#listeners?.tell();
   }
 
   /**
@@ -414,7 +418,29 @@ export class Arena {
     if (order !== 'memory' && order !== 'links') {
       throw new TypeError(`order is ${String(order)}, and not 'memory' or 'links'`);
     }
-    return orRaise(this.#native.collect(compact, maxPauseMicros, evictCold, order === 'links')) as CollectResult;
+    const result = orRaise(this.#native.collect(compact, maxPauseMicros, evictCold, order === 'links'));
+    this.#listeners?.tell();
+    return result as CollectResult;
+  }
+
+  /**
+   * Calls `listener` with the ids of executors to which something has happened, in batches: `move`, their code is
+   * elsewhere; `evict`, they were cold and have ended; `free`, they have ended, also those. Behind the `collect`, `free`
+   * or `invalidate` that did it, when that is called on this object, and then that call throws what a listener throws;
+   * otherwise on this thread's loop, soon after another object or thread has done it. A listener may use the arena: a
+   * moved executor may have ended meanwhile. Keeps no process alive, ends with `off` or `dispose`. While somebody
+   * listens, these calls need memory for the ids: ERR_ARENA_NO_MEMORY of `free` and `invalidate`.
+   */
+  on(event: ArenaEvent, listener: ArenaListener): this {
+    this.#listeners ??= new Listeners(this.#native);
+    this.#listeners.add(event, listener);
+    return this;
+  }
+
+  /** Ends what `on` began; nothing when the listener is not there. */
+  off(event: ArenaEvent, listener: ArenaListener): this {
+    this.#listeners?.remove(event, listener);
+    return this;
   }
 
   stats(): Stats {

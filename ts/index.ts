@@ -1,6 +1,7 @@
 export { Arena, type ArenaOptions, type Callback } from './arena';
 export { ArenaError, type ErrorDetails, type Section } from './errors';
 export { Executor } from './executor';
+export type { ArenaEvent, ArenaListener } from './listeners';
 export { machine, probe, symbolAddress } from './machine';
 export {
   type ExecutorPlace,

@@ -132,6 +132,10 @@ export interface NativeArena {
   invalidate(id: number): Status;
   setHotStub(id: number): Status;
   exitTag(id: number, exit: number): Status;
+  /** Bits of the kinds to listen to from now on; `wake` is called when another object or thread has done something. */
+  listen(kinds: number, wake: () => void): Status;
+  /** The ids that were noted of a kind since the last time. */
+  noted(kind: number): Float64Array | undefined | Status;
 }
 
 /** What native code calls for a callback, with `true` when no call of ours has entered the machine code. */

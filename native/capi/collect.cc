@@ -13,22 +13,6 @@ static_assert(static_cast<int>(Zone::kFixedData) == JA_ZONE_FIXED_DATA);
 static_assert(static_cast<int>(Zone::kState) == JA_ZONE_STATE);
 static_assert(static_cast<int>(Zone::kFixedState) == JA_ZONE_FIXED_STATE && kZones == JA_ZONE_FIXED_STATE + 1);
 
-ja_status ja_set_move_callback(ja_arena* arena, ja_move_callback callback, void* user) try {
-  Call call(arena);
-  if (call.refused()) return call.refused();
-  if (callback == nullptr) {
-    call->SetMoveObserver({});
-    return JA_OK;
-  }
-  call->SetMoveObserver([&held = call.arena(), callback, user](ExecutorId id, uint64_t from, uint64_t to) {
-    Notification inside(held);
-    callback(user, id, from, to);
-  });
-  return JA_OK;
-} catch (const std::bad_alloc&) {
-  return FailMemory();
-}
-
 ja_status ja_collect(ja_arena* arena, const ja_collect_options* given, ja_collect_result* result) try {
   Call call(arena);
   if (call.refused()) return call.refused();

@@ -118,7 +118,7 @@ ja_status FailMemory(const char* what) { return Fail(JA_ERR_NO_MEMORY, Format("n
 ja_status FailDisposed() { return Fail(JA_ERR_DISPOSED, "the arena has been disposed of"); }
 
 ja_status FailNotifying() {
-  return Fail(JA_ERR_BUSY, "the arena's move callback is running on this thread, and may not call the arena");
+  return Fail(JA_ERR_BUSY, "a listener of the arena is running on this thread, and may not call the arena");
 }
 
 ja_status FailAt(ja_status status, int64_t index) {

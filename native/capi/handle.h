@@ -41,7 +41,8 @@ struct AttachableArena : HandleSlot {
   };
   std::unique_ptr<Arena> arena;
   std::atomic<uint32_t> life{kAlive};
-  std::atomic<uint32_t> glances{0};  // under way
+  std::atomic<uint32_t> glances{0};        // under way
+  std::atomic<uint32_t> move_listener{0};  // that ja_set_move_callback has added; 0: none
 };
 
 // One thread's place in one arena; made, used and ended by that thread alone. Lines of their own, since threads look at
@@ -53,7 +54,7 @@ struct alignas(64) Place : HandleSlot {
   Arena* arena = nullptr;
   PinSlot* pin = nullptr;
   uint32_t attachments = 0;  // ja_attach less ja_detach
-  bool notifying = false;    // inside the arena's move callback
+  bool notifying = false;    // inside a listener of the arena
   Place* next = nullptr;     // of the same thread
 };
 
@@ -134,7 +135,7 @@ class Glance {
   ja_status refused_ = JA_OK;
 };
 
-// Lives while the calling thread is inside a move callback of the arena: whoever calls the arena from there would wait
+// Lives while the calling thread is inside a listener of the arena: whoever calls the arena from there would wait
 // for itself, and is told so instead. Callbacks of several arenas may be inside each other.
 class Notification {
  public:

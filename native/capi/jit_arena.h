@@ -30,7 +30,7 @@
  *   JA_ERR_ENDED      the ja_thread has been detached, or its thread ends; the pin has ended; the ja_object has been
  *                     unloaded
  *   JA_ERR_FORKED     the arena was made by a parent process and was not inherited
- *   JA_ERR_BUSY       the call was made from inside the arena's move callback
+ *   JA_ERR_BUSY       the call was made from inside a listener of the arena
  *   JA_ERR_NO_MEMORY  the process has no memory for what the call needs; never from ja_free, ja_invalidate, ja_unpin,
  *                     ja_detach and ja_dispose. ja_collect is JA_OK, with done = 0, when it has moved or evicted
  *                     something before memory ran out
@@ -411,7 +411,7 @@ JA_API ja_status ja_find(ja_arena* arena, uint64_t address, ja_found* found);
 /* ja_find for signal handlers, whatever they have interrupted, and for threads that must not wait: no lock, no
  * allocation, some 0.1 us; at most some 10 us, 100 us where slabs are huge. JA_ERR_BUSY: what has been interrupted, or
  * other threads without end, are just putting spans into the arena or taking them out; the next sample will do. It
- * leaves ja_last_error alone, names no ja_thread, and may be called inside the move callback. */
+ * leaves ja_last_error alone, names no ja_thread, and may be called inside a listener. */
 JA_API ja_status ja_find_signal_safe(ja_arena* arena, uint64_t address, ja_found* found);
 
 /* "R_X86_64_PC32" for JA_R_X86_64_PC32; null when this CPU has no such kind. And the reverse: 0 when there is none.
@@ -636,14 +636,52 @@ JA_API ja_status ja_run(ja_thread* thread, ja_executor id, uint32_t entry_offset
 
 /* ---- Collecting ------------------------------------------------------------------------------------------------- */
 
+/* What can happen to executors. A listener is told of the kinds that it has asked for. */
+typedef enum ja_event_kind {
+  JA_EVENT_PUBLISHED = 1,  /* frozen or installed: may be entered at new_address from now on */
+  JA_EVENT_MOVED = 2,      /* its code, from old_address to new_address. Its data lies behind its code and has moved as
+                            * far, unless the layout is apart. Of state, which moves by itself, nobody is told */
+  JA_EVENT_EVICTED = 4,    /* it was cold, and is about to be retired */
+  JA_EVENT_RETIRED = 8,    /* it was freed, invalidated or evicted: its id is stale. Threads may still execute it at
+                            * old_address, which is 0 when it was never frozen */
+  JA_EVENT_RECLAIMED = 16, /* nobody executes what was at old_address any more, and something else may be there soon.
+                            * The executor is 0 when this was the old copy of one that moved */
+  JA_EVENT_FORKED_CHILD = 32 /* in a forked child that has got a copy of the arena (JA_FORK_COPY); no executor */
+} ja_event_kind;
+
+/* An executor to which it has happened; an address that the kind does not name is 0. This structure does not grow. */
+typedef struct ja_event {
+  ja_executor executor;
+  uint64_t old_address;
+  uint64_t new_address;
+} ja_event;
+
+/* The most events of one call. */
+#define JA_MOST_EVENTS 256
+
+/* Told of `count` executors, 1 to JA_MOST_EVENTS, to all of which the same has happened; everything in the order in
+ * which it happened. On the thread whose call did it, under the arena's lock, when it cannot be refused any more: of a
+ * move, when the new copy can already be entered and before the old one can be used again, so that both may be read. It
+ * may not call the arena, which answers JA_ERR_BUSY, nor unwind or longjmp, and should be quick; the arena waits. Nor
+ * may it fork, which takes the locks of all arenas, make or dispose of an arena, or wait for a thread that may be
+ * calling this one. */
+typedef void (*ja_listener)(void* user, ja_event_kind kind, const ja_event* events, size_t count);
+
+/* Adds a listener for `kinds`, JA_EVENT_… combined with |; several are told one after the other, in the order in which
+ * they were added. `number` is for ja_remove_listener. What nobody listens to costs nothing. Takes the lock. */
+JA_API ja_status ja_add_listener(ja_arena* arena, uint32_t kinds, ja_listener listener, void* user, uint32_t* number);
+
+/* Ends it: after this returns, it is not running and will not be called. JA_ERR_ARGUMENT when the arena has no listener
+ * of this number. Takes the lock. */
+JA_API ja_status ja_remove_listener(ja_arena* arena, uint32_t number);
+
 /* Called for each executor that a collection has moved: `old_address` and `new_address` of its code. Its data lies
  * behind its code and has moved as far, unless the layout is apart. Nobody is told of state, which moves by itself. */
 typedef void (*ja_move_callback)(void* user, ja_executor id, uint64_t old_address, uint64_t new_address);
 
-/* Sets the callback, or ends it (null). ja_collect calls it on the collecting thread, under the arena's lock, when the
- * new copy can already be entered and before the old one can be used again: both may be read. It may not call the
- * arena, which answers JA_ERR_BUSY, and should be quick; the arena waits. Nor may it fork, which takes the locks of all
- * arenas, or make or dispose of one. After this returns, no earlier callback is running or will be called. */
+/* Sets the callback, or ends it (null): a listener for JA_EVENT_MOVED that is called for each executor, with the rules
+ * of ja_listener. Of what is moved while this sets another one, both may be told. After it returns, no earlier callback
+ * is running or will be called. Takes the lock. */
 JA_API ja_status ja_set_move_callback(ja_arena* arena, ja_move_callback callback, void* user);
 
 typedef struct ja_collect_options {

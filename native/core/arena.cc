@@ -46,7 +46,7 @@ Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
       // An executor takes a granule at least, and a direct reference four bytes.
       table_(static_cast<uint32_t>(BytesToReserve(options) / kGranuleBytes) + 1),
       linker_(space_, table_, static_cast<uint32_t>(BytesToReserve(options) / 4), options.full_records || kDebug),
-      collector_(space_, table_, linker_, reclaimer_),
+      collector_(space_, table_, linker_, reclaimer_, events_),
       max_chain_depth_(options.max_chain_depth),
       gated_writes_(space_.memory().writer() == os::WriterKind::kFlip || options.without_barrier ||
                     !os::SynchroniseCores()) {
@@ -198,6 +198,7 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
     failed = OrOutOfMemory([&] { return CheckBatch(specs); });
     for (uint32_t index : batch_) table_[index].marked = 0;
   }
+  if (failed.ok()) failed = events_.Prepare(EventKind::kPublished, count);
 
   // Commit: nothing is published before all of it is written and seen.
   if (failed.ok()) {
@@ -224,7 +225,9 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
     SizeClassOf(stats_, executor);  // listed from now on, also when nobody is left in it
     // Release: pairs with EntryOf; whoever finds the entry finds the bytes.
     executor.entry.store(space_.AddressOf(executor.code_span), std::memory_order_release);
+    events_.Tell(EventKind::kPublished, {table_.IdOf(index), 0, space_.AddressOf(executor.code_span)});
   }
+  events_.Flush();
   return Status::Ok();
 }
 
@@ -393,6 +396,7 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
   for (uint32_t i = 0; i < marked; i++) table_[IndexOf(ids[i])].marked = 0;
   if (!failed.ok()) return WithIndex(std::move(failed), position, count);
 
+  if (Status refused = events_.Prepare(EventKind::kRetired, count)) return refused;
   // Entries first: no later pin finds one. Then the references, then the memory.
   for (uint32_t i = 0; i < count; i++) {
     Executor& executor = table_[IndexOf(ids[i])];
@@ -404,6 +408,12 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
   TestPoint(TestPointId::kFreeUnpublished);
   for (uint32_t i = 0; i < count; i++)
     if (table_[IndexOf(ids[i])].State() == ExecutorState::kFrozen) linker_.Forget(IndexOf(ids[i]));
+  if (events_.Wants(EventKind::kRetired)) {
+    for (uint32_t i = 0; i < count; i++) {
+      SpanId code = table_[IndexOf(ids[i])].code_span;
+      events_.Tell(EventKind::kRetired, {ids[i], code != 0 ? space_.AddressOf(code) : 0, 0});
+    }
+  }
   // Where nobody is pinned, nobody can get to it any more.
   bool at_once = writer() != os::WriterKind::kFlip && !reclaimer_.AnyPinned();
   for (uint32_t i = 0; i < count; i++) {
@@ -422,12 +432,13 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
   // Old copies that are still executing may leave through an external link: it retires after them.
   linker_.TakeUnusedLinks([&](SpanId link) { LetGo({{link, 0, 0}, 0, 0}, at_once); });
   if (!at_once) reclaimer_.Stamp();
+  events_.Flush();
   return Status::Ok();
 }
 
 void Arena::LetGo(const Retired& retired, bool at_once) {
   if (at_once)
-    FreeRetired(space_, table_, retired);
+    FreeRetired(space_, table_, events_, retired);
   else
     jit_arena::Retire(space_, table_, reclaimer_, retired);
 }
@@ -437,7 +448,8 @@ void Arena::Reclaim(const PinSlot* self) {
   // Poison is a write: where the flip writer cannot write now, what is due waits for the next call.
   ClosedGate gate;
   if (writer() == os::WriterKind::kFlip && !gate.Close(reclaimer_, self, 0)) return;
-  FreeDue(space_, table_, reclaimer_);
+  FreeDue(space_, table_, events_, reclaimer_);
+  events_.Flush();
 }
 
 Result<Thunk> Arena::AddThunk(arch::CallbackHandler handler, const PinSlot* self) {

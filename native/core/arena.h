@@ -17,6 +17,7 @@
 #include "core/checksum.h"
 #include "core/code_space.h"
 #include "core/collector.h"
+#include "core/events.h"
 #include "core/executor_table.h"
 #include "core/linker.h"
 #include "core/lock.h"
@@ -188,11 +189,12 @@ class Arena {
 
   CompactionPlan PlanCompaction();
   CollectResult Collect(const CollectOptions& options, const PinSlot* self);
-  // Collect calls it under the lock, so it may not call the arena. Empty: nobody is told.
-  void SetMoveObserver(MoveObserver observer) {
-    std::lock_guard guard(lock_);
-    collector_.SetMoveObserver(std::move(observer));
-  }
+  // Who is told what happens to executors, and what he may do then: core/events.h. The number is for the other two,
+  // which ignore one that is not there. After RemoveListener he is not being told any more. ERR_ARENA_NO_MEMORY,
+  // _FORKED.
+  Result<uint32_t> AddListener(std::unique_ptr<Listener> listener, uint32_t kinds);
+  void SetListenerKinds(uint32_t number, uint32_t kinds);
+  bool RemoveListener(uint32_t number);  // false when there is none
   ArenaStats Stats();
   std::vector<SlabMap> Slabs();
   // What differs from what was frozen, in every frozen executor.
@@ -319,6 +321,7 @@ class Arena {
   ExecutorTable table_;
   Linker linker_;
   Reclaimer reclaimer_;
+  Events events_;
   Collector collector_;
   std::unordered_map<uint32_t, Staged> staged_;
   struct Internal {

@@ -48,6 +48,8 @@ std::vector<ExecutorId> Arena::EvictCold() {
   std::vector<ExecutorId> cold;
   std::vector<bool> loops;
   cold.reserve(most);
+  for (EventKind kind : {EventKind::kEvicted, EventKind::kRetired})
+    if (Status failed = events_.Prepare(kind, static_cast<uint32_t>(most))) return {};
   if (most != 0) loops = linker_.FindLoops();
   for (uint32_t index = 1; index < table_.size(); index++) {
     Executor& executor = table_[index];
@@ -72,6 +74,7 @@ std::vector<ExecutorId> Arena::EvictCold() {
   cold.erase(std::remove(cold.begin(), cold.end(), 0), cold.end());
   for (ExecutorId id : cold) {
     Executor& executor = table_[IndexOf(id)];
+    events_.Tell(EventKind::kEvicted, {id, space_.AddressOf(executor.code_span), 0});
     executor.marked = 0;
     SizeClass& size_class = SizeClassOf(stats_, executor);
     size_class.died_cold++;

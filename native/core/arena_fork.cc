@@ -90,6 +90,8 @@ void Arena::AfterForkInChild() {
     lost_ = std::move(failed);
   } else {
     fork_generation_ = os::ForkGeneration();
+    events_.Tell(EventKind::kForkedChild, {});
+    events_.Flush();
   }
   // Not unlock: it may be promised to a thread of the parent's.
   lock_.Reset();

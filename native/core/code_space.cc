@@ -263,18 +263,6 @@ void CodeSpace::Free(SpanId span) {
   Release(slab, span);
 }
 
-void CodeSpace::FreeUnlisted() {
-  for (size_t slot = 0; slot < slabs_.size(); slot++) {
-    if (slabs_[slot] == nullptr) continue;
-    // With its last span a slab may go.
-    for (SpanId id = spans_[slabs_[slot]->head()].next; id != 0;) {
-      SpanId next = spans_[id].next;
-      if (spans_[id].State() == SpanState::kUnlisted) Free(id);
-      id = next;
-    }
-  }
-}
-
 void CodeSpace::Abandon(SpanId span) { Release(SlabOf(span), span); }
 
 void CodeSpace::Release(Slab& slab, SpanId span) {

@@ -64,8 +64,9 @@ class CodeSpace {
     const uint8_t* from = slab.view() + (address - Address(slab.first()));
     for (uint32_t at = 0; at < 512; at += 64) Prefetch(from + at);  // from there on the CPU sees the pattern
   }
-  // Frees every span that is kUnlisted.
-  void FreeUnlisted();
+  // Frees every span that is kUnlisted, after visit(span).
+  template <class Visit>
+  void FreeUnlisted(Visit visit);
   // Undoes Allocate for a span that was never written: no poison.
   void Abandon(SpanId span);
 
@@ -293,5 +294,21 @@ class WriteScope {
   uint32_t filled_bytes_ = 0;
   os::Access filled_access_ = os::Access::kCode;  // of a staged fill
 };
+
+template <class Visit>
+void CodeSpace::FreeUnlisted(Visit visit) {
+  for (size_t slot = 0; slot < slabs_.size(); slot++) {
+    if (slabs_[slot] == nullptr) continue;
+    // With its last span a slab may go.
+    for (SpanId id = spans_[slabs_[slot]->head()].next; id != 0;) {
+      SpanId next = spans_[id].next;
+      if (spans_[id].State() == SpanState::kUnlisted) {
+        visit(id);
+        Free(id);
+      }
+      id = next;
+    }
+  }
+}
 
 }  // namespace jit_arena

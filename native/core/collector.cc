@@ -250,7 +250,8 @@ bool Collector::CommitBatch(Progress& progress) {
   uint64_t rewritten = 0;
   if (!batch_.empty()) {
     WriteScope scope(space_, "move executors");
-    open = linker_.OpenForMove(scope, batch_).ok();
+    open = events_.Prepare(EventKind::kMoved, static_cast<uint32_t>(batch_.size())).ok() &&
+           linker_.OpenForMove(scope, batch_).ok();
     if (open) {
       copied = true;
       rewritten = linker_.Copy(scope, batch_);
@@ -270,6 +271,12 @@ bool Collector::CommitBatch(Progress& progress) {
       TestPoint(TestPointId::kMovePublished);
     }
   }
+  if (open && events_.Wants(EventKind::kMoved)) {
+    for (const Move& move : batch_)
+      events_.Tell(EventKind::kMoved,
+                   {table_.IdOf(move.executor), space_.AddressOf(move.code_from), space_.AddressOf(move.code_to)});
+    events_.Flush();
+  }
   for (const Move& move : batch_) {
     Executor& executor = table_[move.executor];
     executor.marked = 0;
@@ -278,8 +285,6 @@ bool Collector::CommitBatch(Progress& progress) {
         if (copy != 0) copied ? space_.Free(copy) : space_.Abandon(copy);
       continue;
     }
-    if (observer_)
-      observer_(table_.IdOf(move.executor), space_.AddressOf(move.code_from), space_.AddressOf(move.code_to));
     Retire(space_, table_, reclaimer_, {{move.code_from, move.data_from, 0}, 0, 0});
     progress.result.moved++;
     progress.result.moved_bytes += uint64_t{executor.code_bytes} + executor.data_bytes;

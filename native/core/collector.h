@@ -10,6 +10,7 @@
 
 #include "core/code_space.h"
 #include "core/deadline.h"
+#include "core/events.h"
 #include "core/executor_table.h"
 #include "core/linker.h"
 #include "core/reclaimer.h"
@@ -45,17 +46,12 @@ struct CollectResult {
   std::vector<ExecutorId> evicted;  // cold executors that died
 };
 
-// Told of each executor whose code a move has taken elsewhere, once the batch is published and while the old copy still
-// stands. Under the arena's lock.
-using MoveObserver = std::function<void(ExecutorId id, uint64_t from, uint64_t to)>;
-
 class Collector {
  public:
-  Collector(CodeSpace& space, ExecutorTable& table, Linker& linker, Reclaimer& reclaimer)
-      : space_(space), table_(table), linker_(linker), reclaimer_(reclaimer) {}
+  Collector(CodeSpace& space, ExecutorTable& table, Linker& linker, Reclaimer& reclaimer, Events& events)
+      : space_(space), table_(table), linker_(linker), reclaimer_(reclaimer), events_(events) {}
 
   CompactionPlan Plan() const;
-  void SetMoveObserver(MoveObserver observer) { observer_ = std::move(observer); }
 
   // What collecting needs of the arena that it works for.
   struct Host {
@@ -139,6 +135,7 @@ class Collector {
   ExecutorTable& table_;
   Linker& linker_;
   Reclaimer& reclaimer_;
+  Events& events_;
   Slab* destinations_[kZones] = {};  // during Collect
   static constexpr uint32_t kNone = ~0u;
   uint32_t begun_victim_ = kNone;  // slab (first granule) in the middle of which the last slice stopped
@@ -151,7 +148,6 @@ class Collector {
   std::vector<Move> batch_;    // scratch
   uint64_t batch_bytes_ = 0;   // of its spans, or of those of state_batch_
   std::vector<StateMove> state_batch_;
-  MoveObserver observer_;  // may be empty
 };
 
 }  // namespace jit_arena

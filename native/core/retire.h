@@ -5,6 +5,7 @@
 #pragma once
 
 #include "core/code_space.h"
+#include "core/events.h"
 #include "core/executor_table.h"
 #include "core/reclaimer.h"
 
@@ -22,18 +23,30 @@ inline void Retire(CodeSpace& space, ExecutorTable& table, Reclaimer& reclaimer,
   if (!listed && retired.executor_index != 0) table[retired.executor_index].unlisted = 1;
 }
 
+// Of the code of an executor, or the old copy of one that moved; the arena's own, such as an external link, is
+// nobody's.
+inline void TellReclaimed(const CodeSpace& space, const ExecutorTable& table, Events& events, SpanId span) {
+  const SpanNode& node = space[span];
+  if (node.Owner() == 0 || static_cast<Section>(node.Section()) != Section::kCode) return;
+  bool is_copy = table[node.Owner()].code_span != span;
+  events.Tell(EventKind::kReclaimed, {is_copy ? 0 : table.IdOf(node.Owner()), space.AddressOf(span), 0});
+}
+
 // To what nobody can get any more.
-inline void FreeRetired(CodeSpace& space, ExecutorTable& table, const Retired& retired) {
+inline void FreeRetired(CodeSpace& space, ExecutorTable& table, Events& events, const Retired& retired) {
+  if (events.Wants(EventKind::kReclaimed)) TellReclaimed(space, table, events, retired.spans[0]);
   for (SpanId span : retired.spans)
     if (span != 0) space.Free(span);
   if (retired.executor_index != 0) table.Recycle(retired.executor_index);
 }
 
 // Frees what is due.
-inline void FreeDue(CodeSpace& space, ExecutorTable& table, Reclaimer& reclaimer) {
-  reclaimer.Reclaim([&](const Retired& retired) { FreeRetired(space, table, retired); });
+inline void FreeDue(CodeSpace& space, ExecutorTable& table, Events& events, Reclaimer& reclaimer) {
+  reclaimer.Reclaim([&](const Retired& retired) { FreeRetired(space, table, events, retired); });
   if (!reclaimer.TakeUnlisted()) return;
-  space.FreeUnlisted();
+  space.FreeUnlisted([&](SpanId span) {
+    if (events.Wants(EventKind::kReclaimed)) TellReclaimed(space, table, events, span);
+  });
   for (uint32_t index = 1; index < table.size(); index++)
     if (table[index].unlisted) table.Recycle(index);
 }

@@ -54,12 +54,12 @@ Status Freeze(ArenaHandle& handle, const Napi::CallbackInfo& info) {
 
 Status Free(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   std::vector<ExecutorId> ids = IdsOf(info[0]);
-  return handle.arena->Free(ids.data(), static_cast<uint32_t>(ids.size()), handle.pin);
+  return WakeOthers(handle, handle.arena->Free(ids.data(), static_cast<uint32_t>(ids.size()), handle.pin));
 }
 
 Status FreeOne(ArenaHandle& handle, const Napi::CallbackInfo&) {
   ExecutorId id = static_cast<ExecutorId>(handle.environment->mailbox->numbers[kId]);
-  return handle.arena->Free(&id, 1, handle.pin);
+  return WakeOthers(handle, handle.arena->Free(&id, 1, handle.pin));
 }
 
 Result<Napi::Value> Describe(ArenaHandle& handle, const Napi::CallbackInfo& info) {
@@ -97,7 +97,9 @@ Result<Napi::Value> Collect(ArenaHandle& handle, const Napi::CallbackInfo& info)
   options.max_pause_nanos = static_cast<uint64_t>(std::ceil(info[1].As<Napi::Number>().DoubleValue() * 1000));
   options.evict_cold = info[2].As<Napi::Boolean>().Value();
   options.follow_links = info[3].As<Napi::Boolean>().Value();
-  return Napi::Value(ToJs(info.Env(), handle.arena->Collect(options, handle.pin)));
+  CollectResult collected = handle.arena->Collect(options, handle.pin);
+  handle.shared()->WakeOthers(handle.listening.get());
+  return Napi::Value(ToJs(info.Env(), collected));
 }
 
 Result<Napi::Value> Stats(ArenaHandle& handle, const Napi::CallbackInfo& info) {
@@ -197,6 +199,8 @@ constexpr struct {
     {"invalidate", WithHandle<Invalidate>},
     {"setHotStub", WithHandle<SetHotStub>},
     {"exitTag", WithHandle<ExitTag>},
+    {"listen", WithHandle<Listen>},
+    {"noted", WithHandle<Noted>},
 };
 
 // The object of functions for a new user of an arena.

@@ -20,6 +20,7 @@ void ArenaHandle::End() {
   if (arena == nullptr) return;
   JIT_ARENA_CHECK(!pinned());
   EndCallbacks();
+  listening.reset();
   for (auto& kept : pins)
     if (kept != nullptr) arena->End(*kept);
   pins.clear();

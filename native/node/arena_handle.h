@@ -11,6 +11,7 @@
 #include "node/callbacks.h"
 #include "node/environment.h"
 #include "node/kept_spec.h"
+#include "node/listeners.h"
 #include "node/shared_arena.h"
 
 namespace jit_arena::node {
@@ -43,6 +44,7 @@ class ArenaHandle {
   std::vector<std::unique_ptr<Callback>> callbacks;  // made through this handle, and not disposed of
   std::vector<std::unique_ptr<LoosePin>> pins;       // by number; null: released
   std::vector<std::vector<KeptSpec>> lists;          // of specs that will be installed together, the innermost last
+  std::unique_ptr<Listening> listening;              // null: it does not
 
  private:
   std::shared_ptr<SharedArena> shared_;

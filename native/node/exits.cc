@@ -68,7 +68,7 @@ Status Replace(ArenaHandle& handle, const Napi::CallbackInfo& info) {
 }
 
 Status Invalidate(ArenaHandle& handle, const Napi::CallbackInfo& info) {
-  return handle.arena->Invalidate(IdOf(info[0]), handle.pin);
+  return WakeOthers(handle, handle.arena->Invalidate(IdOf(info[0]), handle.pin));
 }
 
 Status SetHotStub(ArenaHandle& handle, const Napi::CallbackInfo& info) {

@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "node/listeners.h"
+
 namespace jit_arena::node {
 namespace {
 
@@ -63,6 +65,25 @@ void SharedArena::EndLoops() {
     // An arena of the parent process has nothing to unlink here.
     shared->arena_->UnlinkAll().Ignore();
   }
+}
+
+void SharedArena::AddListening(Listening* listening) {
+  std::lock_guard guard(listening_lock_);
+  listening_.push_back(listening);
+  anybody_listens_.store(true, std::memory_order_relaxed);
+}
+
+void SharedArena::RemoveListening(Listening* listening) {
+  std::lock_guard guard(listening_lock_);
+  std::erase(listening_, listening);
+  anybody_listens_.store(!listening_.empty(), std::memory_order_relaxed);
+}
+
+void SharedArena::WakeOthers(const Listening* own) {
+  if (!anybody_listens_.load(std::memory_order_relaxed)) return;
+  std::lock_guard guard(listening_lock_);
+  for (Listening* listening : listening_)
+    if (listening != own) listening->Wake();
 }
 
 Status SharedArena::Link(ExecutorId source, uint32_t exit, ExecutorId target, uint32_t entry) {

@@ -6,10 +6,13 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "core/arena.h"
 
 namespace jit_arena::node {
+
+class Listening;
 
 // Any thread may call any function. Its users hold shared pointers; tokens and the list of arenas do not.
 class SharedArena {
@@ -29,6 +32,12 @@ class SharedArena {
   Arena& arena() { return *arena_; }
   const std::string& token() const { return token_; }
 
+  // Those who are to be woken when another handle has done what they listen to; until they are removed.
+  void AddListening(Listening* listening);
+  void RemoveListening(Listening* listening);
+  // Behind a call that may have done something, of the handle that listens with `own` (or null).
+  void WakeOthers(const Listening* own);
+
   // Arena::Link, but for the end of the process.
   Status Link(ExecutorId source, uint32_t exit, ExecutorId target, uint32_t entry);
 
@@ -38,6 +47,9 @@ class SharedArena {
   std::unique_ptr<Arena> arena_;
   const std::string token_;
   std::mutex lock_;  // taken before the arena's own
+  std::mutex listening_lock_;
+  std::vector<Listening*> listening_;
+  std::atomic<bool> anybody_listens_{false};  // relaxed: who begins to listen just now need not be told
 };
 
 }  // namespace jit_arena::node
