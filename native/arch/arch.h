@@ -79,9 +79,9 @@ struct Ends {
 };
 // Rewrites a field that is right for `from`, or was inserted in normal form and `from` is that, so that it is right for
 // `to`, or in normal form: the twin of Check and Apply for a move, which cannot change whether the value fits. `rest`
-// is the lowest FieldInfo::rest_bits of the target's distance from what it moves with. Where there are none, only how
-// far target and site have moved matters. Returns what the new value has beyond the field, where the old one had
-// nothing.
+// is the lowest FieldInfo::rest_bits of the target's distance from what it moves with. Where there are none, and where
+// the target stays, only how far target and site have moved matters. Returns what the new value has beyond the field,
+// where the old one had nothing.
 uint64_t Shift(FieldClass field, uint8_t* site, uint32_t rest, const Ends& from, const Ends& to);
 
 // Makes this core's instruction fetch see what other cores have written and published. Nothing on x86-64: instruction

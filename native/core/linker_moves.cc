@@ -10,12 +10,8 @@ namespace jit_arena {
 Moved Linker::MovedBy(const std::vector<Move>& batch, const Reference& reference) const {
   const Executor& target = table_[reference.target];
   Section section = reference.target_section;
-  if (!target.marked || section == Section::kState) {
-    // To most fields it does not matter where what stays is, and to find out takes a line of memory.
-    bool matters = arch::FieldOf(reference.field).rest_bits != 0;
-    uint64_t at = matters ? SectionAddress(reference.target, section) : 0;
-    return {at, at};
-  }
+  // To a field it does not matter where what stays is, and to find out takes a line of memory.
+  if (!target.marked || section == Section::kState) return {};
   const Move& move = batch[positions_.Find(reference.target)];
   if (section == Section::kData && move.data_to != 0)
     return {space_.AddressOf(move.data_from), space_.AddressOf(move.data_to)};
