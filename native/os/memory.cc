@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <new>
 
 #include "arch/arch.h"
 #include "os/trial.h"
@@ -49,6 +50,8 @@ std::vector<ProbeResult> Probe() {
   for (int kind = 0; kind < kWriterKinds; ++kind) {
     WriterKind writer = static_cast<WriterKind>(kind);
     Result<std::unique_ptr<Memory>> opened = trials::Open(writer, Trial::kThorough);
+    // That says nothing of the writer.
+    if (!opened.ok() && opened.status().out_of_memory()) throw std::bad_alloc();
     results.push_back({writer, opened.ok(), opened.ok() ? Words() : opened.status().error().message});
   }
   return results;
