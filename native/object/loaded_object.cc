@@ -18,9 +18,9 @@ class UnwindTable {
   UnwindTable(const UnwindTable&) = delete;
   UnwindTable& operator=(const UnwindTable&) = delete;
 
-  void Register(std::vector<uint8_t> table) {
+  void Register(std::vector<uint8_t> table, uint64_t code) {
     table_ = std::move(table);
-    os::RegisterUnwindTable(table_.data(), &room_);
+    os::RegisterUnwindTable(table_.data(), &room_, reinterpret_cast<const void*>(code));
   }
 
  private:
@@ -38,7 +38,7 @@ struct Kept {
 Status TellUnwinder(Arena& arena, const ExecutorId* ids, const ObjectUnits::UnwindTable& where, UnwindTable* unwind) {
   std::vector<uint8_t> table(where.size);
   if (Status gone = arena.Read(ids[where.unit], Section::kData, where.offset, table.data(), where.size)) return gone;
-  unwind->Register(std::move(table));
+  unwind->Register(std::move(table), arena.EntryOf(ids[where.unit]));
   return Status::Ok();
 }
 

@@ -152,7 +152,8 @@ struct UnwindTableRoom {
 };
 // Whether there is an unwinder that can be told; asked before anything is told.
 bool CanRegisterUnwindTable();
-void RegisterUnwindTable(const void* table, UnwindTableRoom* room);
+// `code`: an address that the table tells of.
+void RegisterUnwindTable(const void* table, UnwindTableRoom* room, const void* code);
 void DeregisterUnwindTable(const void* table);
 
 // Counts the mappings of this process that are writable and executable and share an address with [base, base + bytes);

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <map>
 #include <string>
@@ -606,6 +607,27 @@ TEST(exceptions_find_their_handlers_wherever_there_was_room) {
     y.Free();
     CHECK_EQ(x.Int("large", 7), 8);
   }
+}
+
+// An exception that met many new tables once took their number squared.
+TEST(the_first_exception_does_not_pay_for_all_installs) {
+#if JIT_ARENA_DEBUG
+  constexpr int kInstalls = 100;  // each is followed by all the checks
+#else
+  constexpr int kInstalls = 6000;
+#endif
+  ja_options options = ja_options_init();
+  options.max_bytes = 64 * kMiB;
+  Host host(options);
+  Object object(CompileText("extern \"C\" int f(int n) { try { throw n; } catch (int value) { return value + 1; } }",
+                            kPic, "cc", ".cc"));
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point begin = Clock::now();
+  Installed first(host, object);
+  for (int i = 1; i < kInstalls; i++) Installed(host, object);
+  Clock::time_point installed = Clock::now();
+  CHECK_EQ(first.Int("f", 3), 4);
+  CHECK(Clock::now() - installed < installed - begin);
 }
 
 TEST(what_a_constructor_throws_ends_the_process) {
