@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 #include "arena_life.h"
+#include "support/compile.h"
 
 extern "C" {
 void* __libc_malloc(size_t bytes);
@@ -155,6 +156,54 @@ TEST(what_is_freed_without_memory_is_reclaimed_when_its_time_comes) {
     }
     CHECK_EQ(Problems(host.arena), 0u);
   }
+}
+
+// An object is loaded and installed with all that belongs to it, or not at all.
+TEST(objects_may_fail_whole) {
+  static std::vector<int> noted;
+  noted.reserve(100);
+  const std::vector<uint8_t> bytes = test::CompileText(
+      "extern \"C\" void note(int); struct Noted { int n; Noted(int n) : n(n) { note(n); } ~Noted() {} };"
+      "static Noted first(1), second(2);"
+      "extern \"C\" int f(int n) { try { Noted inside(3); throw n; } catch (int value) { return value + 1; } }",
+      "-O2 -fPIC", "cc", ".cc");
+  ja_object_options loading = ja_object_options_init();
+  loading.resolve = [](void*, const char* name, uint8_t, uint8_t, ja_place* place) {
+    if (std::string_view(name) != "note") return 0;
+    place->address = reinterpret_cast<uint64_t>(+[](int n) { noted.push_back(n); });
+    return 1;
+  };
+  ja_install_options installing = ja_install_options_init();
+  installing.constructors = JA_YES;
+  bool done = false;
+  for (long nth = 1; !done && nth < 2000; nth++) {
+    Host host;
+    noted.clear();
+    fault = {nth, true, 0};
+    ja_object* object = nullptr;
+    ja_executor id = 0;
+    ja_status loaded = Hindered([&] { return ja_load_object(bytes.data(), bytes.size(), &loading, &object); });
+    if (loaded != JA_OK) {
+      CHECK_EQ(loaded, JA_ERR_NO_MEMORY);
+      CHECK(object == nullptr);
+      continue;
+    }
+    ja_status installed = Hindered([&] { return ja_install_object(host.arena, object, &installing, &id, 1); });
+    done = fault.seen < nth;
+    fault = {};
+    size_t count = 99;
+    CHECK_OK(ja_executors(host.arena, nullptr, 0, &count));
+    CHECK_EQ(count, installed == JA_OK ? 1u : 0u);
+    CHECK_EQ(noted.size(), installed == JA_OK ? 2u : 0u);
+    if (installed == JA_OK) {
+      CHECK_OK(ja_free_object(host.arena, object, &id, 1));
+    } else {
+      CHECK_EQ(installed, JA_ERR_NO_MEMORY);
+      CHECK_OK(ja_install_object(host.arena, object, &installing, &id, 1));
+    }
+    CHECK_OK(ja_unload_object(object));
+  }
+  CHECK(done);
 }
 
 // Old copies of what has moved are retired, too.
