@@ -12,6 +12,9 @@ const programs = readdirSync(resolve(__dirname, '..', 'test', 'fixtures', 'progr
 /** Variables of these hold addresses, or the unwinder does, so that nobody can promise that they may move. */
 const holdsAddresses = new Set(['exceptions.cc', 'ifuncs.c', 'kept_pointers.c', 'static_objects.cc']);
 
+/** These name variables of the C++ library: types of exceptions, and what their tables begin with. */
+const usesLibraryData = new Set(['exceptions.cc', 'static_objects.cc']);
+
 interface Configuration {
   readonly flags: readonly string[];
   /** Programs that need an address cannot be installed: absolute fields of 32 bits reach no arena. */
@@ -115,9 +118,12 @@ describe('compilers', () => {
   let ran = 0;
   let moves = 0;
   let refused = 0;
+  let tooFar = 0;
   const found = canCompile ? everyCompiler() : [];
   after(() => {
-    console.log(`      ${found.join(', ')}: ${ran} ran right, moved ${moves} times; ${refused} were refused`);
+    console.log(
+      `      ${found.join(', ')}: ${ran} ran right, moved ${moves} times; ${refused} were refused, ${tooFar} too far`,
+    );
   });
 
   /** All programs, each as it is and, where that is safe, promised to be movable. */
@@ -139,8 +145,14 @@ describe('compilers', () => {
           const x = object.install(arena, { constructors: 'run', ...(promised && { movable: true }) });
           installed.push(new Program(name, promised, arena, x));
         } catch (error) {
-          if (absolute === undefined || !(error instanceof ArenaError)) throw error;
+          if (!(error instanceof ArenaError)) throw error;
           assert.equal(error.code, 'ERR_ARENA_RELOC_RANGE', error.message);
+          // Code for an executable takes data of libraries for near, as a linker would make it. It is where it is.
+          if (flags.includes('-fPIE') && usesLibraryData.has(name) && error.kind === 'R_X86_64_PC32') {
+            tooFar++;
+            continue;
+          }
+          if (absolute === undefined) throw error;
           assert.match(error.message, /R_X86_64_32S?\b/);
           refusedHere++;
         }

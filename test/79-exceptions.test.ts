@@ -13,7 +13,7 @@ const i32 = { args: ['i32'], returns: 'i32' } as const;
 const flags = [
   ['-O0', '-fPIC'],
   ['-O2', '-fPIC', '-ffunction-sections', '-fdata-sections'],
-  ['-O2', '-fPIE', '-fvisibility=hidden'],
+  ['-O2', '-fPIC', '-fvisibility=hidden'],
   ['-O1', '-fPIC', '-mcmodel=large'],
 ];
 
