@@ -2,13 +2,13 @@
 // links between pages. What has been renamed or deleted lives on in words, and sends a reader nowhere.
 //
 //   npm run check-docs
-import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { posix } from 'node:path';
+import { filesIn, root } from './tools.mjs';
 
-const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], { encoding: 'utf8' })
-  .split('\n')
-  .filter((file) => file !== '' && existsSync(file));
+const FOLDERS = ['native', 'ts', 'stress', 'test', 'scripts', 'bench', 'examples', 'docs'];
+const pages = readdirSync(root).filter((name) => name.endsWith('.md'));
+const files = [...pages, ...FOLDERS.flatMap((folder) => filesIn(folder))];
 const read = (file) => readFileSync(file, 'utf8');
 const isCode = (file) => /\.(h|cc|c|ts|mjs|cjs)$/.test(file);
 const isPage = (file) => file.endsWith('.md');
@@ -136,8 +136,7 @@ for (const [text, what] of Object.entries(mistakes)) {
 
 const problems = files.flatMap((file) => {
   if (isPage(file)) return problemsOf(file, read(file), known, scripts);
-  if (isCode(file) && /^(native|ts|stress|test|scripts|bench|examples)\//.test(file))
-    return problemsOf(file, commentsOf(read(file)), known, scripts);
+  if (isCode(file)) return problemsOf(file, commentsOf(read(file)), known, scripts);
   return [];
 });
 for (const problem of problems) console.error(problem);
