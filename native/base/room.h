@@ -13,10 +13,7 @@ namespace jit_arena {
 template <class Vector>
 Status MakeRoom(Vector& vector, size_t more) noexcept {
   if (vector.capacity() - vector.size() >= more) return Status::Ok();
-  return OrOutOfMemory([&] {
-    vector.reserve(std::max(vector.size() + more, 2 * vector.capacity()));
-    return Status::Ok();
-  });
+  return OrOutOfMemory([&] { vector.reserve(std::max(vector.size() + more, 2 * vector.capacity())); });
 }
 
 }  // namespace jit_arena

@@ -13,6 +13,7 @@
 #include <new>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 namespace jit_arena {
@@ -140,11 +141,16 @@ class [[nodiscard]] Result {
   Status status_;
 };
 
-// What `act` returns, a Status or a Result; OutOfMemory where that throws.
-template <class Act>
-auto OrOutOfMemory(Act act) noexcept -> decltype(act()) {
+// What `act` returns, a Status or a Result, or Ok where it returns nothing; OutOfMemory where it throws.
+template <class Act, class Returned = std::invoke_result_t<Act&>>
+std::conditional_t<std::is_void_v<Returned>, Status, Returned> OrOutOfMemory(Act act) noexcept {
   try {
-    return act();
+    if constexpr (std::is_void_v<Returned>) {
+      act();
+      return Status::Ok();
+    } else {
+      return act();
+    }
   } catch (const std::bad_alloc&) {
     return Status::OutOfMemory();
   }

@@ -81,7 +81,6 @@ Result<uint32_t> Arena::AddExecutor(const ExecutorSpec& spec) {
       table_.NotesOf(index).exit_tags.assign(spec.exit_tags, spec.exit_tags + spec.exit_count);
     if (spec.keeps != nullptr) table_.NotesOf(index).keeps = spec.keeps;
     if (spec.entry_count != 0) table_.NotesOf(index).entries.assign(spec.entries, spec.entries + spec.entry_count);
-    return Status::Ok();
   });
   if (!failed.ok()) {
     table_.Recycle(index);
@@ -129,10 +128,7 @@ Result<ExecutorId> Arena::Allocate(const ExecutorSpec& spec) {
   if (Status failed = CheckShape(spec)) return failed;
   Result<uint32_t> index = AddExecutor(spec);
   if (!index.ok()) return std::move(index.status());
-  Status failed = OrOutOfMemory([&] {
-    staged_.emplace(index.value(), std::move(staged));
-    return Status::Ok();
-  });
+  Status failed = OrOutOfMemory([&] { staged_.emplace(index.value(), std::move(staged)); });
   if (!failed.ok()) {
     table_.Recycle(index.value());
     stats_.executors--;

@@ -445,13 +445,8 @@ void WriteScope::CloseWindows() {
 }
 
 Status WriteScope::OpenWindow(const Slab& slab, uint64_t at, uint32_t bytes) {
-  if (space_.writer() == os::WriterKind::kProcmem && space_.staging_.size() < bytes) {
-    Status failed = OrOutOfMemory([&] {
-      space_.staging_.resize(bytes);
-      return Status::Ok();
-    });
-    if (failed) return failed;
-  }
+  if (space_.writer() == os::WriterKind::kProcmem && space_.staging_.size() < bytes)
+    if (Status failed = OrOutOfMemory([&] { space_.staging_.resize(bytes); })) return failed;
   // The slab up to its punched pages or from behind them: a window over what is punched would give it access.
   uint64_t begin = space_.Address(slab.first());
   uint64_t end = space_.Address(slab.end());

@@ -477,7 +477,6 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   Status planned = OrOutOfMemory([&] {
     if (options.compact && options.follow_links && result.done) LayOutChains(progress);
     if (options.compact && result.done) EvacuateVictims(progress);
-    return Status::Ok();
   });
   if (!planned.ok()) result.done = false;
   for (int zone = 0; zone < kZones; zone++)

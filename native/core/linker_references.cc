@@ -75,11 +75,7 @@ Result<uint32_t> Linker::MakeLink(uint32_t owner, uint64_t target) {
       arch::WriteExternalLink(scope.Fill(span.value(), 0, arch::kExternalLinkBytes),
                               owner != 0 ? CodeAddress(owner) + target : target);
   }
-  if (failed.ok())
-    failed = OrOutOfMemory([&] {
-      link_of_.try_emplace(LinkKey{target, owner}, link);
-      return Status::Ok();
-    });
+  if (failed.ok()) failed = OrOutOfMemory([&] { link_of_.try_emplace(LinkKey{target, owner}, link); });
   if (failed.ok() && owner != 0) {
     Reference reference;
     reference.source = link;

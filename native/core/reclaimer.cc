@@ -128,10 +128,7 @@ void Reclaimer::WaitForGate() const {
 
 bool Reclaimer::Retire(const Retired& retired, uint64_t bytes) {
   retired_bytes_ += bytes;
-  Status listed = OrOutOfMemory([&] {
-    waiting_.push_back({retired, bytes});
-    return Status::Ok();
-  });
+  Status listed = OrOutOfMemory([&] { waiting_.push_back({retired, bytes}); });
   if (listed.ok()) {
     unstamped_++;
   } else {

@@ -69,7 +69,6 @@ int RegisterInstallExit(void (*function)(void*), void* argument, const uint64_t*
               exits.registered.push_back({reinterpret_cast<uint64_t>(function), reinterpret_cast<uint64_t>(argument)});
               return true;
             });
-    return Status::Ok();
   });
   return failed.ok() && known ? 0 : -1;
 }

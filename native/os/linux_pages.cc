@@ -278,10 +278,7 @@ Status Refused(const char* what, size_t bytes, bool executable, int error) {
   bool forbidden = executable && (error == EACCES || error == EPERM);
   Words message = Format("the kernel refused %s, %zu bytes", what, bytes);
   // Without memory for advice the message goes without.
-  OrOutOfMemory([&] {
-    message += ": " + ErrnoName(error) + Advice(forbidden, error);
-    return Status::Ok();
-  }).Ignore();
+  OrOutOfMemory([&] { message += ": " + ErrnoName(error) + Advice(forbidden, error); }).Ignore();
   return Error{forbidden ? ErrorCode::kNoExec : ErrorCode::kNoMemory, std::move(message)};
 }
 
