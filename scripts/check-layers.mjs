@@ -21,12 +21,15 @@ const LAYERS = {
 };
 
 /**
- * The parts of core, top to bottom: each may include those below it. First those of the drawing, then the small ones that
- * they are made of. A part may have several files: core/linker_moves.cc belongs to linker.
+ * The parts of core, top to bottom: each may include those below it. First those of the drawing, with what stands beside
+ * the arena; then the small ones that they are made of. A part may have several files: core/linker_moves.cc belongs to linker.
  */
 const CORE = [
   ...[
     'arena',
+    'internal_code',
+    'staged',
+    'results',
     'collector',
     'linker',
     'retire',

@@ -34,6 +34,7 @@ const references = 'native/core/linker_references.cc';
 const checks = 'native/core/linker.cc';
 const verify = 'native/core/linker_verify.cc';
 const arena = 'native/core/arena.cc';
+const freeing = 'native/core/arena_free.cc';
 const table = 'native/core/executor_table.h';
 
 // Every command must fail. `edits`: file, what stands there once, what takes its place.
@@ -45,7 +46,7 @@ const mutants = [
   },
   {
     name: 'free-at-once-beside-pins',
-    edits: [[arena, '!reclaimer_.AnyPinned()', 'true']],
+    edits: [[freeing, '!reclaimer_.AnyPinned()', 'true']],
     killedBy: [
       ...torture(...sizes),
       ...interleaving('who_enters_between_the_entry'),
@@ -111,7 +112,7 @@ const mutants = [
     name: 'records-reused-at-once',
     edits: [
       [
-        arena,
+        freeing,
         '    LetGo({{executor.code_span, executor.data_span, executor.state_span}, index, 0}, at_once);',
         `    SpanId state = executor.state_span;
     LetGo({{executor.code_span, executor.data_span, 0}, index, 0}, at_once);
@@ -163,7 +164,7 @@ const mutants = [
     name: 'link-freed-before-its-user',
     edits: [
       [
-        arena,
+        freeing,
         'linker_.TakeUnusedLinks([&](SpanId link) { LetGo({{link, 0, 0}, 0, 0}, at_once); });',
         'linker_.TakeUnusedLinks([&](SpanId link) { space_.Free(link); });',
       ],
@@ -380,9 +381,9 @@ mutants.push(
   {
     name: 'free-clears-the-entry-last',
     edits: [
-      [arena, '    executor.entry.store(0, std::memory_order_release);\n', ''],
+      [freeing, '    executor.entry.store(0, std::memory_order_release);\n', ''],
       [
-        arena,
+        freeing,
         '  if (!at_once) reclaimer_.Stamp();\n  events_.Flush();\n  return Status::Ok();',
         `  if (!at_once) reclaimer_.Stamp();
   for (uint32_t i = 0; i < count; i++) table_[IndexOf(ids[i])].entry.store(0);
@@ -433,7 +434,7 @@ mutants.push(
     name: 'records-reused-at-once',
     edits: [
       [
-        arena,
+        freeing,
         '    LetGo({{executor.code_span, executor.data_span, executor.state_span}, index, 0}, at_once);',
         `    SpanId state = executor.state_span;
     LetGo({{executor.code_span, executor.data_span, 0}, index, 0}, at_once);

@@ -28,12 +28,6 @@ uint64_t BytesToReserve(const ArenaOptions& options) {
   return std::min(AlignUp(options.max_bytes + SlabBytes(options), SlabBytes(options)), arch::kMaxArenaBytes);
 }
 
-// Names the position of the executor in the caller's list, where there is a list.
-Status WithIndex(Status failed, uint32_t position, uint32_t count) {
-  if (count > 1) failed.SetIndex(position);
-  return failed;
-}
-
 }  // namespace
 
 Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
@@ -47,6 +41,7 @@ Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
       table_(static_cast<uint32_t>(BytesToReserve(options) / kGranuleBytes) + 1),
       linker_(space_, table_, static_cast<uint32_t>(BytesToReserve(options) / 4), options.full_records || kDebug),
       collector_(space_, table_, linker_, reclaimer_, events_),
+      own_code_(space_),
       max_chain_depth_(options.max_chain_depth),
       gated_writes_(space_.memory().writer() == os::WriterKind::kFlip || options.without_barrier ||
                     !os::SynchroniseCores()) {
@@ -89,31 +84,11 @@ Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::u
   std::unique_ptr<Arena> arena(new Arena(options, std::move(memory)));
   if (Status failed = arena->space_.Reserve(BytesToReserve(options))) return failed;
   if (arena->max_retired_bytes_ == 0) arena->max_retired_bytes_ = arena->space_.bytes() / 4;
-  Result<uint64_t> call_gate = arena->AddInternal(static_cast<uint32_t>(arch::CallGateBytes()), nullptr,
-                                                  [](uint8_t* bytes, uint64_t) { arch::WriteCallGate(bytes); });
-  if (!call_gate.ok()) return std::move(call_gate.status());
-  arena->call_gate_ = reinterpret_cast<arch::CallGate>(call_gate.value());
-  if (Status failed = arena->AddStubs(options)) return failed;
+  if (Status failed = arena->own_code_.AddGateAndStubs()) return failed;
+  arena->linker_.SetStubs(arena->own_code_.exit_stub(), arena->own_code_.done_stub(), options.exit_threshold,
+                          options.exit_growth);
   arena->Register();
   return arena;
-}
-
-// The stubs that traces leave through: made with the arena, immortal, gone with it.
-Status Arena::AddStubs(const ArenaOptions& options) {
-  Result<uint64_t> done = AddInternal(static_cast<uint32_t>(arch::DoneStubBytes()), nullptr,
-                                      [](uint8_t* bytes, uint64_t) { arch::WriteDoneStub(bytes); });
-  if (!done.ok()) return std::move(done.status());
-  Result<uint64_t> hot = AddInternal(static_cast<uint32_t>(arch::HotReturnBytes()), nullptr,
-                                     [](uint8_t* bytes, uint64_t) { arch::WriteHotReturn(bytes); });
-  if (!hot.ok()) return std::move(hot.status());
-  hot_return_ = hot.value();
-  Result<uint64_t> exit = AddInternal(
-      static_cast<uint32_t>(arch::ExitStubBytes()), nullptr,
-      [&](uint8_t* bytes, uint64_t) { arch::WriteExitStub(bytes, hot_return_); }, arch::kHotSlotOffset);
-  if (!exit.ok()) return std::move(exit.status());
-  exit_stub_ = exit.value();
-  linker_.SetStubs(exit.value(), done.value(), options.exit_threshold, options.exit_growth);
-  return Status::Ok();
 }
 
 Result<Executor*> Arena::FindExecutor(ExecutorId id) {
@@ -125,8 +100,6 @@ Result<Executor*> Arena::FindExecutor(ExecutorId id) {
                        known ? Format("executor %llu is gone: it has been freed", Wide(id))
                              : Format("executor %llu never existed in this arena", Wide(id)));
 }
-
-// ---- Freeze
 
 Status Arena::Place(uint32_t index, const ExecutorSpec& spec) {
   Executor& executor = table_[index];
@@ -175,7 +148,7 @@ Status Arena::CheckBatch(const ExecutorSpec* specs) {
   linker_.BeginFreeze();
   for (uint32_t i = 0; i < count; i++) {
     Result<size_t> check = linker_.Check(batch_[i], specs[i], batch_);
-    if (!check.ok()) return WithIndex(std::move(check.status()), i, count);
+    if (!check.ok()) return AtPosition(std::move(check.status()), i, count);
     checks_[i] = check.value();
   }
   return Status::Ok();
@@ -190,7 +163,7 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
   // Plan: a place for each.
   for (uint32_t i = 0; i < count && failed.ok(); i++) {
     failed = Place(batch_[i], specs[i]);
-    if (!failed.ok()) failed = WithIndex(std::move(failed), i, count);
+    if (!failed.ok()) failed = AtPosition(std::move(failed), i, count);
     has_relocs |= specs[i].reloc_count != 0;
   }
   if (has_relocs && failed.ok()) {
@@ -244,7 +217,7 @@ Status Arena::ReclaimForFreeze(const PinSlot* self) {
 }
 
 Status Arena::Freeze(const ExecutorId* ids, uint32_t count, const PinSlot* self) {
-  std::vector<decltype(staged_)::node_type> done;  // ends after the lock is given back
+  Staged::Ended done;  // ends after the lock is given back
   std::lock_guard guard(lock_);
   if (Status failed = CheckProcess()) return failed;
   if (Status failed = ReclaimForFreeze(self)) return failed;
@@ -264,17 +237,17 @@ Status Arena::Freeze(const ExecutorId* ids, uint32_t count, const PinSlot* self)
       failed =
           ExecutorError(ErrorCode::kDuplicateExecutor, ids[i], Format("executor %llu is named twice", Wide(ids[i])));
     if (!failed.ok()) {
-      failed = WithIndex(std::move(failed), i, count);
+      failed = AtPosition(std::move(failed), i, count);
       break;
     }
     found.value()->marked = 1;
     batch_.push_back(IndexOf(ids[i]));
-    specs.push_back(StagedOf(ids[i]).Spec());
+    specs.push_back(staged_[IndexOf(ids[i])].Spec());
   }
   for (uint32_t index : batch_) table_[index].marked = 0;
   if (failed.ok()) failed = Publish(specs.data(), self);
   if (failed.ok())
-    for (uint32_t index : batch_) done.push_back(staged_.extract(index));
+    for (uint32_t index : batch_) staged_.Take(index, done);
   AfterCall();
   return failed;
 }
@@ -282,7 +255,7 @@ Status Arena::Freeze(const ExecutorId* ids, uint32_t count, const PinSlot* self)
 Status Arena::Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids, const PinSlot* self) {
   if (Status failed = CheckProcess()) return failed;
   for (uint32_t i = 0; i < count; i++)
-    if (Status failed = CheckSizes(specs[i])) return WithIndex(std::move(failed), i, count);
+    if (Status failed = CheckSizes(specs[i])) return AtPosition(std::move(failed), i, count);
   std::lock_guard guard(lock_);
   if (Status failed = ReclaimForFreeze(self)) return failed;
   batch_.clear();
@@ -291,7 +264,7 @@ Status Arena::Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids
   for (uint32_t i = 0; i < count && failed.ok(); i++) {
     failed = OrOutOfMemory([&] { return CheckShape(specs[i]); });
     if (!failed.ok()) {
-      failed = WithIndex(std::move(failed), i, count);
+      failed = AtPosition(std::move(failed), i, count);
       break;
     }
     Result<uint32_t> index = AddExecutor(specs[i]);
@@ -306,8 +279,7 @@ Status Arena::Install(const ExecutorSpec* specs, uint32_t count, ExecutorId* ids
   } else {
     // The ids that these executors would have had were never given out, so the error names none.
     failed.SetExecutor({});
-    for (uint32_t index : batch_) table_.Recycle(index);
-    stats_.executors -= batch_.size();
+    for (uint32_t index : batch_) DropExecutor(index);
   }
   AfterCall();
   return failed;
@@ -353,115 +325,16 @@ bool Arena::Synchronise(const PinSlot* self) {
   return !gated_writes_;
 }
 
-// ---- Free and reclaim
-
-Status Arena::Free(const ExecutorId* ids, uint32_t count, const PinSlot* self) {
-  std::lock_guard guard(lock_);
-  if (Status failed = CheckProcess()) return failed;
-  if (Status failed = Retire(ids, count)) return failed;
-  Reclaim(self);
-  AfterCall();
-  return Status::Ok();
-}
-
-Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
-  Status failed;
-  uint32_t marked = 0;
-  for (; marked < count; marked++) {
-    Executor* found = table_.Find(ids[marked]);
-    if (found == nullptr)
-      failed = std::move(FindExecutor(ids[marked]).status());
-    else if (found->marked)
-      failed = ExecutorError(ErrorCode::kDuplicateExecutor, ids[marked],
-                             Format("executor %llu is named twice", Wide(ids[marked])));
-    else if (found->immortal)
-      failed = ExecutorError(
-          ErrorCode::kImmortal, ids[marked],
-          Format("executor %llu is or was the hot stub and lives as long as the arena", Wide(ids[marked])));
-    if (!failed.ok()) break;
-    found->marked = 1;
-    if (uint64_t entry = found->entry.load(std::memory_order_relaxed); entry != 0)
-      space_.PrefetchForFree(found->code_span, entry);
-  }
-  uint32_t position = marked;
-  for (uint32_t i = 0; i < count && failed.ok(); i++) {
-    uint32_t source = linker_.FindUnmarkedSource(IndexOf(ids[i]));
-    if (source == 0) continue;
-    failed =
-        ExecutorError(ErrorCode::kReferenced, ids[i],
-                      Format("executor %llu is the target of a direct reloc of executor %llu: free both in one call",
-                             Wide(ids[i]), Wide(table_.IdOf(source))));
-    position = i;
-  }
-  for (uint32_t i = 0; i < marked; i++) table_[IndexOf(ids[i])].marked = 0;
-  if (!failed.ok()) return WithIndex(std::move(failed), position, count);
-
-  if (Status refused = events_.Prepare(EventKind::kRetired, count)) return refused;
-  // Entries first: no later pin finds one. Then the references, then the memory.
-  for (uint32_t i = 0; i < count; i++) {
-    Executor& executor = table_[IndexOf(ids[i])];
-    executor.entry.store(0, std::memory_order_release);
-    if (executor.State() != ExecutorState::kFrozen) continue;
-    // Traces that are entered through a jump they made before look here.
-    if (executor.has_flags) linker_.ValidByte(IndexOf(ids[i]))->store(0, std::memory_order_release);
-  }
-  TestPoint(TestPointId::kFreeUnpublished);
-  for (uint32_t i = 0; i < count; i++)
-    if (table_[IndexOf(ids[i])].State() == ExecutorState::kFrozen) linker_.Forget(IndexOf(ids[i]));
-  if (events_.Wants(EventKind::kRetired)) {
-    for (uint32_t i = 0; i < count; i++) {
-      SpanId code = table_[IndexOf(ids[i])].code_span;
-      events_.Tell(EventKind::kRetired, {ids[i], code != 0 ? space_.AddressOf(code) : 0, 0});
-    }
-  }
-  // Where nobody is pinned, nobody can get to it any more.
-  bool at_once = writer() != os::WriterKind::kFlip && !reclaimer_.AnyPinned();
-  for (uint32_t i = 0; i < count; i++) {
-    uint32_t index = IndexOf(ids[i]);
-    Executor& executor = table_[index];
-    stats_.executors--;
-    if (executor.State() == ExecutorState::kWritable) {
-      staged_.erase(index);
-      table_.Recycle(index);
-      continue;
-    }
-    stats_.live_bytes -= executor.LiveBytes();
-    executor.SetState(ExecutorState::kRetired);
-    LetGo({{executor.code_span, executor.data_span, executor.state_span}, index, 0}, at_once);
-  }
-  // Old copies that are still executing may leave through an external link: it retires after them.
-  linker_.TakeUnusedLinks([&](SpanId link) { LetGo({{link, 0, 0}, 0, 0}, at_once); });
-  if (!at_once) reclaimer_.Stamp();
-  events_.Flush();
-  return Status::Ok();
-}
-
-void Arena::LetGo(const Retired& retired, bool at_once) {
-  if (at_once)
-    FreeRetired(space_, table_, events_, retired);
-  else
-    jit_arena::Retire(space_, table_, reclaimer_, retired);
-}
-
-void Arena::Reclaim(const PinSlot* self) {
-  if (reclaimer_.retired_bytes() == 0) return;
-  // Poison is a write: where the flip writer cannot write now, what is due waits for the next call.
-  ClosedGate gate;
-  if (writer() == os::WriterKind::kFlip && !gate.Close(reclaimer_, self, 0)) return;
-  FreeDue(space_, table_, events_, reclaimer_);
-  events_.Flush();
-}
-
 Result<Thunk> Arena::AddThunk(arch::CallbackHandler handler, const PinSlot* self) {
   if (Status failed = CheckProcess()) return failed;
   Result<Thunk> thunk = MakeThunk(handler, space_.base(), space_.end());
   if (!thunk.ok() || thunk.value().in_reach) return thunk;
   // An arena that is nearly as large as the reach of a branch, or no address space near it.
-  Result<uint64_t> veneer = AddInternal(arch::kExternalLinkBytes, self, [&](uint8_t* bytes, uint64_t) {
-    arch::WriteExternalLink(bytes, thunk.value().address);
-  });
-  if (!veneer.ok()) return std::move(veneer.status());
   std::lock_guard guard(lock_);
+  ClosedGate gate;
+  if (Status busy = CloseGateToWrite(gate, self)) return busy;
+  Result<uint64_t> veneer = own_code_.AddVeneer(thunk.value().address);
+  if (!veneer.ok()) return std::move(veneer.status());
   linker_.SetVeneer(thunk.value().address, veneer.value());
   return thunk;
 }

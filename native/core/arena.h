@@ -2,28 +2,27 @@
 // space where.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "base/bits.h"
-#include "base/room.h"
-#include "core/checksum.h"
 #include "core/code_space.h"
 #include "core/collector.h"
 #include "core/events.h"
 #include "core/executor_table.h"
+#include "core/internal_code.h"
 #include "core/linker.h"
 #include "core/lock.h"
 #include "core/reclaimer.h"
+#include "core/results.h"
 #include "core/retire.h"
 #include "core/spec.h"
+#include "core/staged.h"
 #include "core/thunks.h"
 
 namespace jit_arena {
@@ -41,85 +40,6 @@ struct ArenaOptions {
   bool without_barrier = false;                 // for tests: as on a kernel that has no membarrier SYNC_CORE
   os::ForkMode fork = os::ForkMode::kDrop;      // what a forked child gets of the arena: docs/fork.md
   std::string name{};
-};
-
-struct ExecutorInfo {
-  ExecutorState state;
-  uint32_t sizes[kSections];
-  bool movable;
-  bool evictable;
-  bool makes_progress;
-  uint32_t exits;
-  bool trace;            // follows the trace ABI
-  uint32_t first_entry;  // offset in code of entry 0
-  std::string name;      // a copy: another thread may free the executor
-  uint64_t address;      // of the code; 0 while writable. Until any thread collects, unless pinned
-};
-
-struct FoundAddress {
-  ExecutorId executor;
-  Section section;
-  uint32_t offset;
-  bool retired;
-};
-
-// An exit that a run has taken.
-struct ExitTaken {
-  ExecutorId executor;  // 0: the trace was done
-  uint32_t exit;
-  bool hot;  // its count was used up: time to compile what follows
-};
-
-// Executors by code + data bytes.
-inline constexpr size_t kSizeClasses = 28;  // from 64 bytes to more than an arena has
-struct SizeClass {
-  uint64_t up_to;      // bytes
-  uint64_t count = 0;  // live
-  uint64_t bytes = 0;
-  uint64_t exits = 0;
-  uint64_t loops = 0;            // of count: links lead from it back to it
-  uint64_t died_cold = 0;        // evicted since the arena was made
-  uint64_t died_cold_loops = 0;  // of died_cold
-};
-
-struct PauseStats {
-  uint64_t count = 0;
-  uint64_t total_nanos = 0;
-  uint64_t max_nanos = 0;
-};
-
-struct ArenaStats {
-  uint64_t executors = 0;        // writable and frozen
-  uint64_t live_bytes = 0;       // code + data + state + exit records of frozen executors
-  uint64_t span_bytes = 0;       // the same in whole granules, with the arena's own code
-  uint64_t committed_bytes = 0;  // pages with memory behind them
-  uint64_t lost_bytes = 0;       // beside committed_bytes: not used any more, but the system did not take it back yet
-  uint64_t reserved_bytes = 0;
-  uint64_t retired_bytes = 0;
-  uint64_t metadata_bytes = 0;
-  uint64_t slabs = 0;
-  uint64_t huge_page_bytes = 0;          // of committed_bytes: with huge pages behind them
-  uint64_t page_per_executor_bytes = 0;  // what a mapping of its own for each would take
-  uint64_t moves = 0;
-  uint64_t moved_bytes = 0;
-  uint64_t relocs_rewritten = 0;
-  uint64_t kept_relocs = 0;
-  uint64_t kept_reloc_bytes = 0;  // of their packed records
-  uint64_t external_links = 0;
-  uint64_t evicted = 0;
-  uint64_t pins = 0;  // loose ones
-  PauseStats pauses;
-  std::vector<SizeClass> size_classes;
-};
-
-struct SlabMap {
-  Zone zone;
-  uint64_t address;
-  uint64_t bytes;
-  uint64_t live_bytes;
-  uint64_t retired_bytes;
-  std::vector<uint32_t> live_bytes_per_page;
-  std::vector<bool> backed;  // per page
 };
 
 // All methods take the arena's lock and may be called by any thread, unless they say otherwise. `self` is the calling
@@ -207,10 +127,6 @@ class Arena {
 
   // A thunk (core/thunks.h) that the arena's code reaches with a branch or `lea`; it outlives the arena.
   Result<Thunk> AddThunk(arch::CallbackHandler handler, const PinSlot* self);
-  // `bytes` bytes of the arena's own code, such as its exit stub; immovable, there until the arena ends.
-  // `write(bytes, address)` fills them; the first `fixed_bytes` (0: all) never change, and Verify sees to that.
-  template <class WriteBytes>
-  Result<uint64_t> AddInternal(uint32_t bytes, const PinSlot* self, WriteBytes write, uint32_t fixed_bytes = 0);
 
   // Executing, without the lock. Under a pin: the address at which the executor may be entered until the pin ends, or
   // 0 when the id is stale or not frozen.
@@ -231,7 +147,7 @@ class Arena {
   // ERR_ARENA_FORKED.
   Status Begin(LoosePin& pin, const PinSlot* self);
   void End(LoosePin& pin);
-  arch::CallGate call_gate() const { return call_gate_; }
+  arch::CallGate call_gate() const { return own_code_.call_gate(); }
   bool in_own_process() const { return os::ForkGeneration() == fork_generation_; }
 
   os::WriterKind writer() const { return space_.writer(); }
@@ -241,19 +157,6 @@ class Arena {
 
  private:
   friend class ForkHandlers;
-
-  // The copy of a spec that a writable executor is; what never changes is in its record and notes.
-  struct Staged {
-    explicit Staged(const ExecutorSpec& spec);
-    std::vector<uint8_t> bytes[kSections];  // empty: the section is zero
-    uint32_t sizes[kSections];
-    uint32_t aligns[kSections];
-    std::vector<RelocSpec> relocs;
-    bool movable;
-    uint32_t exit_count;
-    int8_t evictable;
-    ExecutorSpec Spec() const;
-  };
 
   Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory);
 
@@ -266,7 +169,6 @@ class Arena {
   void AfterForkInParent();
   void AfterForkInChild();
 
-  Status AddStubs(const ArenaOptions& options);
   Status Forked() const;
   static void TakeKind(Executor& executor, const ExecutorSpec& spec);
   // Find and FindSignalSafe: under the lock, or in ReadBesideChanges.
@@ -275,8 +177,14 @@ class Arena {
   Status CheckSizes(const ExecutorSpec& spec) const;
   Status CheckShape(const ExecutorSpec& spec) const;  // of its relocs
   Result<uint32_t> AddExecutor(const ExecutorSpec& spec);
-  Staged& StagedOf(ExecutorId id) { return staged_.find(IndexOf(id))->second; }  // of a writable executor
+  // Undoes AddExecutor: nobody has got the id.
+  void DropExecutor(uint32_t index);
   Result<Executor*> FindExecutor(ExecutorId id);
+  // Names the position of the executor in the caller's list, where there is a list.
+  static Status AtPosition(Status failed, uint32_t position, uint32_t count) {
+    if (count > 1) failed.SetIndex(position);
+    return failed;
+  }
   Status CheckBatch(const ExecutorSpec* specs);
   // Freezes the executors of batch_, whose records and specs (as many) have passed their checks; all or none.
   Status Publish(const ExecutorSpec* specs, const PinSlot* self);
@@ -323,16 +231,8 @@ class Arena {
   Reclaimer reclaimer_;
   Events events_;
   Collector collector_;
-  std::unordered_map<uint32_t, Staged> staged_;
-  struct Internal {
-    SpanId span;
-    uint32_t bytes;  // that never change; behind them may be a slot that does
-    uint64_t checksum;
-  };
-  std::vector<Internal> internal_;
-  arch::CallGate call_gate_ = nullptr;
-  uint64_t exit_stub_ = 0;
-  uint64_t hot_return_ = 0;
+  Staged staged_;
+  InternalCode own_code_;
   uint32_t max_chain_depth_;
   bool gated_writes_;  // see CloseGateToWrite
   ArenaStats stats_;   // what is counted as it happens
@@ -341,28 +241,5 @@ class Arena {
   std::vector<uint32_t> batch_;
   std::vector<size_t> checks_;
 };
-
-template <class WriteBytes>
-Result<uint64_t> Arena::AddInternal(uint32_t bytes, const PinSlot* self, WriteBytes write, uint32_t fixed_bytes) {
-  std::lock_guard guard(lock_);
-  if (fixed_bytes == 0) fixed_bytes = bytes;
-  if (Status failed = CheckProcess()) return failed;
-  if (Status failed = MakeRoom(internal_, 1)) return failed;
-  ClosedGate gate;
-  if (Status busy = CloseGateToWrite(gate, self)) return busy;
-  Result<SpanId> span = space_.Allocate(Zone::kFixedCode, bytes, kGranuleBytes, 0, Section::kCode);
-  if (!span.ok()) return std::move(span.status());
-  WriteScope scope(space_, "the arena's own code");
-  if (Status failed = scope.Open(span.value())) {
-    space_.Abandon(span.value());
-    return failed;
-  }
-  uint64_t address = space_.AddressOf(span.value());
-  write(scope.Fill(span.value(), 0, bytes), address);
-  space_.SetState(span.value(), SpanState::kInternal);
-  scope.Finish();
-  internal_.push_back({span.value(), fixed_bytes, Checksum(0, reinterpret_cast<const uint8_t*>(address), fixed_bytes)});
-  return address;
-}
 
 }  // namespace jit_arena

@@ -119,7 +119,7 @@ Status Arena::Replace(ExecutorId old_id, ExecutorId new_id) {
 Status Arena::SetHotStub(ExecutorId id, const PinSlot* self) {
   std::lock_guard guard(lock_);
   if (Status failed = CheckProcess()) return failed;
-  uint64_t target = hot_return_;
+  uint64_t target = 0;
   if (id != 0) {
     Result<uint32_t> index = FindFrozen(id);
     if (!index.ok()) return std::move(index.status());
@@ -133,12 +133,8 @@ Status Arena::SetHotStub(ExecutorId id, const PinSlot* self) {
   }
   ClosedGate gate;
   if (Status busy = CloseGateToWrite(gate, self, true)) return busy;
-  SpanId stub = space_.FindSpan(exit_stub_);
-  WriteScope scope(space_, "hot slot");
-  if (Status failed = scope.Open(stub)) return failed;
+  if (Status failed = own_code_.SetHotTarget(target)) return failed;
   if (id != 0) table_[IndexOf(id)].immortal = 1;
-  // A thread that finds its exit hot goes to the one stub or to the other.
-  scope.Patch(stub, arch::kHotSlotOffset, reinterpret_cast<const uint8_t*>(&target), sizeof target);
   return Status::Ok();
 }
 

@@ -25,11 +25,7 @@ Status Arena::Read(ExecutorId id, Section section, uint32_t offset, uint8_t* byt
   }
   if (count == 0) return Status::Ok();
   if (executor.State() == ExecutorState::kWritable) {
-    const std::vector<uint8_t>& staged = StagedOf(id).bytes[static_cast<int>(section)];
-    if (staged.empty())
-      std::memset(bytes, 0, count);
-    else
-      std::memcpy(bytes, staged.data() + offset, count);
+    staged_[IndexOf(id)].Read(section, offset, bytes, count);
     return Status::Ok();
   }
   Placement at = linker_.PlacementOf(executor);
@@ -125,13 +121,8 @@ ArenaStats Arena::Stats() {
   stats.retired_bytes = reclaimer_.retired_bytes();
   stats.pins = reclaimer_.loose_pins();
   space_.ForEachSlab([&](const Slab& slab) { stats.span_bytes += uint64_t{slab.live_granules()} * kGranuleBytes; });
-  size_t staged = 0;
-  for (const auto& [index, executor] : staged_) {
-    staged += sizeof executor + executor.relocs.capacity() * sizeof(RelocSpec);
-    for (const auto& bytes : executor.bytes) staged += bytes.capacity();
-  }
   stats.metadata_bytes = sizeof *this + space_.MetadataBytes() + table_.MetadataBytes() + linker_.MetadataBytes() +
-                         reclaimer_.MetadataBytes() + staged;
+                         reclaimer_.MetadataBytes() + staged_.MetadataBytes() + own_code_.MetadataBytes();
   std::vector<bool> loops = linker_.FindLoops();
   for (uint32_t index = 1; index < table_.size(); index++) {
     const Executor& executor = table_[index];
@@ -187,11 +178,9 @@ std::vector<Problem> Arena::Verify() {
   for (uint32_t index = 1; index < table_.size(); index++)
     if (table_[index].State() == ExecutorState::kFrozen) linker_.Verify(index, &problems);
   linker_.VerifyLinks(&problems);
-  for (const Internal& internal : internal_) {
-    uint64_t sum = Checksum(0, reinterpret_cast<const uint8_t*>(space_.AddressOf(internal.span)), internal.bytes);
-    if (sum != internal.checksum)
-      problems.push_back({0, Section::kCode, -1, internal.checksum, sum, "the arena's own code"});
-  }
+  own_code_.ForEachChanged([&](uint64_t expected, uint64_t found) {
+    problems.push_back({0, Section::kCode, -1, expected, found, "the arena's own code"});
+  });
   return problems;
 }
 
@@ -232,7 +221,7 @@ std::string Arena::FindBrokenRule() {
     if (executor.State() == ExecutorState::kWritable) {
       executors++;
       if (executor.entry.load() != 0 || executor.code_span != 0) return "a writable executor has an address";
-      if (staged_.find(index) == staged_.end()) return "a writable executor has no staged bytes";
+      if (!staged_.Has(index)) return "a writable executor has no staged bytes";
     }
     if (executor.State() != ExecutorState::kFrozen) continue;
     executors++;
@@ -240,7 +229,7 @@ std::string Arena::FindBrokenRule() {
     owned -= uint64_t{1} + (executor.data_span != 0) + (executor.state_span != 0);
   }
   if (owned != 0) return "live spans and frozen executors differ in number";
-  if (internal != internal_.size() + linker_.external_links()) return "internal spans are not accounted for";
+  if (internal != own_code_.count() + linker_.external_links()) return "internal spans are not accounted for";
   if (retired_bytes != reclaimer_.retired_bytes()) return "retired spans and retired bytes differ";
   if (live_bytes != stats_.live_bytes || executors != stats_.executors) return "the figures are wrong";
   size_t writable_executable = 0;

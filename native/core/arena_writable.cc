@@ -1,14 +1,12 @@
 // Writable executors: what a spec must be, the record that is made of it, and the copy of its bytes until it is frozen.
 #include <algorithm>
 #include <bit>
-#include <cstdlib>
 #include <cstring>
 
 #include "base/bits.h"
 #include "core/arena.h"
 
 namespace jit_arena {
-namespace {}  // namespace
 
 Status Arena::CheckSizes(const ExecutorSpec& spec) const {
   uint64_t total = 0;
@@ -90,48 +88,22 @@ Result<uint32_t> Arena::AddExecutor(const ExecutorSpec& spec) {
   return index;
 }
 
-Arena::Staged::Staged(const ExecutorSpec& spec)
-    : relocs(spec.relocs, spec.relocs + spec.reloc_count),
-      movable(spec.movable),
-      exit_count(spec.exit_count),
-      evictable(spec.evictable) {
-  for (int section = 0; section < kSections; section++) {
-    sizes[section] = spec.sizes[section];
-    aligns[section] = spec.aligns[section];
-    if (spec.bytes[section] == nullptr) continue;
-    bytes[section].assign(spec.bytes[section], spec.bytes[section] + spec.sizes[section] - spec.zero_tails[section]);
-    bytes[section].resize(spec.sizes[section]);
-  }
-}
-
-ExecutorSpec Arena::Staged::Spec() const {
-  ExecutorSpec spec;
-  for (int section = 0; section < kSections; section++) {
-    spec.bytes[section] = bytes[section].empty() ? nullptr : bytes[section].data();
-    spec.sizes[section] = sizes[section];
-    spec.aligns[section] = aligns[section];
-  }
-  spec.relocs = relocs.data();
-  spec.reloc_count = static_cast<uint32_t>(relocs.size());
-  spec.movable = movable;
-  spec.exit_count = exit_count;
-  spec.evictable = evictable;
-  return spec;
+void Arena::DropExecutor(uint32_t index) {
+  table_.Recycle(index);
+  stats_.executors--;
 }
 
 Result<ExecutorId> Arena::Allocate(const ExecutorSpec& spec) {
   // The copy takes most of the time, and no lock.
   if (Status failed = CheckProcess()) return failed;
   if (Status failed = CheckSizes(spec)) return failed;
-  Staged staged(spec);
+  SpecCopy copy = Staged::CopyOf(spec);
   std::lock_guard guard(lock_);
   if (Status failed = CheckShape(spec)) return failed;
   Result<uint32_t> index = AddExecutor(spec);
   if (!index.ok()) return std::move(index.status());
-  Status failed = OrOutOfMemory([&] { staged_.emplace(index.value(), std::move(staged)); });
-  if (!failed.ok()) {
-    table_.Recycle(index.value());
-    stats_.executors--;
+  if (Status failed = staged_.Add(index.value(), std::move(copy))) {
+    DropExecutor(index.value());
     return failed;
   }
   AfterCall();
@@ -163,9 +135,7 @@ Status Arena::Write(ExecutorId id, Section section, uint32_t offset, const uint8
     std::memcpy(reinterpret_cast<uint8_t*>(space_.AddressOf(executor.state_span)) + offset, bytes, count);
     return Status::Ok();
   }
-  std::vector<uint8_t>& staged = StagedOf(id).bytes[static_cast<int>(section)];
-  if (staged.empty()) staged.resize(size);
-  std::memcpy(staged.data() + offset, bytes, count);
+  staged_[IndexOf(id)].Write(section, offset, bytes, count);
   return Status::Ok();
 }
 
@@ -176,11 +146,11 @@ Status Arena::AddRelocs(ExecutorId id, const RelocSpec* relocs, uint32_t count) 
   if (!found.ok()) return std::move(found.status());
   if (found.value()->State() != ExecutorState::kWritable)
     return ExecutorError(ErrorCode::kNotWritable, id, Format("executor %llu is frozen: relocs come before", Wide(id)));
-  Staged& staged = StagedOf(id);
-  size_t before = staged.relocs.size();
-  staged.relocs.insert(staged.relocs.end(), relocs, relocs + count);
+  SpecCopy& staged = staged_[IndexOf(id)];
+  size_t before = staged.reloc_count();
+  staged.AddRelocs(relocs, count);
   if (Status failed = OrOutOfMemory([&] { return linker_.CheckShape(staged.Spec(), id); })) {
-    staged.relocs.resize(before);
+    staged.KeepRelocs(before);
     // The index counts in the caller's list.
     std::optional<uint64_t> index = failed.error().index;
     if (index && *index >= before) failed.SetIndex(*index - before);

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "core/arena.h"
+#include "core/spec_copy.h"
 #include "node/callbacks.h"
 #include "node/environment.h"
-#include "node/kept_spec.h"
 #include "node/listeners.h"
 #include "node/shared_arena.h"
 
@@ -43,7 +43,7 @@ class ArenaHandle {
   PinSlot* pin;
   std::vector<std::unique_ptr<Callback>> callbacks;  // made through this handle, and not disposed of
   std::vector<std::unique_ptr<LoosePin>> pins;       // by number; null: released
-  std::vector<std::vector<KeptSpec>> lists;          // of specs that will be installed together, the innermost last
+  std::vector<std::vector<SpecCopy>> lists;          // of specs that will be installed together, the innermost last
   std::unique_ptr<Listening> listening;              // null: it does not
 
  private:

@@ -85,7 +85,7 @@ Status AddSpec(ArenaHandle& handle, const Napi::CallbackInfo& info) {
 
 Status InstallSpecs(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   std::vector<ExecutorSpec> specs;
-  for (const KeptSpec& kept : handle.lists.back()) specs.push_back(kept.Spec());
+  for (const SpecCopy& copy : handle.lists.back()) specs.push_back(copy.Spec());
   Elements<double> ids = ElementsOf<double>(info[0]);
   std::vector<ExecutorId> installed(specs.size());
   JIT_ARENA_CHECK(ids.count == specs.size());

@@ -290,7 +290,7 @@ TEST(arena_is_dead_in_a_forked_child_and_unharmed_in_the_parent) {
       expect(forked(arena.Describe(id).status()));
       expect(forked(arena.EntryOffset(id, 0).status()));
       expect(forked(arena.CheckProcess()));
-      expect(forked(arena.AddInternal(16, machine.self, [](uint8_t*, uint64_t) {}).status()));
+      expect(forked(arena.AddThunk(nullptr, machine.self).status()));
       expect(!arena.in_own_process());
       expect(arena.Collect({}, machine.self).moved == 0);
       expect(arena.Verify().empty());

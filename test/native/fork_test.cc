@@ -431,7 +431,6 @@ TEST(fork_drop_whatever_returns_a_status_says_so) {
       EXPECT(forked(arena.Read(id, Section::kCode, 0, &byte, 1)));
       EXPECT(forked(arena.Describe(id).status()));
       EXPECT(forked(arena.EntryOffset(id, 0).status()));
-      EXPECT(forked(arena.AddInternal(16, machine.self, [](uint8_t*, uint64_t) {}).status()));
       EXPECT(forked(arena.AddThunk(nullptr, machine.self).status()));
       // What returns none does nothing.
       EXPECT(arena.Collect({}, machine.self).moved == 0);
