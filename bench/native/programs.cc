@@ -44,11 +44,10 @@ ExecutorSpec Assembler::Spec() const {
 uint64_t Run(OwnArena& own, ExecutorId id, std::initializer_list<uint64_t> arguments) {
   arch::CallFrame frame{};
   std::copy(arguments.begin(), arguments.end(), frame.integers);
-  own.arena->reclaimer().Enter(*own.self);
+  Pinned pinned(own.arena->reclaimer(), *own.self);
   uint64_t entry = own.arena->EntryOf(id);
   BENCH_CHECK(entry != 0);
   own.arena->call_gate()(reinterpret_cast<const void*>(entry), &frame, arch::ReadFloatControl());
-  own.arena->reclaimer().Leave(*own.self);
   return frame.integer_result;
 }
 

@@ -227,11 +227,13 @@ class Executing {
       frame.integers[1] = reinterpret_cast<uint64_t>(to.log);
       frame.integers[2] = kSteps;
       frame.integers[3] = reinterpret_cast<uint64_t>(&to.result);
-      reclaimer.Enter(*self);
-      // 0: it has just been replaced by its successor.
-      uint64_t entry = world_.arena().EntryOf(world_.id(random_.Below(world_.traces())));
-      if (entry != 0) gate(reinterpret_cast<const void*>(entry), &frame, arch::ReadFloatControl());
-      reclaimer.Leave(*self);
+      uint64_t entry = 0;
+      {
+        Pinned pinned(reclaimer, *self);
+        // 0: it has just been replaced by its successor.
+        entry = world_.arena().EntryOf(world_.id(random_.Below(world_.traces())));
+        if (entry != 0) gate(reinterpret_cast<const void*>(entry), &frame, arch::ReadFloatControl());
+      }
       if (entry == 0) continue;
       // An exit that is not linked: the trace behind it has been freed, which a run can see once when all are replaced.
       if (frame.integer_result != 0) {

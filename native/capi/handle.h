@@ -59,14 +59,14 @@ struct alignas(64) Place : HandleSlot {
 };
 
 // A pin of no thread.
-struct Pinned : HandleSlot {
+struct HeldPin : HandleSlot {
   std::atomic<AttachableArena*> arena{nullptr};
   LoosePin pin;
 };
 
 extern constinit HandleTable<AttachableArena> arenas;
 extern constinit HandleTable<Place> places;
-extern constinit HandleTable<Pinned> pins;
+extern constinit HandleTable<HeldPin> pins;
 
 inline uint64_t NumberOf(const void* handle) { return reinterpret_cast<uint64_t>(handle); }
 

@@ -89,10 +89,8 @@ ja_status CheckIds(const ObjectUse& use, const ja_executor* ids, size_t count) {
 template <class Use>
 bool CallUnderPin(const Call& call, Use use) noexcept {
   if (Place* place = PlaceIn(call.arena())) {
-    call->reclaimer().Enter(*place->pin);
-    bool result = use();
-    call->reclaimer().Leave(*place->pin);
-    return result;
+    Pinned pinned(call->reclaimer(), *place->pin);
+    return use();
   }
   LoosePin pin;
   if (!call->Begin(pin, nullptr).ok()) return false;

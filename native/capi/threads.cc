@@ -10,7 +10,7 @@ using namespace jit_arena::capi;
 namespace jit_arena::capi {
 
 constinit HandleTable<Place> places;
-constinit HandleTable<Pinned> pins;
+constinit HandleTable<HeldPin> pins;
 
 namespace {
 
@@ -104,8 +104,9 @@ Place* PlaceIn(const AttachableArena& arena) {
 
 uint32_t CountPins(const AttachableArena& arena) {
   uint32_t count = 0;
-  pins.ForEach(
-      [&](const Pinned& pinned) { count += pinned.given() && pinned.arena.load(std::memory_order_relaxed) == &arena; });
+  pins.ForEach([&](const HeldPin& pinned) {
+    count += pinned.given() && pinned.arena.load(std::memory_order_relaxed) == &arena;
+  });
   return count;
 }
 
@@ -216,7 +217,7 @@ ja_status ja_pin(ja_arena* arena, ja_pinned** pin) {
   Call call(arena);
   if (call.refused()) return call.refused();
   if (pin == nullptr) return FailArgument("the place for the pin is null");
-  Pinned* pinned = pins.Take();
+  HeldPin* pinned = pins.Take();
   if (pinned == nullptr) return FailMemory("a pin");
   ja_status failed;
   for (;;) {
@@ -243,9 +244,9 @@ ja_status ja_pin(ja_arena* arena, ja_pinned** pin) {
 ja_status ja_unpin(ja_pinned* pin) {
   if (pin == nullptr) return FailArgument("the pin is null");
   // Its slot is never freed: at worst this is the arena of a later pin.
-  if (Pinned* named = pins.Find(NumberOf(pin)))
+  if (HeldPin* named = pins.Find(NumberOf(pin)))
     if (Notification::IsInside(*named->arena.load(std::memory_order_relaxed))) return FailNotifying();
-  Pinned* pinned = pins.EndOnce(NumberOf(pin));
+  HeldPin* pinned = pins.EndOnce(NumberOf(pin));
   if (pinned == nullptr)
     return pins.HasEnded(NumberOf(pin)) ? Fail(JA_ERR_ENDED, "the pin has ended already")
                                         : FailArgument("the pin is none that ja_pin has made");

@@ -60,7 +60,8 @@ class Reclaimer {
   void BeforeFork() { slots_lock_.lock(); }
   void AfterFork(bool in_child);
 
-  // Enter and Leave: the slot's own thread; no lock, no system call unless the gate is closed.
+  // Enter and Leave: the slot's own thread; no lock, no system call unless the gate is closed. Where a pin lasts as
+  // long as a scope, Pinned is both.
   void Enter(PinSlot& slot) {
     if (slot.depth++ != 0) return;  // a nested pin keeps the outer epoch
     for (;;) {
@@ -183,6 +184,19 @@ class Reclaimer {
   uint64_t unlisted_stamp_ = 0;  // of the youngest that is unlisted; kUnstamped until Stamp
   static constexpr uint64_t kUnstamped = ~uint64_t{0};
   std::atomic<size_t> slot_count_{0};  // relaxed: a figure
+};
+
+// The slot's thread, pinned as long as this lives.
+class Pinned {
+ public:
+  Pinned(Reclaimer& reclaimer, PinSlot& slot) : reclaimer_(reclaimer), slot_(slot) { reclaimer_.Enter(slot_); }
+  ~Pinned() { reclaimer_.Leave(slot_); }
+  Pinned(const Pinned&) = delete;
+  Pinned& operator=(const Pinned&) = delete;
+
+ private:
+  Reclaimer& reclaimer_;
+  PinSlot& slot_;
 };
 
 // A gate that is closed as long as this lives. Under the arena's lock.

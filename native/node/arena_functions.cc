@@ -176,7 +176,7 @@ constexpr struct {
     {"describe", WithHandle<Describe>},
     {"executors", WithHandle<Executors>},
     {"find", WithHandle<Find>},
-    {"pinned", WithHandle<Pinned>},
+    {"pinned", WithHandle<CallPinned>},
     {"pin", WithHandle<Pin>},
     {"unpin", WithHandle<Unpin, true>},
     {"planCompaction", WithHandle<PlanCompaction>},

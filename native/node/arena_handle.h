@@ -64,7 +64,7 @@ Napi::Value OpenArena(const Napi::CallbackInfo& info);
 napi_value Call(napi_env env, napi_callback_info info);
 Status Bind(ArenaHandle& handle, const Napi::CallbackInfo& info);
 // pinned(fn): calls it with the thread pinned.
-Result<Napi::Value> Pinned(ArenaHandle& handle, const Napi::CallbackInfo& info);
+Result<Napi::Value> CallPinned(ArenaHandle& handle, const Napi::CallbackInfo& info);
 // node/pins.cc: pin() → its number in numbers[0]; unpin(number).
 Status Pin(ArenaHandle& handle, const Napi::CallbackInfo& info);
 Status Unpin(ArenaHandle& handle, const Napi::CallbackInfo& info);
@@ -110,17 +110,18 @@ napi_value EnterMachineCode(napi_env env, Through through) {
   Arena* const arena = handle.arena;
   if (arena == nullptr) return FailToEnter(environment, nullptr, id);
 
-  PinSlot& pin = *handle.pin;
-  arena->reclaimer().Enter(pin);
-  const uint64_t entry = arena->in_own_process() ? arena->EntryOf(id) : 0;
-  if (entry != 0) {
-    Environment*& innermost = environment.thread->in_machine_code;
-    Environment* const outer = innermost;
-    innermost = &environment;
-    through(environment, *arena, reinterpret_cast<const void*>(entry + offset));
-    innermost = outer;
+  uint64_t entry = 0;
+  {
+    Pinned pinned(arena->reclaimer(), *handle.pin);
+    if (arena->in_own_process()) entry = arena->EntryOf(id);
+    if (entry != 0) {
+      Environment*& innermost = environment.thread->in_machine_code;
+      Environment* const outer = innermost;
+      innermost = &environment;
+      through(environment, *arena, reinterpret_cast<const void*>(entry + offset));
+      innermost = outer;
+    }
   }
-  arena->reclaimer().Leave(pin);
   if (entry == 0) return FailToEnter(environment, arena, id);
   if (environment.thread->wrong_thread.load(std::memory_order_relaxed)) return FailWrongThread(environment);
   return nullptr;

@@ -36,12 +36,13 @@ Status Bind(ArenaHandle& handle, const Napi::CallbackInfo& info) {
 }
 
 // Native, and not a pair of functions around a `finally`, which does not run when a worker is terminated.
-Result<Napi::Value> Pinned(ArenaHandle& handle, const Napi::CallbackInfo& info) {
-  Arena& arena = *handle.arena;
+Result<Napi::Value> CallPinned(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   napi_value undefined = info.Env().Undefined();
-  arena.reclaimer().Enter(*handle.pin);
-  napi_status status = napi_call_function(info.Env(), undefined, info[0], 0, nullptr, nullptr);
-  arena.reclaimer().Leave(*handle.pin);
+  napi_status status = napi_ok;
+  {
+    Pinned pinned(handle.arena->reclaimer(), *handle.pin);
+    status = napi_call_function(info.Env(), undefined, info[0], 0, nullptr, nullptr);
+  }
   // What the function threw is pending, and is thrown when this returns.
   return status == napi_ok ? Napi::Value(Napi::Number::New(info.Env(), 0)) : Napi::Value();
 }

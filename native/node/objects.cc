@@ -30,16 +30,18 @@ template <class Find>
 Napi::Value CallUnderPin(ArenaHandle& handle, arch::CallFrame* frame, Find find) {
   Environment& environment = *handle.environment;
   Arena& arena = *handle.arena;
-  arena.reclaimer().Enter(*handle.pin);
-  const uint64_t function = find();
-  if (function != 0) {
-    Environment*& innermost = environment.thread->in_machine_code;
-    Environment* const outer = innermost;
-    innermost = &environment;
-    arena.call_gate()(reinterpret_cast<const void*>(function), frame, environment.float_control);
-    innermost = outer;
+  uint64_t function = 0;
+  {
+    Pinned pinned(arena.reclaimer(), *handle.pin);
+    function = find();
+    if (function != 0) {
+      Environment*& innermost = environment.thread->in_machine_code;
+      Environment* const outer = innermost;
+      innermost = &environment;
+      arena.call_gate()(reinterpret_cast<const void*>(function), frame, environment.float_control);
+      innermost = outer;
+    }
   }
-  arena.reclaimer().Leave(*handle.pin);
   if (environment.thread->wrong_thread.load(std::memory_order_relaxed))
     return {environment.env, FailWrongThread(environment)};
   return Napi::Boolean::New(environment.env, function != 0);

@@ -91,9 +91,8 @@ struct Machine {
   }
   // Under a pin of its own, or in one that is there.
   uint32_t Call(ExecutorId id) {
-    arena->reclaimer().Enter(*self);
+    Pinned pinned(arena->reclaimer(), *self);
     uint32_t result = CallAt(arena->EntryOf(id));
-    arena->reclaimer().Leave(*self);
     return result;
   }
   uint32_t CallAt(uint64_t entry) {
@@ -180,19 +179,20 @@ TEST(arena_old_copies_go_on_under_a_pin) {
     for (uint32_t i = 0; i < 800; i++)
       if (i % 8 != 3) machine.Free(ids[i]);
     ExecutorId moves = ids[11], dies = ids[19];
-    machine.arena->reclaimer().Enter(*machine.self);
-    uint64_t old_entry = machine.arena->EntryOf(moves), dead_entry = machine.arena->EntryOf(dies);
-    machine.Free(dies);
-    CHECK_EQ(machine.arena->EntryOf(dies), 0);
-    CHECK(machine.arena->Collect({}, machine.self).moved > 0);
-    CHECK(machine.arena->EntryOf(moves) != old_entry);
-    for (uint32_t i = 0; i < 200; i++) machine.Install(Sum(77, 0, 500));
-    // As if we had been executing there all the time.
-    CHECK_EQ(machine.CallAt(old_entry), SumOf(11, false));
-    CHECK_EQ(machine.CallAt(dead_entry), SumOf(19, false));
-    CHECK_EQ(machine.Call(moves), SumOf(11, false));
-    CHECK(machine.arena->Stats().retired_bytes != 0);
-    machine.arena->reclaimer().Leave(*machine.self);
+    {
+      Pinned pinned(machine.arena->reclaimer(), *machine.self);
+      uint64_t old_entry = machine.arena->EntryOf(moves), dead_entry = machine.arena->EntryOf(dies);
+      machine.Free(dies);
+      CHECK_EQ(machine.arena->EntryOf(dies), 0);
+      CHECK(machine.arena->Collect({}, machine.self).moved > 0);
+      CHECK(machine.arena->EntryOf(moves) != old_entry);
+      for (uint32_t i = 0; i < 200; i++) machine.Install(Sum(77, 0, 500));
+      // As if we had been executing there all the time.
+      CHECK_EQ(machine.CallAt(old_entry), SumOf(11, false));
+      CHECK_EQ(machine.CallAt(dead_entry), SumOf(19, false));
+      CHECK_EQ(machine.Call(moves), SumOf(11, false));
+      CHECK(machine.arena->Stats().retired_bytes != 0);
+    }
     machine.Free(machine.Install(Helper()));
     CHECK_EQ(machine.arena->Stats().retired_bytes, 0);
     CHECK_EQ(machine.arena->CheckInvariants(), "");
@@ -219,14 +219,13 @@ TEST(arena_threads_execute_while_code_moves) {
           size_t slot = (random >> 8) % kSlots;
           uint64_t id = ids[slot].load(std::memory_order_acquire);
           if (id == 0) continue;
-          machine.arena->reclaimer().Enter(*pin);
+          Pinned pinned(machine.arena->reclaimer(), *pin);
           if (uint64_t entry = machine.arena->EntryOf(id)) {
             arch::CallFrame frame{};
             machine.arena->call_gate()(reinterpret_cast<const void*>(entry), &frame, arch::ReadFloatControl());
             wrong += static_cast<uint32_t>(frame.integer_result) != SumOf(value_of(slot), false);
             calls++;
           }
-          machine.arena->reclaimer().Leave(*pin);
         }
         machine.arena->reclaimer().Detach(pin);
       });
@@ -450,10 +449,11 @@ TEST(arena_finds_the_owner_of_any_byte) {
         CHECK(!found->retired);
       }
     }
-    rig.arena->reclaimer().Enter(*rig.self);
-    rig.Free(id);
-    for (uint64_t address : addresses) CHECK(rig.arena->Find(address) && rig.arena->Find(address)->retired);
-    rig.arena->reclaimer().Leave(*rig.self);
+    {
+      Pinned pinned(rig.arena->reclaimer(), *rig.self);
+      rig.Free(id);
+      for (uint64_t address : addresses) CHECK(rig.arena->Find(address) && rig.arena->Find(address)->retired);
+    }
     rig.Collect();
     for (uint64_t address : addresses) CHECK(!rig.arena->Find(address));
     CHECK(!rig.arena->Find(0));

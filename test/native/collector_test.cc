@@ -250,19 +250,20 @@ TEST(collector_slices_give_up_on_what_cannot_move) {
     if (i % 4 != 0) dying.insert(dying.end(), {source, targets[i]});
   }
   rig.Free(dying);
-  rig.arena->reclaimer().Enter(*other);
-  rig.Collect({.compact = false});
   int slices = 0, idle = 0;
   uint64_t moved = 0;
-  for (bool done = false; !done && slices < 1000; slices++) {
-    CollectResult slice = rig.Collect({.max_pause_nanos = 1});
-    done = slice.done;
-    moved += slice.moved;
-    idle += slice.moved == 0;
+  {
+    Pinned pinned(rig.arena->reclaimer(), *other);
+    rig.Collect({.compact = false});
+    for (bool done = false; !done && slices < 1000; slices++) {
+      CollectResult slice = rig.Collect({.max_pause_nanos = 1});
+      done = slice.done;
+      moved += slice.moved;
+      idle += slice.moved == 0;
+    }
+    CHECK(slices < 1000);
+    CHECK(idle > 3);  // not all victims in one slice
   }
-  CHECK(slices < 1000);
-  CHECK(idle > 3);  // not all victims in one slice
-  rig.arena->reclaimer().Leave(*other);
   rig.arena->reclaimer().Detach(other);
   uint64_t before = moved;
   for (bool done = false; !done && slices < 2000; slices++) {
@@ -309,27 +310,28 @@ TEST(collector_leaves_old_copies_alone_until_the_pin_ends) {
   for (ExecutorId id : population.ids) old[id] = {rig.AddressOf(id), rig.Read(id, Section::kCode)};
   uint64_t committed = rig.arena->Stats().committed_bytes;
 
-  rig.arena->reclaimer().Enter(*rig.self);
-  CollectResult result = rig.Collect();
-  CHECK(result.done);
-  CHECK(result.moved > 100);
-  CHECK(result.retired_bytes > 0);
-  CHECK_EQ(rig.arena->Stats().retired_bytes, result.retired_bytes);
-  CHECK(rig.arena->Stats().committed_bytes >= committed);
-  // New code must not be placed over what may still be executing.
-  for (int i = 0; i < 50; i++) rig.Install(Program::Of(500));
-  rig.CheckInvariants();
-  uint64_t moved = 0;
-  for (const auto& [id, before] : old) {
-    CHECK(std::memcmp(reinterpret_cast<const void*>(before.address), before.code.data(), before.code.size()) == 0);
-    if (rig.AddressOf(id) == before.address) continue;
-    moved++;
-    std::optional<FoundAddress> found = rig.arena->Find(before.address);
-    CHECK(found && found->executor == id && found->retired && found->offset == 0);
-    CHECK(rig.arena->Find(rig.AddressOf(id)) && !rig.arena->Find(rig.AddressOf(id))->retired);
+  {
+    Pinned pinned(rig.arena->reclaimer(), *rig.self);
+    CollectResult result = rig.Collect();
+    CHECK(result.done);
+    CHECK(result.moved > 100);
+    CHECK(result.retired_bytes > 0);
+    CHECK_EQ(rig.arena->Stats().retired_bytes, result.retired_bytes);
+    CHECK(rig.arena->Stats().committed_bytes >= committed);
+    // New code must not be placed over what may still be executing.
+    for (int i = 0; i < 50; i++) rig.Install(Program::Of(500));
+    rig.CheckInvariants();
+    uint64_t moved = 0;
+    for (const auto& [id, before] : old) {
+      CHECK(std::memcmp(reinterpret_cast<const void*>(before.address), before.code.data(), before.code.size()) == 0);
+      if (rig.AddressOf(id) == before.address) continue;
+      moved++;
+      std::optional<FoundAddress> found = rig.arena->Find(before.address);
+      CHECK(found && found->executor == id && found->retired && found->offset == 0);
+      CHECK(rig.arena->Find(rig.AddressOf(id)) && !rig.arena->Find(rig.AddressOf(id))->retired);
+    }
+    CHECK_EQ(moved, result.moved);
   }
-  CHECK_EQ(moved, result.moved);
-  rig.arena->reclaimer().Leave(*rig.self);
 
   rig.Collect();
   CHECK_EQ(rig.arena->Stats().retired_bytes, 0);
@@ -344,31 +346,33 @@ TEST(collector_stops_at_the_limit_of_retired_bytes) {
   constexpr uint64_t kLimit = 64 * kKiB;
   ArenaRig rig({.max_retired_bytes = kLimit});
   Population population(rig, 2000, 50, 6);
-  rig.arena->reclaimer().Enter(*rig.self);
-  CollectResult result = rig.Collect();
-  CHECK(!result.done);
-  CHECK(result.retired_bytes >= kLimit);
-  CHECK(result.retired_bytes <= kLimit + 4 * kKiB);  // at most one executor more
-  CollectResult again = rig.Collect();
-  CHECK(!again.done);
-  CHECK_EQ(again.moved, 0);
-  // Freezing says so, and freeing never fails.
-  ExecutorSpec spec = Program::Of(100).Spec();
-  Program program = Program::Of(100);
-  spec = program.Spec();
-  ExecutorId id = 0;
-  CHECK(rig.arena->Install(&spec, 1, &id, rig.self).code() == ErrorCode::kRetiredLimit);
-  Result<ExecutorId> writable = rig.arena->Allocate(spec);
-  CHECK(writable.ok());
-  CHECK(rig.arena->Freeze(&writable.value(), 1, rig.self).code() == ErrorCode::kRetiredLimit);
-  for (int i = 0; i < 100; i++) {
-    rig.Free(population.ids.back());
-    population.ids.pop_back();
+  ExecutorId writable = 0;
+  {
+    Pinned pinned(rig.arena->reclaimer(), *rig.self);
+    CollectResult result = rig.Collect();
+    CHECK(!result.done);
+    CHECK(result.retired_bytes >= kLimit);
+    CHECK(result.retired_bytes <= kLimit + 4 * kKiB);  // at most one executor more
+    CollectResult again = rig.Collect();
+    CHECK(!again.done);
+    CHECK_EQ(again.moved, 0);
+    // Freezing says so, and freeing never fails.
+    Program program = Program::Of(100);
+    ExecutorSpec spec = program.Spec();
+    ExecutorId id = 0;
+    CHECK(rig.arena->Install(&spec, 1, &id, rig.self).code() == ErrorCode::kRetiredLimit);
+    Result<ExecutorId> allocated = rig.arena->Allocate(spec);
+    CHECK(allocated.ok());
+    writable = allocated.value();
+    CHECK(rig.arena->Freeze(&writable, 1, rig.self).code() == ErrorCode::kRetiredLimit);
+    for (int i = 0; i < 100; i++) {
+      rig.Free(population.ids.back());
+      population.ids.pop_back();
+    }
+    CHECK(rig.arena->Stats().retired_bytes > result.retired_bytes);
+    rig.CheckInvariants();
   }
-  CHECK(rig.arena->Stats().retired_bytes > result.retired_bytes);
-  rig.CheckInvariants();
-  rig.arena->reclaimer().Leave(*rig.self);
-  CHECK(rig.arena->Freeze(&writable.value(), 1, rig.self).ok());
+  CHECK(rig.arena->Freeze(&writable, 1, rig.self).ok());
   CHECK_EQ(rig.arena->Stats().retired_bytes, 0);
   CHECK(rig.Collect().done);
 }

@@ -100,12 +100,13 @@ TEST(events_wait_for_pins) {
     ExecutorId id = rig.Install(Program::Of(100));
     uint64_t address = rig.AddressOf(id);
     PinSlot* other = rig.arena->reclaimer().Attach();
-    rig.arena->reclaimer().Enter(*other);
-    rig.Free(id);
-    CHECK_EQ(log.Of(EventKind::kRetired).size(), 1);
-    rig.Collect();
-    CHECK(log.Of(EventKind::kReclaimed).empty());
-    rig.arena->reclaimer().Leave(*other);
+    {
+      Pinned pinned(rig.arena->reclaimer(), *other);
+      rig.Free(id);
+      CHECK_EQ(log.Of(EventKind::kRetired).size(), 1);
+      rig.Collect();
+      CHECK(log.Of(EventKind::kReclaimed).empty());
+    }
     rig.Collect();
     std::vector<Event> reclaimed = log.Of(EventKind::kReclaimed);
     CHECK_EQ(reclaimed.size(), 1);

@@ -50,10 +50,9 @@ struct Host {
   ExitTaken RunWith(ExecutorId id, uint64_t* context_of_run) {
     arch::CallFrame frame{};
     frame.integers[0] = reinterpret_cast<uint64_t>(context_of_run);
-    arena->reclaimer().Enter(*pin);
+    Pinned pinned(arena->reclaimer(), *pin);
     arena->call_gate()(reinterpret_cast<const void*>(arena->EntryOf(id)), &frame, arch::ReadFloatControl());
     ExitTaken taken = arena->ResolveExit(frame.integer_result);
-    arena->reclaimer().Leave(*pin);
     return taken;
   }
 
@@ -223,16 +222,18 @@ TEST(five_hundred_and_twelve_cold_exits_fit_in_16_kib) {
 TEST(a_record_of_an_executor_freed_while_it_ran_still_resolves) {
   Host host;
   ExecutorId id = host.Install(Trace(1));
-  host.arena->reclaimer().Enter(*host.pin);
-  uint64_t entry = host.arena->EntryOf(id);
-  CHECK(host.arena->Free(&id, 1, host.pin).ok());
-  for (int i = 0; i < 200; i++) host.Install(Trace(1));
-  host.context[1] = 1;
-  arch::CallFrame frame{};
-  frame.integers[0] = reinterpret_cast<uint64_t>(host.context);
-  host.arena->call_gate()(reinterpret_cast<const void*>(entry), &frame, arch::ReadFloatControl());
-  ExitTaken taken = host.arena->ResolveExit(frame.integer_result);
-  host.arena->reclaimer().Leave(*host.pin);
+  ExitTaken taken{};
+  {
+    Pinned pinned(host.arena->reclaimer(), *host.pin);
+    uint64_t entry = host.arena->EntryOf(id);
+    CHECK(host.arena->Free(&id, 1, host.pin).ok());
+    for (int i = 0; i < 200; i++) host.Install(Trace(1));
+    host.context[1] = 1;
+    arch::CallFrame frame{};
+    frame.integers[0] = reinterpret_cast<uint64_t>(host.context);
+    host.arena->call_gate()(reinterpret_cast<const void*>(entry), &frame, arch::ReadFloatControl());
+    taken = host.arena->ResolveExit(frame.integer_result);
+  }
   CHECK_EQ(taken.executor, id);
   CHECK(host.Holds());
 }
@@ -364,7 +365,7 @@ TEST(the_call_gate_gives_back_what_a_callee_keeps) {
     keeps.Pop(kRbp).Pop(kRbx).Ret();
     ExecutorId outer = host.Install(keeps);
 
-    host.arena->reclaimer().Enter(*host.pin);
+    Pinned pinned(host.arena->reclaimer(), *host.pin);
     arch::CallFrame call{};
     call.integers[0] = host.arena->EntryOf(id);
     call.integers[1] = reinterpret_cast<uint64_t>(&frame);
@@ -372,7 +373,6 @@ TEST(the_call_gate_gives_back_what_a_callee_keeps) {
     host.arena->call_gate()(reinterpret_cast<const void*>(host.arena->EntryOf(outer)), &call, arch::ReadFloatControl());
     CHECK_EQ(call.integer_result, 0u);
     CHECK_EQ(host.arena->ResolveExit(frame.integer_result).executor, exit ? id : 0);
-    host.arena->reclaimer().Leave(*host.pin);
   }
 }
 

@@ -184,9 +184,8 @@ struct Machine {
   }
   Status Free(ExecutorId id) { return arena->Free(&id, 1, self); }
   uint32_t Call(ExecutorId id) {
-    arena->reclaimer().Enter(*self);
+    Pinned pinned(arena->reclaimer(), *self);
     uint32_t result = CallAt(*arena, arena->EntryOf(id));
-    arena->reclaimer().Leave(*self);
     return result;
   }
 
@@ -275,12 +274,11 @@ class Bustle {
       uint32_t slot = (random >> 8) % kSlots;
       uint64_t id = ids_[slot].load(std::memory_order_acquire);
       if (id == 0) continue;
-      reclaimer.Enter(*pin);
+      Pinned pinned(reclaimer, *pin);
       if (uint64_t entry = machine_.arena->EntryOf(id)) {
         wrong_ += CallAt(*machine_.arena, entry) != ResultOf(slot);
         calls_++;
       }
-      reclaimer.Leave(*pin);
     }
     reclaimer.Detach(pin);
   }
@@ -401,47 +399,48 @@ TEST(fork_drop_whatever_returns_a_status_says_so) {
     ExecutorId writable = machine.arena->Allocate(staged.Spec()).value();
     ExecutorId source = 0;
     CHECK(machine.arena->Install(&trace_spec, 1, &source, machine.self).ok());
-    machine.arena->reclaimer().Enter(*machine.self);
-    CHECK(machine.Free(retired).ok());  // and not reclaimed
-    InChild([&] {
-      Arena& arena = *machine.arena;
-      auto forked = [](const Status& status) { return status.code() == ErrorCode::kForked; };
-      ExecutorSpec spec = staged.Spec();
-      ExecutorId other = 0;
-      uint8_t byte = 0;
-      RelocSpec reloc{Section::kCode, 1, TargetKind::kAddress, 0, 0, 0};
-      EXPECT(forked(arena.Allocate(spec).status()));
-      EXPECT(forked(arena.Write(writable, Section::kCode, 0, &byte, 1)));
-      EXPECT(forked(arena.Write(id, Section::kState, 0, &byte, 1)));
-      EXPECT(forked(arena.AddRelocs(writable, &reloc, 1)));
-      EXPECT(forked(arena.Freeze(&writable, 1, machine.self)));
-      EXPECT(forked(arena.Install(&spec, 1, &other, machine.self)));
-      EXPECT(forked(arena.Free(&id, 1, machine.self)));
-      EXPECT(forked(arena.Invalidate(id, machine.self)));
-      EXPECT(forked(arena.Link(source, 0, source, 0)));
-      EXPECT(forked(arena.Unlink(source, 0)));
-      EXPECT(forked(arena.UnlinkAll()));
-      EXPECT(forked(arena.LinkOf(source, 0).status()));
-      EXPECT(forked(arena.ChainDepth(source).status()));
-      EXPECT(forked(arena.Replace(source, source)));
-      EXPECT(forked(arena.SetHotStub(source, machine.self)));
-      EXPECT(forked(arena.SetHotStub(0, machine.self)));
-      EXPECT(forked(arena.ExitTag(source, 0).status()));
-      EXPECT(forked(arena.ExitTag(retired, 0).status()));
-      EXPECT(forked(arena.Read(id, Section::kCode, 0, &byte, 1)));
-      EXPECT(forked(arena.Describe(id).status()));
-      EXPECT(forked(arena.EntryOffset(id, 0).status()));
-      EXPECT(forked(arena.AddThunk(nullptr, machine.self).status()));
-      // What returns none does nothing.
-      EXPECT(arena.Collect({}, machine.self).moved == 0);
-      EXPECT(arena.Verify().empty());
-      EXPECT(arena.CheckInvariants().empty());
-      EXPECT(!arena.Find(arena.EntryOf(id)));
-      arena.PlanCompaction();
-      arena.Stats();
-      arena.Slabs();
-    });
-    machine.arena->reclaimer().Leave(*machine.self);
+    {
+      Pinned pinned(machine.arena->reclaimer(), *machine.self);
+      CHECK(machine.Free(retired).ok());  // and not reclaimed
+      InChild([&] {
+        Arena& arena = *machine.arena;
+        auto forked = [](const Status& status) { return status.code() == ErrorCode::kForked; };
+        ExecutorSpec spec = staged.Spec();
+        ExecutorId other = 0;
+        uint8_t byte = 0;
+        RelocSpec reloc{Section::kCode, 1, TargetKind::kAddress, 0, 0, 0};
+        EXPECT(forked(arena.Allocate(spec).status()));
+        EXPECT(forked(arena.Write(writable, Section::kCode, 0, &byte, 1)));
+        EXPECT(forked(arena.Write(id, Section::kState, 0, &byte, 1)));
+        EXPECT(forked(arena.AddRelocs(writable, &reloc, 1)));
+        EXPECT(forked(arena.Freeze(&writable, 1, machine.self)));
+        EXPECT(forked(arena.Install(&spec, 1, &other, machine.self)));
+        EXPECT(forked(arena.Free(&id, 1, machine.self)));
+        EXPECT(forked(arena.Invalidate(id, machine.self)));
+        EXPECT(forked(arena.Link(source, 0, source, 0)));
+        EXPECT(forked(arena.Unlink(source, 0)));
+        EXPECT(forked(arena.UnlinkAll()));
+        EXPECT(forked(arena.LinkOf(source, 0).status()));
+        EXPECT(forked(arena.ChainDepth(source).status()));
+        EXPECT(forked(arena.Replace(source, source)));
+        EXPECT(forked(arena.SetHotStub(source, machine.self)));
+        EXPECT(forked(arena.SetHotStub(0, machine.self)));
+        EXPECT(forked(arena.ExitTag(source, 0).status()));
+        EXPECT(forked(arena.ExitTag(retired, 0).status()));
+        EXPECT(forked(arena.Read(id, Section::kCode, 0, &byte, 1)));
+        EXPECT(forked(arena.Describe(id).status()));
+        EXPECT(forked(arena.EntryOffset(id, 0).status()));
+        EXPECT(forked(arena.AddThunk(nullptr, machine.self).status()));
+        // What returns none does nothing.
+        EXPECT(arena.Collect({}, machine.self).moved == 0);
+        EXPECT(arena.Verify().empty());
+        EXPECT(arena.CheckInvariants().empty());
+        EXPECT(!arena.Find(arena.EntryOf(id)));
+        arena.PlanCompaction();
+        arena.Stats();
+        arena.Slabs();
+      });
+    }
     CHECK_EQ(machine.arena->CheckInvariants(), "");
   });
 }
@@ -580,10 +579,11 @@ TEST(fork_copy_pins_of_other_threads_end_in_the_child) {
     std::atomic<int> step{0};
     std::thread other([&] {
       PinSlot* pin = machine.arena->reclaimer().Attach();
-      machine.arena->reclaimer().Enter(*pin);
-      step = 1;
-      while (step != 2) SleepMillis(1);
-      machine.arena->reclaimer().Leave(*pin);
+      {
+        Pinned pinned(machine.arena->reclaimer(), *pin);
+        step = 1;
+        while (step != 2) SleepMillis(1);
+      }
       machine.arena->reclaimer().Detach(pin);
     });
     while (step != 1) SleepMillis(1);

@@ -180,9 +180,8 @@ struct Stage {
     return found && found->retired;
   }
   uint64_t Call(PinSlot* slot, ExecutorId id) {
-    arena->reclaimer().Enter(*slot);
+    Pinned pinned(arena->reclaimer(), *slot);
     uint64_t result = CallAt(arena->EntryOf(id));
-    arena->reclaimer().Leave(*slot);
     return result;
   }
   static uint64_t CallAt(uint64_t entry) { return entry == 0 ? 0 : reinterpret_cast<Function>(entry)(); }
@@ -198,11 +197,10 @@ TEST(a_pin_that_is_late_finds_the_new_entry_and_keeps_it) {
   uint64_t first = stage.AddressOf(id), second = 0, found = 0, result = 0;
   // The epoch is loaded; the pin cannot be seen while the executor moves, and its old copy is reclaimed.
   Actor reader(TestPointId::kEnterHasEpoch, [&] {
-    stage.arena->reclaimer().Enter(*stage.others);
+    Pinned pinned(stage.arena->reclaimer(), *stage.others);
     found = stage.arena->EntryOf(id);
     Actor::Stop();
     result = Stage::CallAt(found);
-    stage.arena->reclaimer().Leave(*stage.others);
   });
   CHECK(stage.Moves(id));
   second = stage.AddressOf(id);
@@ -225,10 +223,9 @@ TEST(an_entry_that_was_loaded_before_a_move_works_until_the_pin_ends) {
   ExecutorId id = stage.InstallNumber(7);
   uint64_t first = stage.AddressOf(id), result = 0;
   Actor reader(TestPointId::kEntryLoaded, [&] {
-    stage.arena->reclaimer().Enter(*stage.others);
+    Pinned pinned(stage.arena->reclaimer(), *stage.others);
     uint64_t entry = stage.arena->EntryOf(id);
     result = Stage::CallAt(entry);
-    stage.arena->reclaimer().Leave(*stage.others);
   });
   // The pin and the stamp of what moves now have the same epoch.
   CHECK(stage.Moves(id));
@@ -246,10 +243,9 @@ TEST(a_pin_without_an_entry_finds_the_new_one) {
   ExecutorId id = stage.InstallNumber(7);
   uint64_t result = 0, found = 0;
   Actor reader(TestPointId::kEnterHasPin, [&] {
-    stage.arena->reclaimer().Enter(*stage.others);
+    Pinned pinned(stage.arena->reclaimer(), *stage.others);
     found = stage.arena->EntryOf(id);
     result = Stage::CallAt(found);
-    stage.arena->reclaimer().Leave(*stage.others);
   });
   CHECK(stage.Moves(id));
   reader.Release();
@@ -262,12 +258,11 @@ TEST(nested_pins_keep_what_the_outer_one_found) {
   ExecutorId id = stage.InstallNumber(7);
   uint64_t first = stage.AddressOf(id), result = 0;
   Actor reader([&] {
-    stage.arena->reclaimer().Enter(*stage.others);
+    Pinned pinned(stage.arena->reclaimer(), *stage.others);
     uint64_t entry = stage.arena->EntryOf(id);
     stage.Call(stage.others, id);
     Actor::Stop();
     result = Stage::CallAt(entry);
-    stage.arena->reclaimer().Leave(*stage.others);
   });
   CHECK(stage.Moves(id));
   stage.Compact();
@@ -294,10 +289,9 @@ TEST(a_move_is_seen_when_it_is_published_and_not_before) {
       if (point == TestPointId::kMovePublished) copying = false;
       // Freeze and moves of state synchronise as well; the latter behind the closed gate.
       if (entry == nullptr || (point == TestPointId::kSynchronised && !copying)) return;
-      stage.arena->reclaimer().Enter(*stage.others);
+      Pinned pinned(stage.arena->reclaimer(), *stage.others);
       *entry = stage.arena->EntryOf(id);
       CHECK_EQ(Stage::CallAt(*entry), 7u);
-      stage.arena->reclaimer().Leave(*stage.others);
     });
     CHECK(stage.Moves(id));
   }
@@ -353,10 +347,11 @@ TEST(an_unaligned_branch_keeps_its_target_while_others_execute) {
     spec = branch.Spec();
     spec.movable = false;
     ExecutorId caller = stage.Install(spec);
-    stage.arena->reclaimer().Enter(*stage.others);
-    CHECK_EQ(stage.Moves(target), !unaligned);
-    CHECK_EQ(stage.Call(stage.pin, caller), 7u);
-    stage.arena->reclaimer().Leave(*stage.others);
+    {
+      Pinned pinned(stage.arena->reclaimer(), *stage.others);
+      CHECK_EQ(stage.Moves(target), !unaligned);
+      CHECK_EQ(stage.Call(stage.pin, caller), 7u);
+    }
     CHECK(stage.Moves(target));
     CHECK_EQ(stage.Call(stage.pin, caller), 7u);
   }
@@ -421,10 +416,11 @@ TEST(state_stays_while_anybody_is_inside) {
   number.code = x64::Assembler().LoadAddress(x64::kRax, x64::OwnState(0)).Ret();
   ExecutorId id = stage.Install(number.Spec());
   uint64_t state = stage.Call(stage.pin, id);
-  stage.arena->reclaimer().Enter(*stage.others);
-  for (int i = 0; i < 4; i++) stage.Compact();
-  CHECK_EQ(stage.Call(stage.pin, id), state);
-  stage.arena->reclaimer().Leave(*stage.others);
+  {
+    Pinned pinned(stage.arena->reclaimer(), *stage.others);
+    for (int i = 0; i < 4; i++) stage.Compact();
+    CHECK_EQ(stage.Call(stage.pin, id), state);
+  }
   for (int i = 0; i < 4 && stage.Call(stage.pin, id) == state; i++) stage.Compact();
   CHECK(stage.Call(stage.pin, id) != state);
 }
@@ -444,11 +440,12 @@ TEST(a_freeze_is_seen_when_all_cores_can_execute_it) {
   {
     AtPoints look([&](TestPointId point) {
       if (point != TestPointId::kFreezeWritten && point != TestPointId::kSynchronised) return;
-      stage.arena->reclaimer().Enter(*stage.others);
-      CHECK_EQ(stage.arena->EntryOf(dead), 0u);
-      CHECK_EQ(stage.arena->EntryOf(id), 0u);
-      code_epoch_then = stage.others->code_epoch;
-      stage.arena->reclaimer().Leave(*stage.others);
+      {
+        Pinned pinned(stage.arena->reclaimer(), *stage.others);
+        CHECK_EQ(stage.arena->EntryOf(dead), 0u);
+        CHECK_EQ(stage.arena->EntryOf(id), 0u);
+        code_epoch_then = stage.others->code_epoch;
+      }
       looked++;
     });
     CHECK(stage.arena->Freeze(&id, 1, stage.pin).ok());
@@ -469,9 +466,8 @@ TEST(a_move_raises_the_code_epoch_before_it_is_published) {
   {
     AtPoints look([&](TestPointId point) {
       if (point != TestPointId::kMoveCopied && point != TestPointId::kMovePublished) return;
-      stage.arena->reclaimer().Enter(*stage.others);
+      Pinned pinned(stage.arena->reclaimer(), *stage.others);
       (point == TestPointId::kMoveCopied ? before_move : published) = stage.others->code_epoch;
-      stage.arena->reclaimer().Leave(*stage.others);
     });
     CHECK(stage.Moves(id));
   }
@@ -486,9 +482,10 @@ TEST(a_free_takes_the_entry_away_first) {
   {
     AtPoints look([&](TestPointId point) {
       if (point != TestPointId::kFreeUnpublished) return;
-      stage.arena->reclaimer().Enter(*stage.others);
-      CHECK_EQ(stage.arena->EntryOf(id), 0u);
-      stage.arena->reclaimer().Leave(*stage.others);
+      {
+        Pinned pinned(stage.arena->reclaimer(), *stage.others);
+        CHECK_EQ(stage.arena->EntryOf(id), 0u);
+      }
       looked = true;
     });
     stage.Free(id);
@@ -528,11 +525,10 @@ TEST(who_has_the_entry_of_what_is_freed_executes_it_to_the_end) {
   ExecutorId id = stage.InstallNumber(7);
   uint64_t result = 0, entry = 0, address = stage.AddressOf(id);
   Actor reader([&] {
-    stage.arena->reclaimer().Enter(*stage.others);
+    Pinned pinned(stage.arena->reclaimer(), *stage.others);
     entry = stage.arena->EntryOf(id);
     Actor::Stop();
     result = Stage::CallAt(entry);
-    stage.arena->reclaimer().Leave(*stage.others);
   });
   stage.Free(id);
   ExecutorId other = stage.InstallNumber(8);
@@ -553,9 +549,8 @@ TEST(a_stale_id_finds_nothing_when_its_index_is_used_again_at_that_moment) {
   stage.Free(id);  // the index waits for the old pin
   uint64_t found = 1;
   Actor reader(TestPointId::kEntryLoaded, [&] {
-    stage.arena->reclaimer().Enter(*stage.others);
+    Pinned pinned(stage.arena->reclaimer(), *stage.others);
     found = stage.arena->EntryOf(id);
-    stage.arena->reclaimer().Leave(*stage.others);
   });
   // Between the reader's two loads.
   stage.arena->reclaimer().Leave(*old_pin);
@@ -575,9 +570,8 @@ TEST(who_has_no_pin_yet_waits_at_a_closed_gate) {
   PinSlot *own = reclaimer.Attach(), *other = reclaimer.Attach();
   std::atomic<bool> inside{false};
   Actor reader(TestPointId::kEnterHasEpoch, [&] {
-    reclaimer.Enter(*other);
+    Pinned pinned(reclaimer, *other);
     inside = true;
-    reclaimer.Leave(*other);
   });
   CHECK(reclaimer.CloseGate(own, 0));
   CHECK(!reader.Release(50ms));
@@ -592,9 +586,8 @@ TEST(who_has_a_pin_is_waited_for_and_takes_it_back_at_a_closed_gate) {
   PinSlot *own = reclaimer.Attach(), *other = reclaimer.Attach();
   std::atomic<bool> inside{false};
   Actor reader(TestPointId::kEnterHasPin, [&] {
-    reclaimer.Enter(*other);
+    Pinned pinned(reclaimer, *other);
     inside = true;
-    reclaimer.Leave(*other);
   });
   bool alone = reclaimer.CloseGate(own, 20'000'000);
   CHECK(!alone);  // it may be inside, for all that can be seen
@@ -628,10 +621,9 @@ x64::Assembler PausingTrace() {
 
 ExitTaken Run(Stage& stage, PinSlot* slot, ExecutorId id) {
   arch::CallFrame frame{};
-  stage.arena->reclaimer().Enter(*slot);
+  Pinned pinned(stage.arena->reclaimer(), *slot);
   stage.arena->call_gate()(reinterpret_cast<const void*>(stage.arena->EntryOf(id)), &frame, arch::ReadFloatControl());
   ExitTaken taken = stage.arena->ResolveExit(frame.integer_result);
-  stage.arena->reclaimer().Leave(*slot);
   return taken;
 }
 

@@ -381,14 +381,15 @@ TEST(linker_a_link_outlives_the_copies_that_may_still_leave_through_it) {
   ArenaRig rig;
   ExecutorId caller = rig.Install(Caller(kFar));
   uint64_t veneer = Destination(rig, caller);
-  rig.arena->reclaimer().Enter(*rig.self);
-  rig.Free(caller);
-  CHECK_EQ(rig.arena->Stats().external_links, 0);
-  ExecutorId next = rig.Install(Caller(kFar + 64));
-  CHECK(Destination(rig, next) != veneer);
-  CHECK_EQ(At<uint16_t>(veneer), 0x25FF);
-  CHECK_EQ(At<uint64_t>(veneer + 8), kFar);
-  rig.arena->reclaimer().Leave(*rig.self);
+  {
+    Pinned pinned(rig.arena->reclaimer(), *rig.self);
+    rig.Free(caller);
+    CHECK_EQ(rig.arena->Stats().external_links, 0);
+    ExecutorId next = rig.Install(Caller(kFar + 64));
+    CHECK(Destination(rig, next) != veneer);
+    CHECK_EQ(At<uint16_t>(veneer), 0x25FF);
+    CHECK_EQ(At<uint64_t>(veneer + 8), kFar);
+  }
   rig.Collect();
   CHECK_EQ(At<uint8_t>(veneer), arch::kPoisonByte);
 }

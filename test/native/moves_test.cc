@@ -16,13 +16,10 @@ namespace {
 
 constexpr arch::RelocKind kAbs64 = 1, kPc32 = 2, kPlt32 = 4, kGotPcRel = 9;
 
-// Another thread's pin, taken and given back by this one.
+// Another thread, which is pinned as long as this lives.
 struct OtherThread {
-  explicit OtherThread(ArenaRig& rig) : reclaimer(rig.arena->reclaimer()), slot(reclaimer.Attach()) {}
-  void Enter() { reclaimer.Enter(*slot); }
-  void Leave() { reclaimer.Leave(*slot); }
-  Reclaimer& reclaimer;
-  PinSlot* slot;
+  explicit OtherThread(ArenaRig& rig) : pinned(rig.arena->reclaimer(), *rig.arena->reclaimer().Attach()) {}
+  Pinned pinned;
 };
 
 struct Subject {
@@ -127,16 +124,17 @@ TEST(state_stays_while_anybody_is_pinned) {
   std::vector<Subject> subjects = InstallWithState(rig, 6000);
   uint64_t before = StateSlabs(rig);
   Thin(rig, subjects);
-  OtherThread other(rig);
-  other.Enter();
-  CHECK(rig.Collect().moved > 0);  // code
-  CHECK_EQ(StateSlabs(rig), before);
-  CheckStates(rig, subjects);
-  other.Leave();
-  rig.arena->reclaimer().Enter(*rig.self);
-  rig.Collect();
-  CHECK_EQ(StateSlabs(rig), before);
-  rig.arena->reclaimer().Leave(*rig.self);
+  {
+    OtherThread other(rig);
+    CHECK(rig.Collect().moved > 0);  // code
+    CHECK_EQ(StateSlabs(rig), before);
+    CheckStates(rig, subjects);
+  }
+  {
+    Pinned pinned(rig.arena->reclaimer(), *rig.self);
+    rig.Collect();
+    CHECK_EQ(StateSlabs(rig), before);
+  }
   rig.Collect();
   CHECK(StateSlabs(rig) < before);
   CheckStates(rig, subjects);
@@ -198,14 +196,14 @@ TEST(what_one_store_cannot_change_stays_while_others_are_pinned) {
       ExecutorId source = rig.Install(names);
       rig.Free(filling);
       uint64_t address = rig.AddressOf(target);
-      OtherThread other(rig);
-      other.Enter();
-      CollectResult result = rig.Collect();
-      CHECK(result.done);  // calling again would not help
-      bool moved = rig.AddressOf(target) != address;
-      CHECK_EQ(moved, c.moves && writer == os::WriterKind::kAlias);
-      rig.CheckInvariants();
-      other.Leave();
+      {
+        OtherThread other(rig);
+        CollectResult result = rig.Collect();
+        CHECK(result.done);  // calling again would not help
+        bool moved = rig.AddressOf(target) != address;
+        CHECK_EQ(moved, c.moves && writer == os::WriterKind::kAlias);
+        rig.CheckInvariants();
+      }
       rig.Collect();
       CHECK(rig.AddressOf(target) != address);
       CHECK(rig.AddressOf(source) != 0);
@@ -225,12 +223,12 @@ TEST(a_blocked_executor_does_not_stop_the_rest) {
   names.relocs = {{Section::kCode, kPlt32, TargetKind::kExecutor, 13, target, -4}};
   rig.Install(names);
   rig.Free(filling);
-  OtherThread other(rig);
-  other.Enter();
   uint64_t address = rig.AddressOf(target);
-  CHECK(rig.Collect().moved >= 50);
-  CHECK_EQ(rig.AddressOf(target), address);
-  other.Leave();
+  {
+    OtherThread other(rig);
+    CHECK(rig.Collect().moved >= 50);
+    CHECK_EQ(rig.AddressOf(target), address);
+  }
   rig.Collect();
   CHECK(rig.AddressOf(target) != address);
 }
@@ -245,9 +243,8 @@ TEST(what_waits_moves_between_two_pins) {
   std::thread thread([&] {
     PinSlot* slot = rig.arena->reclaimer().Attach();
     while (!stop) {
-      rig.arena->reclaimer().Enter(*slot);
+      Pinned pinned(rig.arena->reclaimer(), *slot);
       for (int i = 0; i < 100; i++) std::atomic_signal_fence(std::memory_order_seq_cst);
-      rig.arena->reclaimer().Leave(*slot);
     }
     rig.arena->reclaimer().Detach(slot);
   });
@@ -324,14 +321,16 @@ TEST(without_a_barrier_code_is_written_with_the_gate_closed) {
   Program program = Program::Of(64);
   ExecutorSpec spec = program.Spec();
   ExecutorId id = 0;
-  arena.reclaimer().Enter(*other);
-  CHECK(arena.Install(&spec, 1, &id, self).code() == ErrorCode::kBusy);
-  CHECK(!arena.Collect({}, self).done);
-  CHECK_EQ(arena.CheckInvariants(), "");
-  arena.reclaimer().Leave(*other);
+  {
+    Pinned pinned(arena.reclaimer(), *other);
+    CHECK(arena.Install(&spec, 1, &id, self).code() == ErrorCode::kBusy);
+    CHECK(!arena.Collect({}, self).done);
+    CHECK_EQ(arena.CheckInvariants(), "");
+  }
   CHECK(arena.Install(&spec, 1, &id, self).ok());
-  arena.reclaimer().Enter(*self);
-  CHECK(arena.Install(&spec, 1, &id, self).ok());  // one's own pin does not matter
-  arena.reclaimer().Leave(*self);
+  {
+    Pinned pinned(arena.reclaimer(), *self);
+    CHECK(arena.Install(&spec, 1, &id, self).ok());  // one's own pin does not matter
+  }
   CHECK(arena.Collect({}, self).done);
 }

@@ -115,9 +115,8 @@ TEST(gate_closings_nest) {
     }
     std::atomic<bool> entered{false};
     std::thread thread([&] {
-      reclaimer.Enter(*inside);
+      Pinned pinned(reclaimer, *inside);
       entered = true;
-      reclaimer.Leave(*inside);
     });
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     CHECK(!entered);  // the end of the inner closing has not opened it
@@ -156,6 +155,22 @@ TEST(reclaimer_nested_pins_keep_the_outer_epoch) {
   CHECK(Reclaim(reclaimer).empty());
   reclaimer.Leave(*slot);
   CHECK_EQ(slot->epoch.load(), 0);
+  CHECK(Reclaim(reclaimer) == Numbers{1});
+}
+
+TEST(reclaimer_a_scope_is_a_pin) {
+  Reclaimer reclaimer;
+  PinSlot* slot = reclaimer.Attach();
+  {
+    Pinned outer(reclaimer, *slot);
+    RetireAlone(reclaimer, Number(1), 16);
+    {
+      Pinned inner(reclaimer, *slot);
+      CHECK_EQ(slot->depth, 2u);
+    }
+    CHECK(Reclaim(reclaimer).empty());
+  }
+  CHECK(!reclaimer.AnyPinned());
   CHECK(Reclaim(reclaimer) == Numbers{1});
 }
 
@@ -236,9 +251,8 @@ TEST(gate_keeps_new_pins_out_until_it_opens) {
     phase = 0;
     std::thread thread([&] {
       phase = 1;
-      reclaimer.Enter(*other);
+      Pinned pinned(reclaimer, *other);
       phase = 2;
-      reclaimer.Leave(*other);
     });
     while (phase == 0) std::this_thread::yield();
     for (int i = 0; i < 20; i++) std::this_thread::yield();  // time enough to enter, if it could
@@ -283,11 +297,10 @@ TEST(reclaimer_nothing_is_reclaimed_while_a_thread_uses_it) {
     threads.emplace_back([&] {
       PinSlot* slot = reclaimer.Attach();
       while (!stop) {
-        reclaimer.Enter(*slot);
+        Pinned pinned(reclaimer, *slot);
         Object* object = current.load(std::memory_order_acquire);
         for (int k = 0; k < 5; k++) dead_uses += object->canary.load(std::memory_order_relaxed) != kAlive;
         uses++;
-        reclaimer.Leave(*slot);
       }
       reclaimer.Detach(slot);
     });
