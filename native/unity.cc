@@ -43,6 +43,7 @@
 #include "core/linker_references.cc"
 #include "core/linker_verify.cc"
 #include "core/lock.cc"
+#include "core/planner.cc"
 #include "core/reclaimer.cc"
 #include "core/slab.cc"
 #include "core/spec_copy.cc"

@@ -31,6 +31,7 @@ const CORE = [
     'staged',
     'results',
     'collector',
+    'planner',
     'linker',
     'retire',
     'events',

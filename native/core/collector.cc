@@ -19,147 +19,21 @@ constexpr uint64_t kGiveBackNanos = 75'000;
 // How long what has to wait for other threads to leave makes those wait that want to enter.
 constexpr uint64_t kMoveGateBoundNanos = 1'000'000;
 
-constexpr Zone kMovable[] = {Zone::kCode, Zone::kData, Zone::kState};
-
 // Whether the calling thread itself is executing in the arena.
 bool IsInside(const PinSlot* self) { return self != nullptr && self->depth != 0; }
 
-bool IsMovable(Zone zone) { return std::find(std::begin(kMovable), std::end(kMovable), zone) != std::end(kMovable); }
-
-// Where the other half of an executor lies whose data lies apart.
-Zone Beside(Zone zone) { return zone == Zone::kCode ? Zone::kData : Zone::kCode; }
-
-// Copying a slab for less than a 32nd of its pages is not worth the time; free space stays below that share.
-bool IsWorthwhile(uint64_t pages_freed, uint64_t pages_needed) {
-  return pages_freed >= pages_needed + std::max<uint64_t>(1, pages_freed / 32);
-}
-
 }  // namespace
-
-// A slab to fill up from its tail: dense in front of it, so that it is no victim itself. The roomiest slab is the only
-// one worth a look, since a slab with a smaller hole is sooner full.
-Slab* Collector::PickDestination(Zone zone) const {
-  uint32_t begun = begun_destination_[static_cast<int>(zone)];
-  // What the last slice was filling, also when little room is left: else the next slice would take an emptied slab, and
-  // this one, which has pages behind its end, would be evacuated.
-  Slab* slab = begun != kNone ? space_.SlabAt(begun) : nullptr;
-  if (slab != nullptr && slab->zone() == zone && IsDestination(*slab, 0)) return slab;
-  slab = space_.FindRoomiest(zone);
-  return slab != nullptr && IsDestination(*slab, slab->granules() / 8) ? slab : nullptr;
-}
-
-bool Collector::IsDestination(const Slab& slab, uint32_t room) const {
-  if (slab.evacuating()) return false;
-  uint32_t in_front = slab.empty() ? 0 : space_[slab.tail()].End() - slab.first();
-  return slab.live_granules() >= in_front - in_front / 8 && slab.granules() - in_front >= room;
-}
-
-uint64_t Collector::PagesFor(uint64_t granules) const {
-  uint32_t page_granules = space_.page_bytes() / kGranuleBytes;
-  return (granules + page_granules - 1) / page_granules;
-}
-
-uint32_t Collector::AlignOf(SpanId span) const {
-  const Executor& executor = table_[space_[span].Owner()];
-  return 1u << (span == executor.data_span    ? executor.data_align_log2()
-                : span == executor.state_span ? executor.state_align_log2
-                                              : executor.align_log2);
-}
-
-SpanId Collector::SpanBeside(SpanId span) const {
-  const Executor& executor = table_[space_[span].Owner()];
-  if (span == executor.state_span) return 0;
-  return span == executor.data_span ? executor.code_span : executor.data_span;
-}
-
-std::vector<Collector::Victim> Collector::FindVictims(Slab* const* destinations) const {
-  std::vector<Victim> victims;
-  space_.ForEachSlab([&](Slab& slab) {
-    slab.chosen = IsMovable(slab.zone()) && slab.live_granules() != 0 &&
-                  destinations[static_cast<int>(slab.zone())] != &slab &&
-                  IsWorthwhile(slab.backed_pages(), PagesFor(slab.live_granules()));
-    if (slab.chosen) victims.push_back({slab.first(), slab.live_granules(), slab.zone(), slab.backed_pages(), 0, 0});
-  });
-  std::sort(victims.begin(), victims.end(), [](const Victim& a, const Victim& b) {
-    return a.live_granules != b.live_granules ? a.live_granules < b.live_granules : a.first < b.first;
-  });
-  return victims;
-}
-
-bool Collector::IsVictim(Victim* victim) const {
-  victim->packed_granules = victim->beside_granules = 0;
-  Slab& slab = *space_.SlabAt(victim->first);
-  slab.ForEachSpan([&](SpanId span) {
-    if (space_[span].State() != SpanState::kLive) return;
-    uint32_t align_granules = std::max(1u, AlignOf(span) / kGranuleBytes);
-    victim->packed_granules =
-        static_cast<uint32_t>(AlignUp(victim->packed_granules, align_granules)) + space_[span].granules;
-    SpanId beside = SpanBeside(span);
-    if (beside != 0 && !space_.SlabOf(beside).chosen) victim->beside_granules += space_[beside].granules;
-  });
-  slab.chosen =
-      IsWorthwhile(victim->pages_freed, PagesFor(victim->packed_granules) + PagesFor(victim->beside_granules));
-  return slab.chosen;
-}
-
-CompactionPlan Collector::Plan() const {
-  CompactionPlan plan;
-  uint64_t granules[kZones] = {};
-  Slab* destinations[kZones] = {};
-  for (Zone zone : kMovable) destinations[static_cast<int>(zone)] = PickDestination(zone);
-  // What is refused leaves others with more that must move along: all are asked before any is counted.
-  std::vector<Victim> victims = FindVictims(destinations);
-  std::erase_if(victims, [&](Victim& victim) { return !IsVictim(&victim); });
-  for (const Victim& victim : victims) {
-    plan.slabs_freed++;
-    plan.pages_freed += victim.pages_freed;
-    granules[static_cast<int>(victim.zone)] += victim.packed_granules;
-    granules[static_cast<int>(Beside(victim.zone))] += victim.beside_granules;
-    space_.SlabAt(victim.first)->ForEachSpan([&](SpanId span) {
-      const SpanNode& node = space_[span];
-      if (node.State() != SpanState::kLive) return;
-      const Executor& executor = table_[node.Owner()];
-      if (span == executor.state_span) {
-        plan.moved++;
-        plan.moved_bytes += executor.StateSpanBytes();
-        plan.relocs_rewritten += linker_.CountStateRewrites(node.Owner());
-        return;
-      }
-      // An executor that lies apart counts with its code, where that lies in a victim too.
-      if (span == executor.data_span && space_.SlabOf(executor.code_span).chosen) return;
-      plan.moved++;
-      plan.moved_bytes += executor.code_bytes + executor.data_bytes;
-      plan.relocs_rewritten += linker_.CountRewrites(node.Owner());
-    });
-  }
-  uint32_t page_granules = space_.page_bytes() / kGranuleBytes;
-  for (int zone = 0; zone < kZones; zone++) {
-    uint64_t needed = PagesFor(granules[zone]);
-    // What stands ready behind the destination's last span costs no page.
-    if (destinations[zone] != nullptr && needed != 0) {
-      const Slab& slab = *destinations[zone];
-      uint32_t from = space_[slab.tail()].End();
-      uint32_t room = std::min<uint32_t>(slab.end() - from, static_cast<uint32_t>(granules[zone]));
-      if (room != 0)
-        needed -= std::min<uint64_t>(
-            needed, room / page_granules - std::min(room / page_granules, slab.PagesToBack(from, room)));
-    }
-    plan.pages_needed += needed;
-  }
-  plan.profitable = plan.pages_freed > plan.pages_needed;
-  return plan;
-}
 
 SpanId Collector::ReserveCopy(SpanId span) {
   Zone zone = space_.SlabOf(span).zone();
   uint32_t bytes = space_[span].granules * kGranuleBytes;
-  uint32_t align = AlignOf(span);
+  uint32_t align = planner_.AlignOf(span);
   Slab*& destination = destinations_[static_cast<int>(zone)];
   if (destination != nullptr)
     if (SpanId copy = space_.AllocateIn(*destination, span, align)) return copy;
   // Full: the next destination is one that stands ready, such as an emptied slab, whose pages are there already.
-  begun_destination_[static_cast<int>(zone)] = kNone;
-  destination = PickDestination(zone);
+  planner_.SetBegun(zone, nullptr);
+  destination = planner_.PickDestination(zone);
   // In order, only an empty one: a chain goes on at the beginning of a slab.
   if (laying_out_ && destination != nullptr && !destination->empty()) destination = nullptr;
   if (destination != nullptr)
@@ -359,8 +233,8 @@ bool Collector::Progress::IsUp(uint64_t retired_bytes) {
 
 void Collector::EvacuateVictims(Progress& progress) {
   bool slice = progress.deadline.end_nanos() != 0;
-  for (Zone zone : kMovable) destinations_[static_cast<int>(zone)] = PickDestination(zone);
-  for (Victim& victim : FindVictims(destinations_)) {
+  for (Zone zone : kMovableZones) destinations_[static_cast<int>(zone)] = planner_.PickDestination(zone);
+  for (Victim& victim : planner_.FindVictims(destinations_)) {
     // The moves out of earlier victims may have emptied this one, or made it a destination.
     Slab* slab = space_.SlabAt(victim.first);
     if (slab == nullptr || slab->zone() != victim.zone || slab == destinations_[static_cast<int>(victim.zone)])
@@ -372,7 +246,7 @@ void Collector::EvacuateVictims(Progress& progress) {
     // Its state moves while nobody is inside, and somebody is.
     if (victim.zone == Zone::kState && (gate_refused_ || IsInside(progress.host.self))) continue;
     // One that a slice has begun with has even less to move now.
-    if (victim.first != begun_victim_ && !IsVictim(&victim)) {
+    if (victim.first != begun_victim_ && !planner_.IsVictim(&victim)) {
       slab->given_up = round_;
       progress.gave_up = true;
       if (progress.IsUp(reclaimer_.retired_bytes())) break;
@@ -479,8 +353,7 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
     if (options.compact && result.done) EvacuateVictims(progress);
   });
   if (!planned.ok()) result.done = false;
-  for (int zone = 0; zone < kZones; zone++)
-    begun_destination_[zone] = destinations_[zone] != nullptr ? destinations_[zone]->first() : kNone;
+  for (int zone = 0; zone < kZones; zone++) planner_.SetBegun(static_cast<Zone>(zone), destinations_[zone]);
   // A slice that had to stop leaves the rest to the next. One that has come to every slab and moved nothing since has
   // finished: what the system does not take back would have it begin again, for ever.
   if (!slice || (result.done && !(trimmed && result.moved == 0))) {
@@ -496,7 +369,7 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
     evicted_ = false;
   }
   for (int zone = 0; zone < kZones; zone++) {
-    if (result.done) begun_destination_[zone] = kNone;
+    if (result.done) planner_.SetBegun(static_cast<Zone>(zone), nullptr);
     destinations_[zone] = nullptr;
   }
   uint64_t committed_now = space_.CommittedBytes() + space_.LostBytes();

@@ -1,7 +1,7 @@
-// Compaction: which slabs to evacuate, and moving what lives in them.
+// Compaction: moving what lives in the slabs that the planner chooses, batch by batch, in slices of time.
 //
-// Plan: slabs with the fewest live bytes first, and only where more pages are freed than needed. Check: everything
-// that can fail (spans, write windows) is done before the first byte. Commit: copy, publish, retire the old copies.
+// A batch is checked and then committed. Check: everything that can fail (spans, write windows) is done before the first
+// byte. Commit: copy, publish, retire the old copies.
 #pragma once
 
 #include <cstdint>
@@ -13,20 +13,11 @@
 #include "core/events.h"
 #include "core/executor_table.h"
 #include "core/linker.h"
+#include "core/planner.h"
 #include "core/reclaimer.h"
 #include "core/retire.h"
 
 namespace jit_arena {
-
-struct CompactionPlan {
-  bool profitable = false;
-  uint64_t slabs_freed = 0;
-  uint64_t pages_freed = 0;
-  uint64_t pages_needed = 0;
-  uint64_t moved = 0;        // executors
-  uint64_t moved_bytes = 0;  // of code and data
-  uint64_t relocs_rewritten = 0;
-};
 
 struct CollectOptions {
   bool compact = true;
@@ -49,9 +40,14 @@ struct CollectResult {
 class Collector {
  public:
   Collector(CodeSpace& space, ExecutorTable& table, Linker& linker, Reclaimer& reclaimer, Events& events)
-      : space_(space), table_(table), linker_(linker), reclaimer_(reclaimer), events_(events) {}
+      : space_(space),
+        table_(table),
+        linker_(linker),
+        reclaimer_(reclaimer),
+        events_(events),
+        planner_(space, table, linker) {}
 
-  CompactionPlan Plan() const;
+  CompactionPlan Plan() const { return planner_.Plan(); }
 
   // What collecting needs of the arena that it works for.
   struct Host {
@@ -65,24 +61,6 @@ class Collector {
   CollectResult Collect(const CollectOptions& options, const Host& host);
 
  private:
-  struct Victim {
-    uint32_t first;  // granule: the slab may be gone by the time it is its turn
-    uint32_t live_granules;
-    Zone zone;
-    uint32_t pages_freed;
-    uint32_t packed_granules;  // what lives in it, packed with its alignments
-    uint32_t beside_granules;  // apart: what moves along with it from slabs that stay
-  };
-  // The slabs that may be worth evacuating, the emptiest first, and none of `destinations` (by zone). They are marked
-  // `chosen`. Looks at no span, since every slice does it.
-  std::vector<Victim> FindVictims(Slab* const* destinations) const;
-  // Whether it is, with what alignment costs and what must move along; else it is not `chosen` any more.
-  bool IsVictim(Victim* victim) const;
-  uint64_t PagesFor(uint64_t granules) const;
-  // As at the span's Allocate.
-  uint32_t AlignOf(SpanId span) const;
-  // Data of an executor's code, or the other way round; 0 unless they lie apart.
-  SpanId SpanBeside(SpanId span) const;
   // A slice of time and what has come of it so far.
   struct Progress {
     const Host& host;
@@ -124,8 +102,6 @@ class Collector {
   void ForgetDestinations();
   bool CloseGate(ClosedGate& gate, const Progress& progress);
   SpanId ReserveCopy(SpanId span);
-  Slab* PickDestination(Zone zone) const;
-  bool IsDestination(const Slab& slab, uint32_t room) const;
 
   // A barrier costs about as much as copying a few executors, so batches are large; in a slice they are bounded by
   // bytes as well, so that the clock is looked at often enough.
@@ -136,17 +112,17 @@ class Collector {
   Linker& linker_;
   Reclaimer& reclaimer_;
   Events& events_;
+  Planner planner_;
   Slab* destinations_[kZones] = {};  // during Collect
   static constexpr uint32_t kNone = ~0u;
   uint32_t begun_victim_ = kNone;  // slab (first granule) in the middle of which the last slice stopped
-  uint32_t begun_destination_[kZones] = {kNone, kNone, kNone, kNone, kNone, kNone};  // the same: what it was filling
-  bool trimming_ = false;      // the last slice was done but for this: what gives pages back needs no move
-  bool laying_out_ = false;    // chains: see ReserveCopy
-  uint32_t round_ = 1;         // of slices: from one that found everything done to the next
-  bool evicted_ = false;       // in this round
-  bool gate_refused_ = false;  // during Collect: a thread stayed, and nobody is made to wait again
-  std::vector<Move> batch_;    // scratch
-  uint64_t batch_bytes_ = 0;   // of its spans, or of those of state_batch_
+  bool trimming_ = false;          // the last slice was done but for this: what gives pages back needs no move
+  bool laying_out_ = false;        // chains: see ReserveCopy
+  uint32_t round_ = 1;             // of slices: from one that found everything done to the next
+  bool evicted_ = false;           // in this round
+  bool gate_refused_ = false;      // during Collect: a thread stayed, and nobody is made to wait again
+  std::vector<Move> batch_;        // scratch
+  uint64_t batch_bytes_ = 0;       // of its spans, or of those of state_batch_
   std::vector<StateMove> state_batch_;
 };
 
