@@ -30,6 +30,7 @@
 #include "core/arena_free.cc"
 #include "core/arena_inspect.cc"
 #include "core/arena_writable.cc"
+#include "core/backing.cc"
 #include "core/code_space.cc"
 #include "core/code_space_fork.cc"
 #include "core/collector.cc"

@@ -39,6 +39,7 @@ const CORE = [
     'reclaimer',
     'thunks',
     'code_space',
+    'backing',
     'slab',
   ],
   ...['hole_bins', 'span_table', 'spec', 'chains', 'chunked_array', 'checksum', 'deadline', 'lock'],

@@ -14,12 +14,11 @@
 namespace jit_arena {
 
 CodeSpace::CodeSpace(std::unique_ptr<os::Memory> memory, uint64_t max_bytes, uint32_t slab_bytes)
-    : memory_(std::move(memory)),
-      writer_(memory_ != nullptr ? memory_->writer() : os::WriterKind::kAlias),
+    : backing_(std::move(memory), slab_bytes),
+      writer_(backing_.has_memory() ? backing_.memory().writer() : os::WriterKind::kAlias),
       slab_bytes_(slab_bytes),
       unit_granules_(slab_bytes / kGranuleBytes),
       unit_shift_(std::countr_zero(unit_granules_)),
-      page_bytes_(static_cast<uint32_t>(os::PageBytes())),
       spans_(static_cast<uint32_t>((max_bytes + slab_bytes) / kGranuleBytes) + 1) {
   JIT_ARENA_CHECK(IsPowerOfTwo(unit_granules_));
   bins_.reserve(kZones);
@@ -27,40 +26,18 @@ CodeSpace::CodeSpace(std::unique_ptr<os::Memory> memory, uint64_t max_bytes, uin
 }
 
 CodeSpace::~CodeSpace() {
-  if (reservation_ == nullptr) return;
+  if (!backing_.reserved()) return;
   for (auto& slab : slabs_)
     if (slab) DecommitSlab(slab.get());
-  // One by one, since each is owned by the one before.
-  for (; lost_ != nullptr; lost_ = std::move(lost_->next_lost)) {
-    Pages all = PagesOf(*lost_, 0, lost_->pages());
-    memory_->DecommitForGood(all.access, all.at, all.bytes, all.view);
-  }
-  memory_->Unreserve(reservation_, reserved_bytes_);
 }
 
 Status CodeSpace::Reserve(uint64_t bytes, uint64_t wish) {
-  bytes = AlignUp(bytes, slab_bytes_);
-  uint64_t smallest = std::min<uint64_t>(bytes, 4 * slab_bytes_);
-  // Slabs begin at multiples of a page, not of a slab: the kernel's choice of base keeps its randomness.
-  uint64_t align = slab_bytes_ == os::HugePageBytes() ? slab_bytes_ : page_bytes_;
-  for (;;) {
-    reserved_bytes_ = bytes + page_bytes_ + align;
-    Result<uint8_t*> reserved = wish == 0 ? memory_->Reserve(reserved_bytes_)
-                                          : memory_->ReserveNear(reinterpret_cast<uint8_t*>(wish), reserved_bytes_);
-    if (reserved.ok()) {
-      reservation_ = reserved.value();
-      base_ = AlignUp(reinterpret_cast<uint64_t>(reservation_) + page_bytes_, align);
-      bytes_ = bytes;
-      units_.resize(bytes / slab_bytes_);
-      lost_units_.resize(units_.size());
-      // Room for all that there can be: neither the beginning of a slab nor its end has to ask for it.
-      slabs_.reserve(units_.size());
-      free_slab_slots_.reserve(units_.size());
-      return Status::Ok();
-    }
-    if (bytes <= smallest) return std::move(reserved.status());
-    bytes = std::max(smallest, AlignUp(bytes / 2, slab_bytes_));
-  }
+  if (Status failed = backing_.Reserve(bytes, wish)) return failed;
+  units_.resize(backing_.bytes() / slab_bytes_);
+  // Room for all that there can be: neither the beginning of a slab nor its end has to ask for it.
+  slabs_.reserve(units_.size());
+  free_slab_slots_.reserve(units_.size());
+  return Status::Ok();
 }
 
 Span CodeSpace::Describe(SpanId span) const {
@@ -90,7 +67,7 @@ Result<SpanId> CodeSpace::Allocate(Zone zone, uint32_t bytes, uint32_t align, ui
   Slab& slab = SlabOf(before);
   uint32_t start = static_cast<uint32_t>(AlignUp(spans_[before].End(), align_granules));
   if (slab.TouchesPunched(start, granules)) {
-    if (Status failed = Restore(slab)) {
+    if (Status failed = backing_.Restore(slab)) {
       spans_.Recycle(span);
       return failed;
     }
@@ -107,7 +84,7 @@ SpanId CodeSpace::AllocateIn(Slab& slab, SpanId like, uint32_t align) {
   SpanId before = slab.tail();
   uint32_t start = static_cast<uint32_t>(AlignUp(spans_[before].End(), align_granules));
   if (start + spans_[like].granules > slab.end()) return 0;
-  if (slab.TouchesPunched(start, spans_[like].granules) && !Restore(slab).ok()) return 0;
+  if (slab.TouchesPunched(start, spans_[like].granules) && !backing_.Restore(slab).ok()) return 0;
   SpanId span = spans_.Add();
   if (span == 0) return 0;
   SpanNode& node = spans_[span];
@@ -131,15 +108,15 @@ Result<Slab*> CodeSpace::CommitSlab(Zone zone, uint32_t slabs) {
     while (unit < units_.size() && run < slabs) run = IsFree(unit++) ? run + 1 : 0;
     return run == slabs;
   };
-  if (!find() && lost_ != nullptr) {
-    RetryLost();
+  if (!find() && backing_.AnyLost()) {
+    backing_.RetryLost();
     find();
   }
   if (run < slabs) {
     return Error{ErrorCode::kFull,
                  Format("the arena is full: %llu of %llu bytes are committed and no free run of %llu bytes is left; "
                         "free executors, collect(), or make the arena with a larger maxBytes",
-                        static_cast<unsigned long long>(CommittedBytes()), static_cast<unsigned long long>(bytes_),
+                        static_cast<unsigned long long>(CommittedBytes()), static_cast<unsigned long long>(bytes()),
                         static_cast<unsigned long long>(uint64_t{slabs} * slab_bytes_))};
   }
   uint32_t first_unit = unit - slabs;
@@ -147,15 +124,14 @@ Result<Slab*> CodeSpace::CommitSlab(Zone zone, uint32_t slabs) {
   SpanId head = spans_.Add();
   if (head == 0) return Error{ErrorCode::kNoMemory, "no memory for the arena's tables"};
   auto made = OrOutOfMemory([&]() -> Result<std::unique_ptr<Slab>> {
-    return std::make_unique<Slab>(zone, first, slabs * unit_granules_, page_bytes_ / kGranuleBytes, head, spans_,
+    return std::make_unique<Slab>(zone, first, slabs * unit_granules_, page_bytes() / kGranuleBytes, head, spans_,
                                   bins_[static_cast<int>(zone)]);
   });
   if (!made.ok()) {
     spans_.Recycle(head);
     return std::move(made.status());
   }
-  Result<uint8_t*> view =
-      memory_->Commit(AccessOf(zone), reinterpret_cast<uint8_t*>(Address(first)), uint64_t{slabs} * slab_bytes_);
+  Result<uint8_t*> view = backing_.Commit(zone, first, slabs * unit_granules_);
   if (!view.ok()) {
     spans_.Recycle(head);
     return std::move(view.status());
@@ -192,54 +168,15 @@ void CodeSpace::DecommitSlab(Slab* slab) {
     if (slabs_[slot].get() != slab) continue;
     std::unique_ptr<Slab> owned = std::move(slabs_[slot]);
     free_slab_slots_.push_back(slot);
-    if (GiveBack(*owned)) return;
-    MarkLost(*owned, true);
-    owned->next_lost = std::move(lost_);
-    lost_ = std::move(owned);
+    backing_.GiveBack(std::move(owned));
     return;
   }
 }
 
-bool CodeSpace::GiveBack(Slab& slab) {
-  Pages all = PagesOf(slab, 0, slab.pages());
-  Status refused = memory_->Decommit(all.access, all.at, all.bytes, &all.view);
-  slab.SetView(all.view);
-  return refused.ok();
-}
-
-// Where one is refused, so are the others as a rule.
-void CodeSpace::RetryLost() {
-  while (lost_ != nullptr && GiveBack(*lost_)) {
-    MarkLost(*lost_, false);
-    lost_ = std::move(lost_->next_lost);
-  }
-}
-
-CodeSpace::Pages CodeSpace::PagesOf(const Slab& slab, uint32_t first, uint32_t count) const {
-  uint64_t offset = uint64_t{first} * page_bytes_;
-  return {AccessOf(slab.zone()), reinterpret_cast<uint8_t*>(Address(slab.first()) + offset),
-          uint64_t{count} * page_bytes_, slab.view() != nullptr ? slab.view() + offset : nullptr};
-}
-
-void CodeSpace::MarkLost(const Slab& slab, bool lost) {
-  auto first = lost_units_.begin() + slab.first() / unit_granules_;
-  std::fill(first, first + slab.granules() / unit_granules_, lost);
-}
-
 uint64_t CodeSpace::LostBytes() const {
-  uint64_t pages = 0;
-  for (const Slab* slab = lost_.get(); slab != nullptr; slab = slab->next_lost.get())
-    pages += slab->backed_pages() + slab->kept_pages;
+  uint64_t pages = backing_.LostPages();
   ForEachSlab([&](const Slab& slab) { pages += slab.kept_pages; });
-  return pages * page_bytes_;
-}
-
-Status CodeSpace::Restore(Slab& slab) {
-  Pages punched = PagesOf(slab, slab.punch_first(), slab.punch_pages());
-  if (Status failed = memory_->Restore(punched.access, punched.at, punched.bytes, punched.view)) return failed;
-  slab.kept_pages = 0;
-  slab.MarkRestored();
-  return Status::Ok();
+  return pages * page_bytes();
 }
 
 bool CodeSpace::Poison(const SpanNode& node) {
@@ -292,7 +229,7 @@ void CodeSpace::DecommitEmptied(uint64_t end_nanos) {
 }
 
 uint32_t CodeSpace::Trim(uint64_t end_nanos, bool* done) {
-  RetryLost();
+  backing_.RetryLost();
   uint32_t pages = 0;
   uint32_t punched = 0;
   for (auto& slab : slabs_) punched += slab && slab->punched();
@@ -318,7 +255,9 @@ uint32_t CodeSpace::Trim(uint64_t end_nanos, bool* done) {
     }
     if (slab->needs_poison) slab->needs_poison = !PoisonHoles(*slab);
     bool was_punched = slab->punched();
-    slab->shrunk = !PunchEmptyPages(*slab, punched, &pages);
+    // A hole of pages costs up to two mappings. A run of four pages or more in every second slab keeps the process
+    // below three mappings per slab.
+    slab->shrunk = !backing_.PunchEmptyPages(*slab, 2 * punched <= slab_count_, &pages);
     punched += slab->punched() - was_punched;
   }
   return pages;
@@ -329,9 +268,7 @@ void CodeSpace::BackByHugePages() {
   for (auto& slab : slabs_) {
     if (!slab || slab->huge() || slab->punched() || AccessOf(slab->zone()) == os::Access::kState) continue;
     if (slab->pages() - slab->backed_pages() > slab->pages() / 16) continue;
-    auto* at = reinterpret_cast<uint8_t*>(Address(slab->first()));
-    if (!memory_->BackByHugePages(at, uint64_t{slab->granules()} * kGranuleBytes)) return;
-    slab->MarkHuge();
+    if (!backing_.BackByHugePages(*slab)) return;
   }
 }
 
@@ -339,36 +276,6 @@ uint64_t CodeSpace::HugePageBytes() const {
   uint64_t granules = 0;
   ForEachSlab([&](const Slab& slab) { granules += slab.huge() ? slab.granules() : 0; });
   return granules * kGranuleBytes;
-}
-
-bool CodeSpace::PunchEmptyPages(Slab& slab, uint32_t punched, uint32_t* pages) {
-  if (!memory_->CanPunch()) return true;
-  if (slab.kept_pages != 0) {
-    Pages kept = PagesOf(slab, slab.punch_first(), slab.punch_pages());
-    if (!memory_->PunchAgain(kept.access, kept.at, kept.bytes, kept.view)) return false;
-    *pages += std::exchange(slab.kept_pages, 0);
-  }
-  Slab::PageRun run = slab.FindEmptyPages();
-  if (run.backed < 4) return true;
-  // A hole of pages costs up to two mappings. A run of four pages or more in every second slab keeps the process below
-  // three mappings per slab.
-  if (!slab.punched() && 2 * punched > slab_count_) return false;
-  // What is punched already stays as it is: before it and behind it.
-  uint32_t middle = slab.punched() ? slab.punch_first() : run.first;
-  uint32_t middle_end = slab.punched() ? middle + slab.punch_pages() : run.first;
-  for (auto [first, end] : {std::pair(run.first, middle), std::pair(middle_end, run.first + run.count)}) {
-    if (first == end) continue;
-    handshake_.Await();  // as before a write: a child would copy zeroes
-    Pages empty = PagesOf(slab, first, end - first);
-    Result<bool> punched = memory_->Punch(empty.access, empty.at, empty.bytes, empty.view);
-    if (!punched.ok()) return false;  // at the mapping limit: the pages stay, poisoned as they are
-    uint32_t before = slab.backed_pages();
-    slab.MarkPunched(first, end - first);
-    uint32_t backed = before - slab.backed_pages();
-    (punched.value() ? *pages : slab.kept_pages) += backed;
-    if (!punched.value()) return false;
-  }
-  return true;
 }
 
 bool CodeSpace::PoisonHoles(Slab& slab) {
@@ -379,8 +286,8 @@ bool CodeSpace::PoisonHoles(Slab& slab) {
     uint64_t from = uint64_t{spans_[before].End() - slab.first()} * kGranuleBytes;
     uint64_t to = from + uint64_t{spans_[before].hole_granules} * kGranuleBytes;
     while (from < to) {
-      uint64_t end = std::min(to, AlignDown(from, page_bytes_) + page_bytes_);
-      if (slab.PageBacked(static_cast<uint32_t>(from / page_bytes_))) {
+      uint64_t end = std::min(to, AlignDown(from, page_bytes()) + page_bytes());
+      if (slab.PageBacked(static_cast<uint32_t>(from / page_bytes()))) {
         uint64_t at = Address(slab.first()) + from;
         uint32_t bytes = static_cast<uint32_t>(end - from);
         if (scope.OpenAt(at, bytes).ok())
@@ -399,7 +306,7 @@ bool CodeSpace::PoisonHoles(Slab& slab) {
 uint64_t CodeSpace::CommittedBytes() const {
   uint64_t pages = 0;
   ForEachSlab([&](const Slab& slab) { pages += slab.backed_pages(); });
-  return pages * page_bytes_;
+  return pages * page_bytes();
 }
 
 size_t CodeSpace::MetadataBytes() const {
@@ -441,7 +348,7 @@ std::string CodeSpace::FindBrokenRule() const {
 
 void WriteScope::CloseWindows() {
   for (const Window& window : opened_)
-    space_.memory_->CloseWindow(window.access, reinterpret_cast<uint8_t*>(window.at), window.bytes);
+    space_.memory().CloseWindow(window.access, reinterpret_cast<uint8_t*>(window.at), window.bytes);
 }
 
 Status WriteScope::OpenWindow(const Slab& slab, uint64_t at, uint32_t bytes) {
@@ -451,17 +358,17 @@ Status WriteScope::OpenWindow(const Slab& slab, uint64_t at, uint32_t bytes) {
   uint64_t begin = space_.Address(slab.first());
   uint64_t end = space_.Address(slab.end());
   if (slab.punched()) {
-    uint64_t punched = begin + uint64_t{slab.punch_first()} * space_.page_bytes_;
+    uint64_t punched = begin + uint64_t{slab.punch_first()} * space_.page_bytes();
     if (at < punched)
       end = punched;
     else
-      begin = punched + uint64_t{slab.punch_pages()} * space_.page_bytes_;
+      begin = punched + uint64_t{slab.punch_pages()} * space_.page_bytes();
   }
   for (const Window& window : opened_)
     if (window.at == begin) return Status::Ok();
-  os::Access access = CodeSpace::AccessOf(slab.zone());
+  os::Access access = AccessOf(slab.zone());
   if (Status failed = MakeRoom(opened_, 1)) return failed;
-  Status opened = space_.memory_->OpenWindow(access, reinterpret_cast<uint8_t*>(begin), end - begin);
+  Status opened = space_.memory().OpenWindow(access, reinterpret_cast<uint8_t*>(begin), end - begin);
   if (opened.ok()) opened_.push_back({begin, end - begin, access});
   return opened;
 }
@@ -474,7 +381,7 @@ uint8_t* WriteScope::FillWithoutView() {
 }
 
 void WriteScope::WriteStaged() {
-  space_.memory_->Write(filled_access_, reinterpret_cast<uint8_t*>(filled_at_), space_.staging_.data(), filled_bytes_);
+  space_.memory().Write(filled_access_, reinterpret_cast<uint8_t*>(filled_at_), space_.staging_.data(), filled_bytes_);
   staged_ = false;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/bits.h"
 #include "base/status.h"
+#include "core/backing.h"
 #include "core/hole_bins.h"
 #include "core/slab.h"
 #include "core/span_table.h"
@@ -31,7 +32,7 @@ class CodeSpace {
   CodeSpace(std::unique_ptr<os::Memory> memory, uint64_t max_bytes, uint32_t slab_bytes = kSlabBytes);
   ~CodeSpace();  // gives everything back
   // Makes the destructor leave the memory alone: in a forked child it is not there.
-  void Disown() { reservation_ = nullptr; }
+  void Disown() { backing_.Disown(); }
 
   // Around fork() for memory that a child keeps (core/code_space_fork.cc): BeforeFork, then one of the others.
   void BeforeFork();
@@ -45,11 +46,11 @@ class CodeSpace {
   // placed; 0: anywhere.
   Status Reserve(uint64_t bytes, uint64_t wish = 0);
 
-  uint64_t base() const { return base_; }
-  uint64_t bytes() const { return bytes_; }
-  uint64_t end() const { return base_ + bytes_; }
-  bool Contains(uint64_t address) const { return address - base_ < bytes_; }
-  uint64_t Address(uint32_t granule) const { return base_ + uint64_t{granule} * 16; }
+  uint64_t base() const { return backing_.base(); }
+  uint64_t bytes() const { return backing_.bytes(); }
+  uint64_t end() const { return backing_.end(); }
+  bool Contains(uint64_t address) const { return backing_.Contains(address); }
+  uint64_t Address(uint32_t granule) const { return backing_.Address(granule); }
 
   // A reserved span of at least `bytes` at a multiple of `align` (a power of two up to a page) in a slab of the zone.
   // O(1) in the number of spans and slabs. ERR_ARENA_FULL, ERR_ARENA_NO_MEMORY; nothing has changed then.
@@ -100,7 +101,7 @@ class CodeSpace {
   }
   // The span at an address, or 0. Under the lock, or in ReadBesideChanges.
   SpanId FindSpan(uint64_t address) const {
-    return Contains(address) ? spans_.Find(static_cast<uint32_t>((address - base_) / kGranuleBytes)) : 0;
+    return Contains(address) ? spans_.Find(static_cast<uint32_t>((address - base()) / kGranuleBytes)) : 0;
   }
   // Without the lock: SpanTable's.
   template <class Read>
@@ -143,13 +144,13 @@ class CodeSpace {
       if (slab) visit(*slab);
   }
   uint32_t slab_count() const { return slab_count_; }
-  uint32_t page_bytes() const { return page_bytes_; }
+  uint32_t page_bytes() const { return backing_.page_bytes(); }
   uint64_t CommittedBytes() const;
   // Memory that is not used any more and that the system did not take back. It is tried again by Trim, by a CommitSlab
   // that finds no room, and at the end.
   uint64_t LostBytes() const;
   size_t MetadataBytes() const;
-  os::Memory& memory() const { return *memory_; }
+  os::Memory& memory() const { return backing_.memory(); }
   os::WriterKind writer() const { return writer_; }
 
   // First broken rule in words, or an empty string; see Arena::CheckInvariants.
@@ -159,50 +160,24 @@ class CodeSpace {
   friend class WriteScope;
 
   Slab& SlabCovering(uint64_t address) const {
-    return *units_[static_cast<uint32_t>((address - base_) / kGranuleBytes) >> unit_shift_];
+    return *units_[static_cast<uint32_t>((address - base()) / kGranuleBytes) >> unit_shift_];
   }
 
-  Status Restore(Slab& slab);
   // Both: false when the system refuses the write window.
   bool Poison(const SpanNode& node);
   bool PoisonHoles(Slab& slab);
-  // False when there is more to give back than the system, or the number of mappings, allows now. `punched`: slabs that
-  // have punched pages.
-  bool PunchEmptyPages(Slab& slab, uint32_t punched, uint32_t* pages);
   void Release(Slab& slab, SpanId span);
   void DecommitSlab(Slab* slab);
-  bool GiveBack(Slab& slab);
-  void RetryLost();
-  // Pages of a slab as os::Memory takes them.
-  struct Pages {
-    os::Access access;
-    uint8_t* at;
-    size_t bytes;
-    uint8_t* view;
-  };
-  Pages PagesOf(const Slab& slab, uint32_t first, uint32_t count) const;
-  bool IsFree(uint32_t unit) const { return units_[unit] == nullptr && !lost_units_[unit]; }
-  void MarkLost(const Slab& slab, bool lost);
+  bool IsFree(uint32_t unit) const { return units_[unit] == nullptr && !backing_.IsLost(unit); }
   void OnEmpty(Slab* slab);
-  static os::Access AccessOf(Zone zone) {
-    return zone <= Zone::kFixedCode   ? os::Access::kCode
-           : zone <= Zone::kFixedData ? os::Access::kData
-                                      : os::Access::kState;
-  }
-
   Status CopyInChild();
+  Status CopySlab(Slab& slab, uint8_t* copy);  // by way of `copy`
 
-  std::unique_ptr<os::Memory> memory_;
+  Backing backing_;
   os::WriterKind writer_;
-  os::ForkHandshake handshake_;  // with children that still copy the code
   uint32_t slab_bytes_;
   uint32_t unit_granules_;  // granules of the smallest slab: the unit of the address range; a power of two
   int unit_shift_;          // log2 of it
-  uint32_t page_bytes_;
-  uint8_t* reservation_ = nullptr;
-  uint64_t reserved_bytes_ = 0;
-  uint64_t base_ = 0;
-  uint64_t bytes_ = 0;
 
   SpanTable spans_;
   std::vector<HoleBins> bins_;                // by zone
@@ -210,8 +185,6 @@ class CodeSpace {
   std::vector<std::unique_ptr<Slab>> slabs_;  // with gaps
   size_t trim_next_ = 0;                      // where a Trim that had to stop goes on
   std::vector<uint32_t> free_slab_slots_;
-  std::unique_ptr<Slab> lost_;    // the first of a list
-  std::vector<bool> lost_units_;  // by unit: of those slabs
   Slab* spare_[kZones] = {};  // one empty slab per zone is kept, so that a free and an install at the edge of a slab
                               // do not cost system calls each time
   uint32_t slab_count_ = 0;
@@ -229,7 +202,7 @@ class WriteScope {
   WriteScope(CodeSpace& space, const char* reason) : space_(space) {
     JIT_ARENA_CHECK(space.writing_ == nullptr && reason != nullptr);
     space.writing_ = reason;
-    space.handshake_.Await();
+    space.backing_.handshake().Await();
   }
   ~WriteScope() {
     Flush();
@@ -256,10 +229,10 @@ class WriteScope {
     filled_at_ = address;
     filled_bytes_ = bytes;
     Slab& slab = space_.SlabCovering(address);
-    uint64_t offset = address - space_.base_;
+    uint64_t offset = address - space_.base();
     slab.MarkBacked(static_cast<uint32_t>(offset / kGranuleBytes), GranulesFor(offset % kGranuleBytes + bytes));
     if (slab.view() != nullptr) return slab.view() + (address - space_.Address(slab.first()));
-    filled_access_ = CodeSpace::AccessOf(slab.zone());
+    filled_access_ = AccessOf(slab.zone());
     return FillWithoutView();
   }
 
