@@ -36,7 +36,7 @@ const enumerators = (text: string, name: string) =>
     ([, word]) => (word ?? '').replace(/^./, (letter) => letter.toLowerCase()),
   );
 
-const typed = ['arena', 'errors', 'listeners', 'native', 'relocs', 'types']
+const typed = ['arena-options', 'errors', 'listeners', 'native', 'relocs', 'types']
   .map((module) => source(`ts/${module}.ts`))
   .join('\n');
 

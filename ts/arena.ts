@@ -1,28 +1,20 @@
+import { type ArenaOptions, createArena } from './arena-options';
 import { checkOffsets, copyNumbers, encodeBatchRelocs } from './batch';
 import { makeCallback } from './calls';
-import { checkArrayLike, checkBytes, checkCount, checkMemory } from './checks';
-import { ArenaError, type ErrorDetails } from './errors';
+import { checkBytes, checkCount, maxSize } from './checks';
+import { ArenaError } from './errors';
 import { type Executor, makeExecutor } from './executor';
-import { idOf, isExecutor, isOf } from './identity';
+import { isExecutor } from './identity';
+import { checkId, type Executors, idIn, idsIn } from './ids';
 import { type ArenaEvent, type ArenaListener, Listeners } from './listeners';
 import { addon, N, type NativeArena, numbers, orRaise, raise, type WriterName } from './native';
 import { Pin } from './pin';
-import {
-  Bytes,
-  Doubles,
-  defineProperty,
-  elementsOf,
-  freeze,
-  isArray,
-  isFloat64Array,
-  isSafeInteger,
-  isUint8Array,
-  Words,
-} from './primordials';
-import { beginRelocs, encodeRelocs, endRelocs } from './relocs';
+import { Bytes, Doubles, defineProperty, elementsOf, freeze, isArray } from './primordials';
+import { beginRelocs, endRelocs } from './relocs';
 import { exitOf, makeRunner, type Runner } from './runner';
-import { checkToken, makeToken, type ShareToken, setToken } from './sharing';
+import { checkToken, type ShareToken, setToken } from './sharing';
 import type { CallbackFunction, Signature } from './signature';
+import { encodeSpec } from './specs';
 import type {
   CollectOptions,
   CollectResult,
@@ -36,47 +28,6 @@ import type {
   Verification,
 } from './types';
 
-/** How an arena is made. */
-export interface ArenaOptions {
-  /**
-   * Bytes of address space to reserve: the most that the arena can ever hold, up to `machine.maxArenaBytes`. Memory is
-   * taken only as it is used. 64 MiB unless given; where the system refuses so much (`ulimit -v`, containers), less.
-   */
-  maxBytes?: number;
-  /** How bytes reach code (docs/writers.md). `auto`, the default, takes the first that `probe()` finds working. */
-  writer?: 'auto' | WriterName;
-  /**
-   * `together`, the default: data lies behind its code, so that a move keeps their distance. `apart`: in read-only,
-   * non-executable slabs of its own.
-   */
-  layout?: 'together' | 'apart';
-  /**
-   * Retired bytes at which `collect` stops moving and `freeze` throws ERR_ARENA_RETIRED_LIMIT; a quarter of maxBytes
-   * unless given.
-   */
-  maxRetiredBytes?: number;
-  /** How often a cold exit is taken before it is hot, 1 to 4096; 1024 unless given. */
-  exitThreshold?: number;
-  /** The factor by which that grows each time the exit has been hot, 1 or more; 2 unless given. */
-  exitGrowth?: number;
-  /** The longest chain of links without progress (`chainDepth`) that `link` and `replace` allow; no limit unless given. */
-  maxChainDepth?: number;
-  /**
-   * What a child that native code forks finds of the arena (docs/fork.md): `drop`, the default, nothing (ERR_ARENA_FORKED);
-   * `copy`, an arena of its own. Node itself only makes processes that begin anew.
-   */
-  fork?: 'drop' | 'copy';
-  /**
-   * Slabs of a huge page's size (2 MiB), and a `collect` without `maxPauseMicros` puts huge pages behind those that are
-   * full, where the system can (Linux 6.1), some 5 ms each: `stats().hugePageBytes`. For many megabytes of code that is
-   * executed all over the place (docs/bench.md, T7); an arena of a few traces only takes more memory. Off unless true.
-   */
-  hugePages?: boolean;
-  /** Keep every reloc, so that `verify` can name a wrong field; for debugging. */
-  fullRecords?: boolean;
-  name?: string;
-}
-
 /** A JavaScript function at an address that machine code can call; a target for relocs. */
 export interface Callback {
   readonly address: bigint;
@@ -84,8 +35,6 @@ export interface Callback {
   dispose(): void;
   [Symbol.dispose](): void;
 }
-
-const maxSize = 2 ** 32 - 1;
 
 /** @internal The functions of an Arena. TypeError for whatever else. */
 export let nativeOfArena: (arena: Arena) => NativeArena;
@@ -153,7 +102,7 @@ export class Arena {
    * ERR_ARENA_SIZE, _ALIGNMENT, _BOUNDS, _RELOC_….
    */
   allocate(spec: ExecutorSpec): Executor {
-    const { code, data, state, name, entries, exitTags } = this.#encodeSpec(spec);
+    const { code, data, state, name, entries, exitTags } = encodeSpec(this.#native, spec);
     if (this.#native.allocate(code, data, state, name, entries, exitTags) !== 0) raise();
     return makeExecutor(this, this.#native, numbers[N.id] as number);
   }
@@ -163,8 +112,8 @@ export class Arena {
    * published, or none is. Never collects: ERR_ARENA_FULL when there is no room. ERR_ARENA_RELOC_…, _NOT_WRITABLE,
    * _STALE_EXECUTOR, _DUPLICATE_EXECUTOR, _RETIRED_LIMIT.
    */
-  freeze(executors: Executor | readonly (Executor | number)[] | Float64Array): void {
-    if (this.#native.freeze(this.#idsOf(executors)) !== 0) raise();
+  freeze(executors: Executors): void {
+    if (this.#native.freeze(idsIn(this.#native, executors)) !== 0) raise();
   }
 
   /**
@@ -175,7 +124,7 @@ export class Arena {
   install(specs: readonly ExecutorSpec[]): Executor[];
   install(spec: ExecutorSpec | readonly ExecutorSpec[]): Executor | Executor[] {
     if (isArray(spec)) return this.#installList(spec);
-    const { code, data, state, name, entries, exitTags } = this.#encodeSpec(spec as ExecutorSpec);
+    const { code, data, state, name, entries, exitTags } = encodeSpec(this.#native, spec as ExecutorSpec);
     if (this.#native.install(code, data, state, name, entries, exitTags) !== 0) raise();
     return makeExecutor(this, this.#native, numbers[N.id] as number);
   }
@@ -198,7 +147,7 @@ export class Arena {
 
   #addSpec(spec: ExecutorSpec, index: number): void {
     try {
-      const { code, data, state, name, entries, exitTags } = this.#encodeSpec(spec);
+      const { code, data, state, name, entries, exitTags } = encodeSpec(this.#native, spec);
       if (this.#native.addSpec(code, data, state, name, entries, exitTags) !== 0) raise();
     } catch (error) {
       // What is wrong with one spec knows nothing of the list.
@@ -237,11 +186,11 @@ export class Arena {
    * executing it. A target of another executor's reloc is freed only together with it: ERR_ARENA_REFERENCED.
    * ERR_ARENA_STALE_EXECUTOR (also for a second free), _FOREIGN_EXECUTOR, _DUPLICATE_EXECUTOR.
    */
-  free(executors: Executor | readonly (Executor | number)[] | Float64Array): void {
+  free(executors: Executors): void {
     if (isExecutor(executors)) {
-      numbers[N.id] = this.#idOf(executors);
+      numbers[N.id] = idIn(this.#native, executors);
       if (this.#native.freeOne() !== 0) raise();
-    } else if (this.#native.free(this.#idsOf(executors)) !== 0) raise();
+    } else if (this.#native.free(idsIn(this.#native, executors)) !== 0) raise();
     this.#listeners?.tell();
   }
 
@@ -268,7 +217,7 @@ export class Arena {
    * ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI; ERR_ARENA_DETACHED when the context's buffer is gone.
    */
   runner(context: ArrayBufferView): Runner {
-    return makeRunner(this.#native, context, (executor) => this.#idOf(executor));
+    return makeRunner(this.#native, context, (executor) => idIn(this.#native, executor));
   }
 
   /** The exit that an exit code of the last run stands for. ERR_ARENA_EXIT for any other number. */
@@ -289,15 +238,15 @@ export class Arena {
    * _TRACE_ABI, _CHAIN_DEPTH.
    */
   link(source: Executor, exit: number, target: Executor, options: { entry?: number } = {}): void {
-    const from = this.#idOf(source);
-    const to = this.#idOf(target);
+    const from = idIn(this.#native, source);
+    const to = idIn(this.#native, target);
     const entry = checkCount(options.entry ?? 0, maxSize, 'ERR_ARENA_BOUNDS', 'entry', { executor: to });
     if (this.#native.link(from, checkExit(from, exit), to, entry) !== 0) raise();
   }
 
   /** The exit goes to the exit stub again, as cold as a new one; nothing when it is not linked. */
   unlink(source: Executor, exit: number): void {
-    const from = this.#idOf(source);
+    const from = idIn(this.#native, source);
     if (this.#native.unlink(from, checkExit(from, exit)) !== 0) raise();
   }
 
@@ -308,7 +257,7 @@ export class Arena {
 
   /** Where an exit is linked to. */
   linkOf(source: Executor, exit: number): { executor: Executor; entry: number } | undefined {
-    const from = this.#idOf(source);
+    const from = idIn(this.#native, source);
     const linked = orRaise(this.#native.linkOf(from, checkExit(from, exit)));
     if (linked === undefined) return undefined;
     const { executor, entry } = linked as { executor: number; entry: number };
@@ -320,7 +269,7 @@ export class Arena {
    * Infinity for a cycle in which none makes progress.
    */
   chainDepth(executor: Executor): number {
-    if (this.#native.chainDepth(this.#idOf(executor)) !== 0) raise();
+    if (this.#native.chainDepth(idIn(this.#native, executor)) !== 0) raise();
     return numbers[N.id] as number;
   }
 
@@ -329,7 +278,7 @@ export class Arena {
    * alive. ERR_ARENA_NOT_FROZEN, _STALE_EXECUTOR, _TRACE_ABI, _BOUNDS, _CHAIN_DEPTH.
    */
   replace(old: Executor, replacement: Executor): void {
-    if (this.#native.replace(this.#idOf(old), this.#idOf(replacement)) !== 0) raise();
+    if (this.#native.replace(idIn(this.#native, old), idIn(this.#native, replacement)) !== 0) raise();
   }
 
   /**
@@ -338,7 +287,7 @@ export class Arena {
    * ERR_ARENA_STALE_EXECUTOR (also for a second time), _REFERENCED, _IMMORTAL.
    */
   invalidate(executor: Executor): void {
-    if (this.#native.invalidate(this.#idOf(executor)) !== 0) raise();
+    if (this.#native.invalidate(idIn(this.#native, executor)) !== 0) raise();
     this.#listeners?.tell();
   }
 
@@ -348,7 +297,7 @@ export class Arena {
    * ERR_ARENA_MOVABLE, _NOT_FROZEN, _TRACE_ABI.
    */
   setHotStub(executor: Executor | undefined): void {
-    if (this.#native.setHotStub(executor === undefined ? 0 : this.#idOf(executor)) !== 0) raise();
+    if (this.#native.setHotStub(executor === undefined ? 0 : idIn(this.#native, executor)) !== 0) raise();
   }
 
   /** Runs `fn` with this thread pinned: addresses taken inside stay valid until it returns. `fn` is synchronous. */
@@ -469,166 +418,7 @@ export class Arena {
   [Symbol.dispose](): void {
     this.dispose();
   }
-
-  // Puts sizes, alignments and relocs where native code looks, and returns the other arguments of its functions. All
-  // that may run code of the caller's, such as getters, comes first: it may use the arena itself.
-  #encodeSpec(spec: ExecutorSpec): SpecArguments {
-    if (typeof spec !== 'object' || spec === null) throw new TypeError('the spec is not an object');
-    const { code, data = 0, state = 0, relocs = noRelocs, name, movable = true } = spec;
-    const { align = 16, dataAlign = 8, stateAlign = 16, exits = 0, evictable, makesProgress = false } = spec;
-    checkCount(exits, 0xffff, 'ERR_ARENA_SIZE', 'exits');
-    const { entries: givenEntries, exitTags: givenTags } = spec;
-    const exitTags = givenTags === undefined ? undefined : encodeExitTags(givenTags, exits);
-    if (name !== undefined && typeof name !== 'string') throw new TypeError('name is not a string');
-    if (typeof movable !== 'boolean') throw new TypeError(`movable is ${String(movable)}, and not true or false`);
-    if (code === undefined) throw new TypeError('code is missing: a Uint8Array, or a size in bytes');
-    const entries = givenEntries === undefined ? undefined : encodeEntries(givenEntries);
-    const encoding = encodeRelocs(relocs, this.#native);
-    encodeSection(0, code);
-    encodeSection(1, data);
-    encodeSection(2, state);
-    endRelocs(encoding);
-    numbers[N.movable] = movable ? 1 : 0;
-    numbers[N.evictable] = evictable === undefined ? -1 : evictable ? 1 : 0;
-    numbers[N.makesProgress] = makesProgress ? 1 : 0;
-    numbers[N.exits] = exits;
-    numbers[N.aligns] = checkCount(align, maxSize, 'ERR_ARENA_ALIGNMENT', 'align', inCode);
-    numbers[N.aligns + 1] = checkCount(dataAlign, maxSize, 'ERR_ARENA_ALIGNMENT', 'dataAlign', inData);
-    numbers[N.aligns + 2] = checkCount(stateAlign, maxSize, 'ERR_ARENA_ALIGNMENT', 'stateAlign', inState);
-    return { code: bytesOf(code), data: bytesOf(data), state: bytesOf(state), name, entries, exitTags };
-  }
-
-  /** The id of an executor of this arena: TypeError for what is no Executor, ERR_ARENA_FOREIGN_EXECUTOR. */
-  #idOf(executor: unknown, index?: number): number {
-    const where = index === undefined ? '' : `item ${index} of the list: `;
-    if (!isExecutor(executor)) throw new TypeError(`${where}expected an Executor`);
-    const id = idOf(executor);
-    if (isOf(executor, this.#native)) return id;
-    throw new ArenaError('ERR_ARENA_FOREIGN_EXECUTOR', `${where}executor ${id} belongs to another arena`, {
-      executor: id,
-      ...(index !== undefined && { index }),
-    });
-  }
-
-  #idsOf(executors: Executor | readonly (Executor | number)[] | Float64Array): Float64Array {
-    if (isExecutor(executors)) {
-      const id = new Doubles(1);
-      id[0] = this.#idOf(executors);
-      return id;
-    }
-    if (isFloat64Array(executors)) {
-      checkMemory(executors, 'the list of ids');
-      const count = elementsOf(executors);
-      for (let i = 0; i < count; i++) checkItem(executors[i], i);
-      return executors;
-    }
-    if (!isArray(executors)) throw new TypeError('expected an Executor, an array of them, or a Float64Array of ids');
-    // Once: a Proxy may say something else the next time.
-    const count: number = executors.length;
-    const ids = new Doubles(count);
-    for (let i = 0; i < count; i++) {
-      const item: unknown = executors[i];
-      if (typeof item === 'number') checkItem(item, i);
-      else if (!isExecutor(item)) throw new TypeError(`item ${i} of the list is neither an Executor nor an id`);
-      ids[i] = typeof item === 'number' ? item : this.#idOf(item, i);
-    }
-    return ids;
-  }
-}
-
-type SpecArguments = Pick<ExecutorSpec, 'name'> &
-  Record<'code' | 'data' | 'state', Uint8Array | undefined> &
-  Record<'entries' | 'exitTags', Uint32Array | undefined>;
-
-function createArena(options: ArenaOptions): NativeArena {
-  const { maxBytes = 64 * 2 ** 20, writer = 'auto', layout = 'together', maxRetiredBytes = 0, name = '' } = options;
-  const writerNumber = writer === 'alias' ? 0 : writer === 'procmem' ? 1 : writer === 'flip' ? 2 : -1;
-  if (writer !== 'auto' && writerNumber < 0) {
-    throw new TypeError(`the writer is ${String(writer)}, and not 'auto', 'alias', 'procmem' or 'flip'`);
-  }
-  if (layout !== 'together' && layout !== 'apart') {
-    throw new TypeError(`the layout is ${String(layout)}, and not 'together' or 'apart'`);
-  }
-  const { exitThreshold = 1024, exitGrowth = 2, maxChainDepth = maxSize, fork = 'drop' } = options;
-  if (fork !== 'drop' && fork !== 'copy') {
-    throw new TypeError(`fork is ${String(fork)}, and not 'drop' or 'copy'`);
-  }
-  if (typeof exitGrowth !== 'number') throw new TypeError('exitGrowth is not a number');
-  checkCount(maxBytes, addon.machine.maxArenaBytes, 'ERR_ARENA_SIZE', 'maxBytes');
-  checkCount(maxRetiredBytes, addon.machine.maxArenaBytes, 'ERR_ARENA_SIZE', 'maxRetiredBytes');
-  return orRaise(
-    addon.createArena({
-      maxBytes,
-      writer: writerNumber,
-      apart: layout === 'apart',
-      maxRetiredBytes,
-      exitThreshold: checkCount(exitThreshold, 4096, 'ERR_ARENA_SIZE', 'exitThreshold'),
-      exitGrowth,
-      maxChainDepth: checkCount(maxChainDepth, maxSize, 'ERR_ARENA_SIZE', 'maxChainDepth'),
-      forkCopy: fork === 'copy',
-      hugePages: options.hugePages === true,
-      fullRecords: options.fullRecords === true,
-      name: String(name),
-      token: makeToken(),
-    }),
-  );
 }
 
 const checkExit = (source: number, exit: number) =>
   checkCount(exit, 0xffff, 'ERR_ARENA_EXIT', `the exit of executor ${source}`, { executor: source, index: exit });
-
-const noRelocs: readonly never[] = [];
-const inCode = { section: 'code' } as const;
-const inData = { section: 'data' } as const;
-const inState = { section: 'state' } as const;
-const inSection = [inCode, inData, inState] as const;
-
-// Native code takes the size of an array from the array.
-function encodeSection(section: 0 | 1 | 2, given: Uint8Array | number): void {
-  const details = inSection[section];
-  const { section: name } = details;
-  if (typeof given === 'number') {
-    numbers[N.sizes + section] = checkCount(given, maxSize, 'ERR_ARENA_SIZE', `the size of ${name}`, details);
-  } else {
-    if (!isUint8Array(given)) throw new TypeError(`${name} is neither a Uint8Array nor a size in bytes`);
-    checkMemory(given, name, details);
-    checkCount(elementsOf(given), maxSize, 'ERR_ARENA_SIZE', `the size of ${name}`, details);
-  }
-}
-
-const bytesOf = (given: Uint8Array | number): Uint8Array | undefined => (typeof given === 'number' ? undefined : given);
-
-function encodeEntries(entries: ArrayLike<number>): Uint32Array {
-  const count = checkArrayLike(entries, 'entries');
-  const encoded = new Words(count);
-  for (let i = 0; i < count; i++) {
-    const details = { section: 'code', index: i } as const;
-    encoded[i] = checkCount(entries[i], maxSize, 'ERR_ARENA_BOUNDS', `entry ${i}, an offset in code,`, details);
-  }
-  return encoded;
-}
-
-function encodeExitTags(tags: ArrayLike<number>, exits: number): Uint32Array {
-  const count = checkArrayLike(tags, 'exitTags');
-  if (count !== exits) throw new TypeError(`exitTags has ${count} entries for ${exits} exits`);
-  const encoded = new Words(count);
-  for (let i = 0; i < count; i++) {
-    encoded[i] = checkCount(tags[i], maxSize, 'ERR_ARENA_EXIT', `exit tag ${i}`, { index: i });
-  }
-  return encoded;
-}
-
-const isId = (id: number) => isSafeInteger(id) && id >= 0;
-
-/** The same for an id in a list, without a message where none is needed. */
-function checkItem(id: number | undefined, index: number): void {
-  if (!isId(id as number)) checkId(id, `item ${index} of the list`, index);
-}
-
-/** That a value can be an id; ERR_ARENA_STALE_EXECUTOR for a number that no executor ever had. */
-function checkId(id: unknown, what: string, index?: number): void {
-  if (typeof id !== 'number') throw new TypeError(`${what} is not a number`);
-  if (isId(id)) return;
-  const details: ErrorDetails = index === undefined ? { executor: id } : { executor: id, index };
-  throw new ArenaError('ERR_ARENA_STALE_EXECUTOR', `${what}, ${id}, is not the id of an executor`, details);
-}

@@ -13,6 +13,9 @@ import {
   isUint8Array,
 } from './primordials';
 
+/** The most bytes, or anything else, that native code counts. */
+export const maxSize = 2 ** 32 - 1;
+
 const sectionNumber: Record<Section, number> = { code: 0, data: 1, state: 2 };
 
 /** A view whose memory is there and stays where it is; ERR_ARENA_DETACHED, ERR_ARENA_RESIZABLE. */

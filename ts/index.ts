@@ -1,4 +1,5 @@
-export { Arena, type ArenaOptions, type Callback } from './arena';
+export { Arena, type Callback } from './arena';
+export type { ArenaOptions } from './arena-options';
 export { ArenaError, type ErrorDetails, type Section } from './errors';
 export { Executor } from './executor';
 export type { ArenaEvent, ArenaListener } from './listeners';
