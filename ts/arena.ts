@@ -378,7 +378,8 @@ export class Arena {
    * or `invalidate` that did it, when that is called on this object, and then that call throws what a listener throws;
    * otherwise on this thread's loop, soon after another object or thread has done it. A listener may use the arena: a
    * moved executor may have ended meanwhile. Keeps no process alive, ends with `off` or `dispose`. While somebody
-   * listens, these calls need memory for the ids: ERR_ARENA_NO_MEMORY of `free` and `invalidate`.
+   * listens, these calls need memory for the ids: ERR_ARENA_NO_MEMORY, also of `free` and `invalidate`; nothing has
+   * changed then. A `collect` that had moved or evicted something before says `done: false`.
    */
   on(event: ArenaEvent, listener: ArenaListener): this {
     this.#listeners ??= new Listeners(this.#native);

@@ -150,7 +150,10 @@ export interface Stats {
   retiredBytes: number;
   /** Of `arena.pin()`, by all users, that have not been released. */
   pins: number;
-  /** The arena's tables, and the staged bytes of writable executors. */
+  /**
+   * The arena's tables, and the staged bytes of writable executors. Not what a `LoadedObject` holds, which the garbage
+   * collector is told of, nor the tables that the unwinder was told of for installed objects.
+   */
   metadataBytes: number;
   slabs: number;
   /** Of committedBytes: with huge pages behind them (`hugePages`). */

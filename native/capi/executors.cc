@@ -23,15 +23,12 @@ static_assert(static_cast<int>(TargetKind::kWarm) == JA_TARGET_WARM);
 static_assert(kTargetKinds == JA_TARGET_WARM + 1, "a target is missing in jit_arena.h");
 static_assert(JA_ENDLESS == Linker::kEndless);
 
-// Room for so many elements, most often without the heap.
+// Room for so many elements, most often without the heap. Throws std::bad_alloc, as containers do.
 template <class T, size_t kInPlace>
 class Room {
  public:
-  explicit Room(size_t count) {
-    if (count > kInPlace) heap_.reset(new (std::nothrow) T[count]);
-    elements_ = count > kInPlace ? heap_.get() : in_place_;
-  }
-  bool ok() const { return elements_ != nullptr; }
+  explicit Room(size_t count)
+      : heap_(count > kInPlace ? new T[count] : nullptr), elements_(heap_ != nullptr ? heap_.get() : in_place_) {}
   T* data() { return elements_; }
   T& operator[](size_t i) { return elements_[i]; }
 
@@ -124,7 +121,6 @@ ja_status WithSpecs(const ja_spec* given, size_t count, Use use) {
   }
   Room<ExecutorSpec, 1> specs(count);
   Relocs relocs(reloc_count);
-  if (!specs.ok() || !relocs.ok()) return FailMemory("the specs");
   RelocSpec* next = relocs.data();
   for (size_t i = 0; i < count; i++) {
     if (ja_status failed = SpecAt(given, i, &spec)) return AtIndex(failed, i, count);
@@ -190,7 +186,6 @@ ja_status ja_add_relocs(ja_arena* arena, ja_executor id, const ja_reloc* relocs,
   if (call.refused()) return call.refused();
   if (ja_status failed = CheckList(relocs, count, "relocs")) return failed;
   Relocs taken(count);
-  if (!taken.ok()) return FailMemory("the relocs");
   if (ja_status failed = TakeRelocs(relocs, count, taken.data())) return failed;
   return Finish(call->AddRelocs(id, taken.data(), static_cast<uint32_t>(count)));
 } catch (const std::bad_alloc&) {

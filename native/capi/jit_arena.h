@@ -761,7 +761,8 @@ typedef struct ja_stats_result {
   uint64_t committed_bytes; /* pages with memory behind them */
   uint64_t reserved_bytes;  /* addresses */
   uint64_t retired_bytes;   /* freed or moved away, waiting for pins */
-  uint64_t metadata_bytes;  /* the arena's tables */
+  uint64_t metadata_bytes;  /* the arena's tables, and the staged bytes of writable executors; not what a ja_object holds,
+                             * nor the tables that the unwinder was told of for installed ones */
   uint64_t slabs;
   uint64_t page_per_executor_bytes; /* what a mapping of its own for each would take */
   uint64_t moves;                   /* since the arena was made, as all that follow */

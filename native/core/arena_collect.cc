@@ -1,5 +1,6 @@
 // Collecting: cold executors die, live ones move together.
 #include <algorithm>
+#include <new>
 
 #include "core/arena.h"
 
@@ -49,7 +50,7 @@ std::vector<ExecutorId> Arena::EvictCold() {
   std::vector<bool> loops;
   cold.reserve(most);
   for (EventKind kind : {EventKind::kEvicted, EventKind::kRetired})
-    if (Status failed = events_.Prepare(kind, static_cast<uint32_t>(most))) return {};
+    if (!events_.Prepare(kind, static_cast<uint32_t>(most)).ok()) throw std::bad_alloc();  // as the lists do
   if (most != 0) loops = linker_.FindLoops();
   for (uint32_t index = 1; index < table_.size(); index++) {
     Executor& executor = table_[index];

@@ -1,6 +1,7 @@
 #include "core/collector.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "base/bits.h"
@@ -124,8 +125,9 @@ bool Collector::CommitBatch(Progress& progress) {
   uint64_t rewritten = 0;
   if (!batch_.empty()) {
     WriteScope scope(space_, "move executors");
-    open = events_.Prepare(EventKind::kMoved, static_cast<uint32_t>(batch_.size())).ok() &&
-           linker_.OpenForMove(scope, batch_).ok();
+    open = events_.Prepare(EventKind::kMoved, static_cast<uint32_t>(batch_.size())).ok();
+    progress.no_memory |= !open;
+    open = open && linker_.OpenForMove(scope, batch_).ok();
     if (open) {
       copied = true;
       rewritten = linker_.Copy(scope, batch_);
@@ -260,7 +262,7 @@ void Collector::EvacuateVictims(Progress& progress) {
     }
     slab->SetEvacuating(false);
     begun_victim_ = progress.result.done ? kNone : victim.first;
-    if (progress.result.done && slab->live_granules() != 0) {
+    if (progress.result.done && slab->live_granules() != 0 && !progress.no_memory) {
       slab->given_up = round_;
       progress.gave_up = true;
     }
@@ -352,7 +354,9 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
     if (options.compact && options.follow_links && result.done) LayOutChains(progress);
     if (options.compact && result.done) EvacuateVictims(progress);
   });
-  if (!planned.ok()) result.done = false;
+  // A listener that had no memory for a batch has stopped the moving.
+  const bool no_memory = progress.no_memory || !planned.ok();
+  if (no_memory) result.done = false;
   for (int zone = 0; zone < kZones; zone++) planner_.SetBegun(static_cast<Zone>(zone), destinations_[zone]);
   // A slice that had to stop leaves the rest to the next. One that has come to every slab and moved nothing since has
   // finished: what the system does not take back would have it begin again, for ever.
@@ -376,7 +380,7 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
   result.pages_freed = committed > committed_now ? (committed - committed_now) / space_.page_bytes() : 0;
   result.retired_bytes = reclaimer_.retired_bytes();
   result.pause_nanos = os::NowNanos() - begin;
-  if (!planned.ok() && result.moved == 0 && result.evicted.empty()) throw std::bad_alloc();
+  if (no_memory && result.moved == 0 && result.evicted.empty()) throw std::bad_alloc();
   return std::move(result);
 }
 

@@ -1,7 +1,7 @@
 // Compaction: moving what lives in the slabs that the planner chooses, batch by batch, in slices of time.
 //
-// A batch is checked and then committed. Check: everything that can fail (spans, write windows) is done before the first
-// byte. Commit: copy, publish, retire the old copies.
+// A batch is checked and then committed. Check: everything that can fail (spans, write windows) is done before the
+// first byte. Commit: copy, publish, retire the old copies.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ struct CollectOptions {
 };
 
 struct CollectResult {
-  bool done = true;  // false: call again; time ran out, or retired bytes are at their limit
+  bool done = true;  // false: call again; time or memory ran out, or retired bytes are at their limit
   uint64_t moved = 0;
   uint64_t moved_bytes = 0;
   uint64_t relocs_rewritten = 0;
@@ -58,6 +58,7 @@ class Collector {
     std::function<bool()> synchronise;  // makes new bytes visible to every core that executes in the arena;
                                         // false when refused: others have to be kept out
   };
+  // Throws std::bad_alloc when there was no memory to begin with: nothing has moved and nobody was evicted then.
   CollectResult Collect(const CollectOptions& options, const Host& host);
 
  private:
@@ -67,7 +68,8 @@ class Collector {
     Deadline deadline;
     uint64_t max_bytes;  // of a batch
     CollectResult result{};
-    bool gave_up = false;  // on a victim: it stays as it is for the rest of the round
+    bool gave_up = false;    // on a victim: it stays as it is for the rest of the round
+    bool no_memory = false;  // of a listener, for a batch
 
     // True when no further batch may begin: result.done is false then.
     bool IsUp(uint64_t retired_bytes);

@@ -64,7 +64,7 @@ struct ArenaStats {
   uint64_t lost_bytes = 0;       // beside committed_bytes: not used any more, but the system did not take it back yet
   uint64_t reserved_bytes = 0;
   uint64_t retired_bytes = 0;
-  uint64_t metadata_bytes = 0;
+  uint64_t metadata_bytes = 0;  // without what executors keep (ExecutorSpec::keeps), whose size nobody here knows
   uint64_t slabs = 0;
   uint64_t huge_page_bytes = 0;          // of committed_bytes: with huge pages behind them
   uint64_t page_per_executor_bytes = 0;  // what a mapping of its own for each would take
