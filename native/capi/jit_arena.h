@@ -582,55 +582,60 @@ JA_API ja_status ja_set_hot_stub(ja_arena* arena, ja_executor id);
 
 /* ---- Threads, pins and executing -------------------------------------------------------------------------------- */
 
-/* The calling thread's place in the arena; the same one when it is attached already, and then it detaches as often.
+/* Gives the calling thread a place in the arena. A thread that is attached already gets the same place again, and must
+ * then call ja_detach once for each ja_attach.
  *
- * A thread that ends is detached, and its pin ends with it: behind the destructors of its C++ thread_local objects, and
- * in the last round but one of those of POSIX keys. So these may use and detach it, in whichever order they run; the
- * few that run later get JA_ERR_ENDED, from here as well. A thread that first attaches in a destructor of a key
- * detaches itself. A process that exits detaches nobody. JA_ERR_ENDED. */
+ * When a thread ends, the library detaches it and ends its pin. That happens after the destructors of its C++
+ * thread_local objects, and in the last round but one of the destructors of POSIX keys. So such destructors may use the
+ * place and may detach it, in any order. The few destructors that run later get JA_ERR_ENDED, from ja_attach as well. A
+ * thread that attaches for the first time in the destructor of a key has to detach itself. When the process exits, the
+ * library detaches no thread. JA_ERR_ENDED. */
 JA_API ja_status ja_attach(ja_arena* arena, ja_thread** thread);
 
-/* Invalidates `thread`. JA_ERR_BUSY while pinned, JA_ERR_WRONG_THREAD. After ja_dispose it is still owed. JA_OK where
- * the place has ended already: nothing is left to do. */
+/* Gives the place back. Invalidates: `thread`. A thread calls it after ja_dispose, too, since the arena's memory waits
+ * for it. JA_OK if the place has ended already: nothing is left to do. JA_ERR_BUSY while the thread is pinned,
+ * JA_ERR_WRONG_THREAD. */
 JA_API ja_status ja_detach(ja_thread* thread);
 
-/* Pins the arena: from now on everything that this thread can reach stays where it is, mapped and unchanged, until the
- * matching ja_leave, whatever others free or move. Pins nest, and nested ones cost nothing. Keep them short: what is
- * freed meanwhile waits (ja_stats: retired_bytes). No lock; an outermost pin waits while the gate is closed.
- * JA_ERR_WRONG_THREAD, JA_ERR_DISPOSED. */
+/* Pins the arena. Until the matching ja_leave, everything that this thread can reach stays where it is, mapped and
+ * unchanged, even if other threads free or move it. Pins nest, and a nested pin costs nothing. Keep pins short:
+ * memory that is freed meanwhile cannot be used again before they end (ja_stats: retired_bytes). Takes no lock; an
+ * outermost pin waits while the gate is closed. JA_ERR_WRONG_THREAD, JA_ERR_DISPOSED. */
 JA_API ja_status ja_enter(ja_thread* thread);
 
-/* Ends the innermost pin. Invalidates, with the outermost: every address taken under it. JA_ERR_NOT_PINNED when there
- * is none, JA_ERR_WRONG_THREAD. No lock. */
+/* Ends the innermost pin. When the outermost pin ends, every address taken under it is invalid. Takes no lock.
+ * JA_ERR_NOT_PINNED if the thread has no pin, JA_ERR_WRONG_THREAD. */
 JA_API ja_status ja_leave(ja_thread* thread);
 
-/* Under a pin: the address of an executor's first byte of code, good until the pin ends. Add ja_entry_offset for its
- * other entries. Only what is no trace may be called as a C function. No lock.
- * JA_ERR_STALE_EXECUTOR when it is gone or not frozen yet, JA_ERR_NOT_PINNED, JA_ERR_WRONG_THREAD. */
+/* Under a pin: the address of an executor's first byte of code. The address is good until the pin ends. Add
+ * ja_entry_offset for the executor's other entries. A host may call it as a C function, unless the executor is a trace:
+ * ja_run runs traces. Takes no lock.
+ * JA_ERR_STALE_EXECUTOR if the executor is gone or not frozen yet, JA_ERR_NOT_PINNED, JA_ERR_WRONG_THREAD. */
 JA_API ja_status ja_entry(ja_thread* thread, ja_executor id, uint64_t* address);
 
-/* A pin of no thread, for what goes on beyond a call: machine code on a stack that is left and resumed, such as a
- * fiber's. It keeps what the calling thread can reach, like ja_enter; where the thread is pinned already, all that its
- * pin has kept. So take an address between ja_enter and ja_leave, and make the pin there. Pins need not nest, and may
- * end on another thread than they began on. While there is one, state does not move, ja_dispose is JA_ERR_BUSY, and so
- * is whatever writes with the flip writer. Takes the lock. */
+/* Makes a pin that belongs to no thread, for machine code on a stack that is left and resumed, such as a fiber's. The
+ * pin keeps what the calling thread can reach, like ja_enter. If the thread is pinned already, the new pin keeps all
+ * that the thread's pin has kept. So a host takes an address between ja_enter and ja_leave, and makes the pin there.
+ * Such pins need not nest, and a pin may end on another thread than the one that made it. While such a pin exists,
+ * state does not move, ja_dispose is JA_ERR_BUSY, and with the flip writer every call that writes code is JA_ERR_BUSY.
+ * Takes the lock. */
 JA_API ja_status ja_pin(ja_arena* arena, ja_pinned** pin);
 
-/* Ends it, on any thread: the host sees to it that what ran under it has left. JA_ERR_ENDED when it has ended already.
- */
+/* Ends such a pin, on any thread. The host makes sure before that the code that ran under the pin has returned.
+ * JA_ERR_ENDED if the pin has ended already. */
 JA_API ja_status ja_unpin(ja_pinned* pin);
 
 /* How a run ended. This structure does not grow. */
 typedef struct ja_taken {
-  ja_executor executor; /* whose exit was taken; 0: the trace was done. Stale when it has been freed meanwhile */
+  ja_executor executor; /* the one that was left; 0: the trace was done. Stale if it has been freed meanwhile */
   uint32_t exit;
   uint32_t hot; /* 1: the exit's count was used up just now: time to compile what follows */
 } ja_taken;
 
-/* Runs a trace, under a pin of its own, until it is done or takes an exit that is not linked. `context` reaches the
- * trace in rdi and is never looked at. `entry_offset` is 0 or what ja_entry_offset said of this id: any other number
- * executes what lies there. `taken` may not be null. No lock.
- * JA_ERR_STALE_EXECUTOR when it is gone or not frozen yet, JA_ERR_TRACE_ABI when it is no trace,
+/* Runs a trace, under a pin of its own, until the trace is done or takes an exit that is not linked. The trace gets
+ * `context` in rdi; the library never looks at it. `entry_offset` is 0 or a number that ja_entry_offset gave for this
+ * id; with any other number the CPU executes whatever bytes lie there. `taken` may not be null. Takes no lock.
+ * JA_ERR_STALE_EXECUTOR if the executor is gone or not frozen yet, JA_ERR_TRACE_ABI if it is no trace,
  * JA_ERR_WRONG_THREAD. */
 JA_API ja_status ja_run(ja_thread* thread, ja_executor id, uint32_t entry_offset, void* context, ja_taken* taken);
 
@@ -761,8 +766,8 @@ typedef struct ja_stats_result {
   uint64_t committed_bytes; /* pages with memory behind them */
   uint64_t reserved_bytes;  /* addresses */
   uint64_t retired_bytes;   /* freed or moved away, waiting for pins */
-  uint64_t metadata_bytes;  /* the arena's tables, and the staged bytes of writable executors; not what a ja_object holds,
-                             * nor the tables that the unwinder was told of for installed ones */
+  uint64_t metadata_bytes;  /* the arena's tables, and the staged bytes of writable executors; not the memory of a
+                               ja_object, nor the tables that the unwinder was told of for installed objects */
   uint64_t slabs;
   uint64_t page_per_executor_bytes; /* what a mapping of its own for each would take */
   uint64_t moves;                   /* since the arena was made, as all that follow */

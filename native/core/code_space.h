@@ -17,33 +17,32 @@ namespace jit_arena {
 
 inline constexpr uint64_t kSlabBytes = 256 * 1024;
 
-// Where and how large a span is.
+// A span's place and size.
 struct Span {
   uint64_t rx;    // address at which it executes or is read
   uint8_t* view;  // the writer's view, or null when the writer has none
   uint32_t bytes;
 };
 
-// Every method: under the arena's lock, except base(), end(), Address, Contains and what says so.
+// Every method: under the arena's lock, except base(), end(), Address, Contains and the methods that say so.
 class CodeSpace {
  public:
-  // `max_bytes` bounds what Reserve will be asked for.
-  // A slab that is as large as a huge page begins at a multiple of one.
+  // Reserve will be asked for at most `max_bytes`. Slabs as large as a huge page begin at multiples of one.
   CodeSpace(std::unique_ptr<os::Memory> memory, uint64_t max_bytes, uint32_t slab_bytes = kSlabBytes);
   ~CodeSpace();  // gives everything back
-  // Makes the destructor leave the memory alone: in a forked child it is not there.
+  // Makes the destructor leave the memory alone, in a forked child that has none of it.
   void Disown() { backing_.Disown(); }
 
-  // Around fork() for memory that a child keeps (core/code_space_fork.cc): BeforeFork, then one of the others.
+  // Around fork(), when the child gets a copy (core/code_space_fork.cc): BeforeFork, then one of the others.
   void BeforeFork();
   void AfterForkInParent();
   // In the child: the same bytes at the same addresses, in memory of its own. On failure the memory is gone and
   // disowned, and the Status says why.
   Status AfterForkInChild();
 
-  // Reserves `bytes`, rounded up to whole slabs, with a guard page at each end. Under `ulimit -v` and in containers
-  // large reservations fail: retries smaller before it fails with ERR_ARENA_NO_MEMORY. `wish`: where it would be well
-  // placed; 0: anywhere.
+  // Reserves `bytes`, rounded up to whole slabs, with a guard page at each end. Under `ulimit -v` and in containers a
+  // large reservation may be refused; Reserve then tries smaller ones before it fails with ERR_ARENA_NO_MEMORY. `wish`:
+  // an address that would suit; 0: any.
   Status Reserve(uint64_t bytes, uint64_t wish = 0);
 
   uint64_t base() const { return backing_.base(); }
@@ -55,15 +54,17 @@ class CodeSpace {
   // A reserved span of at least `bytes` at a multiple of `align` (a power of two up to a page) in a slab of the zone.
   // O(1) in the number of spans and slabs. ERR_ARENA_FULL, ERR_ARENA_NO_MEMORY; nothing has changed then.
   Result<SpanId> Allocate(Zone zone, uint32_t bytes, uint32_t align, uint32_t owner, Section section);
-  // Frees a span of any state: its granules may be reused at once. Code is poisoned. Ends an empty slab's life.
+  // Frees a span of any state, whose granules may be reused at once. Poisons code. May give back a slab that is empty
+  // then.
   void Free(SpanId span);
-  // Free is coming for a span at `address`: fetches what it will write, all at once rather than one after the other.
+  // For a span at `address` that will be freed soon: fetches the cache lines that Free will write, all at once rather
+  // than one after the other.
   void PrefetchForFree(SpanId span, uint64_t address) const {
     Prefetch(&spans_[span]);
     const Slab& slab = SlabCovering(address);
     if (slab.view() == nullptr) return;
     const uint8_t* from = slab.view() + (address - Address(slab.first()));
-    for (uint32_t at = 0; at < 512; at += 64) Prefetch(from + at);  // from there on the CPU sees the pattern
+    for (uint32_t at = 0; at < 512; at += 64) Prefetch(from + at);  // the CPU sees the pattern and fetches the rest
   }
   // Frees every span that is kUnlisted, after visit(span).
   template <class Visit>
@@ -74,8 +75,8 @@ class CodeSpace {
   SpanNode& operator[](SpanId span) { return spans_[span]; }
   const SpanNode& operator[](SpanId span) const { return spans_[span]; }
   Span Describe(SpanId span) const;
-  // Where the span's bytes are read at least cost: in the writer's view, which the processor's page tables know from
-  // the writing, while code that has not run yet is unknown to them at its own address.
+  // The address at which the span's bytes are cheapest to read. The writer's view is in the processor's translation
+  // buffers since the writing; the address of code that has not run yet is not.
   const uint8_t* BytesOf(SpanId span) const {
     Span described = Describe(span);
     return described.view != nullptr ? described.view : reinterpret_cast<const uint8_t*>(described.rx);
@@ -89,7 +90,7 @@ class CodeSpace {
       Prefetch(&spans_[node.next]);
     }
   }
-  // True when every byte that Fill will point to is certain to be zero already.
+  // True when every byte of the span is certain to be zero already.
   bool KnownZero(SpanId span) const {
     const SpanNode& node = spans_[span];
     const Slab& slab = SlabOf(node);
@@ -103,7 +104,7 @@ class CodeSpace {
   SpanId FindSpan(uint64_t address) const {
     return Contains(address) ? spans_.Find(static_cast<uint32_t>((address - base()) / kGranuleBytes)) : 0;
   }
-  // Without the lock: SpanTable's.
+  // SpanTable's, without the lock.
   template <class Read>
   bool ReadBesideChanges(Read read) const {
     return spans_.ReadBesideChanges(read);
@@ -120,21 +121,21 @@ class CodeSpace {
 
   // Evacuation (core/collector.cc).
   // A reserved copy of span `like` (size, owner, section; `align` as at its Allocate) in the last hole of
-  // `destination`, or 0 when it does not fit there. Bump allocation: what a batch of moves needs is known beforehand.
+  // `destination`, or 0 when it does not fit there. The copies of a batch lie one behind the other.
   SpanId AllocateIn(Slab& destination, SpanId like, uint32_t align);
   // The slab of the zone with the largest hole (an empty one, if there is one), or null.
   Slab* FindRoomiest(Zone zone) const;
   Result<Slab*> CommitSlab(Zone zone, uint32_t slabs = 1);
-  // Returns empty slabs to the OS, one at least, but for the one that an evacuation would fill next; stops in time for
-  // `end_nanos` (os::NowNanos). For the beginning of a slice: the last one may have emptied some.
+  // Returns empty slabs to the OS, except the one that an evacuation would fill next. Returns one at least, and stops
+  // in time for `end_nanos` (os::NowNanos). A slice begins with it, since the last slice may have emptied some slabs.
   void DecommitEmptied(uint64_t end_nanos);
-  // Poisons what an evacuation left unpoisoned, returns empty slabs and whole empty pages to the OS. Stops in
-  // time for `end_nanos` (0: never), after one slab at least, and sets `*done` to false, when more slabs are left to
-  // come to; the next call with an end begins with those. Returns the number of pages that have no memory any more.
+  // Poisons the holes that an evacuation left, and returns empty slabs and whole empty pages to the OS. Stops in time
+  // for `end_nanos` (0: never), after one slab at least. If slabs are left then, sets `*done` to false, and the next
+  // call with an end begins with those. Returns the number of pages that have no memory any more.
   uint32_t Trim(uint64_t end_nanos = 0, bool* done = nullptr);
 
-  // Puts huge pages behind the slabs of code and data that are as large as one and full, but for a sixteenth of their
-  // pages, which then take memory as well. Stops at the first that the system refuses.
+  // Puts a huge page behind each slab of code or data that is as large as one and nearly full. Up to a sixteenth of its
+  // pages may have been without memory; they take memory then. Stops at the first slab that the system refuses.
   void BackByHugePages();
   uint64_t HugePageBytes() const;  // behind slabs
 
@@ -146,14 +147,14 @@ class CodeSpace {
   uint32_t slab_count() const { return slab_count_; }
   uint32_t page_bytes() const { return backing_.page_bytes(); }
   uint64_t CommittedBytes() const;
-  // Memory that is not used any more and that the system did not take back. It is tried again by Trim, by a CommitSlab
-  // that finds no room, and at the end.
+  // Memory that the arena does not use any more and the system did not take back. Trim tries again, and so do a
+  // CommitSlab that finds no room and the destructor.
   uint64_t LostBytes() const;
   size_t MetadataBytes() const;
   os::Memory& memory() const { return backing_.memory(); }
   os::WriterKind writer() const { return writer_; }
 
-  // First broken rule in words, or an empty string; see Arena::CheckInvariants.
+  // The first broken rule in words, or an empty string; see Arena::CheckInvariants.
   std::string FindBrokenRule() const;
 
  private:
@@ -163,7 +164,7 @@ class CodeSpace {
     return *units_[static_cast<uint32_t>((address - base()) / kGranuleBytes) >> unit_shift_];
   }
 
-  // Both: false when the system refuses the write window.
+  // Both return false when the system refuses the write window.
   bool Poison(const SpanNode& node);
   bool PoisonHoles(Slab& slab);
   void Release(Slab& slab, SpanId span);
@@ -183,7 +184,7 @@ class CodeSpace {
   std::vector<HoleBins> bins_;                // by zone
   std::vector<Slab*> units_;                  // by unit; a large slab fills several
   std::vector<std::unique_ptr<Slab>> slabs_;  // with gaps
-  size_t trim_next_ = 0;                      // where a Trim that had to stop goes on
+  size_t trim_next_ = 0;                      // the slab at which a stopped Trim goes on
   std::vector<uint32_t> free_slab_slots_;
   Slab* spare_[kZones] = {};  // one empty slab per zone is kept, so that a free and an install at the edge of a slab
                               // do not cost system calls each time
@@ -192,11 +193,11 @@ class CodeSpace {
   const char* writing_ = nullptr;  // the reason of the current WriteScope
 };
 
-// The only way to change code or read-only data: a scope with a reason, at whose end the memory has its access back
-// and instruction fetch sees the bytes. Opening one can fail (flip); after that nothing can.
+// The only way to change code or read-only data is a scope with a reason. At its end the memory has its access back,
+// and instruction fetch sees the bytes. Open can fail; after it nothing can.
 //
-// One scope at a time per arena, under the arena's lock. Waits for forked children that still copy the code, up to a
-// bound (docs/fork.md).
+// An arena has one scope at a time, under its lock. A new scope waits for forked children that still copy the code, up
+// to a bound (docs/fork.md).
 class WriteScope {
  public:
   WriteScope(CodeSpace& space, const char* reason) : space_(space) {
@@ -212,8 +213,8 @@ class WriteScope {
   WriteScope(const WriteScope&) = delete;
   WriteScope& operator=(const WriteScope&) = delete;
 
-  // Makes the slab of a span writable, for writers that must, and takes the memory that filling the span needs; call
-  // for every span before the first byte is written.
+  // Whether this writer needs Open. Open makes the slab of a span writable and takes the memory that filling the span
+  // needs. Call it for every span before the first byte is written.
   bool MustOpen() const { return space_.writer_ != os::WriterKind::kAlias; }
   Status Open(SpanId span) { return OpenAt(space_.AddressOf(span), space_[span].granules * kGranuleBytes); }
   Status OpenAt(uint64_t address, uint32_t bytes) {
@@ -221,8 +222,8 @@ class WriteScope {
     return slab.view() != nullptr ? Status::Ok() : OpenWindow(slab, address, bytes);
   }
 
-  // Where to write the whole of `bytes` bytes at `offset` of a span; every byte must be written. Valid until the next
-  // call of the scope.
+  // The place to which the caller writes `bytes` bytes at `offset` of a span, each of them. Good until the next call of
+  // the scope.
   uint8_t* Fill(SpanId span, uint32_t offset, uint32_t bytes) { return FillAt(space_.AddressOf(span) + offset, bytes); }
   uint8_t* FillAt(uint64_t address, uint32_t bytes) {
     Flush();
@@ -236,11 +237,11 @@ class WriteScope {
     return FillWithoutView();
   }
 
-  // Everything written so far is in place and visible to instruction fetch of this core.
+  // Puts all bytes written so far in place, where instruction fetch of this core sees them.
   void Finish() { Flush(); }
 
-  // Overwrites 4 or 8 bytes of code that may be executing elsewhere: one store where the writer has a view and the
-  // bytes lie within 8 aligned ones.
+  // Overwrites 4 or 8 bytes of code that other threads may be executing. It is one store if the writer has a view and
+  // the bytes lie within 8 aligned ones.
   void Patch(SpanId span, uint32_t offset, const uint8_t* bytes, uint32_t count);
 
  private:
@@ -261,9 +262,9 @@ class WriteScope {
   void WriteStaged();
 
   CodeSpace& space_;
-  std::vector<Window> opened_;  // without a view: what may be written (with flip, and not executed) just now
-  bool staged_ = false;         // procmem: the last fill's bytes stand in the staging buffer
-  uint64_t filled_at_ = 0;      // the last fill, whose bytes instruction fetch has not been told of
+  std::vector<Window> opened_;  // without a view: memory that may be written now (and, with flip, not executed)
+  bool staged_ = false;         // procmem: the last fill's bytes are still in the staging buffer
+  uint64_t filled_at_ = 0;      // the last fill, which instruction fetch may not see yet
   uint32_t filled_bytes_ = 0;
   os::Access filled_access_ = os::Access::kCode;  // of a staged fill
 };

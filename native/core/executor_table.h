@@ -1,7 +1,7 @@
 // Executors by id: one cache line each, in a table whose lines never move.
 //
-// An id is index + 2^32 * generation; the generation grows each time an index is used again, so that a stale id is
-// told from a live one. The table keeps books only; it never touches the memory of an executor.
+// An id is index + 2^32 * generation. The generation grows each time an index is used again, so that a stale id differs
+// from every live one. The table keeps books only; it never touches the memory of an executor.
 #pragma once
 
 #include <atomic>
@@ -33,7 +33,7 @@ enum class ExecutorState : uint8_t {
   kRetired,   // freed; the id is stale, the memory waits for pins
 };
 
-// What only the holder of the arena's lock reads and writes.
+// The part of a record that only the holder of the arena's lock reads and writes.
 struct LockedExecutor {
   // Kept relocs, packed (arch/kept_relocs.h): up to eight bytes here, more on the heap.
   union {
@@ -43,16 +43,16 @@ struct LockedExecutor {
   SpanId code_span = 0;  // code, and data behind it unless apart
   SpanId data_span = 0;  // data, when apart
   SpanId state_span = 0;
-  uint32_t inbound = 0;   // first reference whose target this is (core/linker.h)
-  uint32_t outbound = 0;  // first reference whose source this is
+  uint32_t inbound = 0;   // first of the references that lead to this executor (core/linker.h)
+  uint32_t outbound = 0;  // first of the references that this executor holds
   uint32_t checksum = 0;  // of the spans of code and data, in normal form
   uint32_t kept_bytes : 23 = 0;
   uint32_t holds_addresses : 1 = 0;  // one of its outbound references has a field
   uint32_t has_flags : 1 = 0;        // has a valid and a warm byte in its state span
-  uint32_t makes_progress : 1 = 0;   // a chain of links through it gets somewhere
+  uint32_t makes_progress : 1 = 0;   // the host says that a chain of links through it gets somewhere
   uint32_t immortal : 1 = 0;         // the host's hot stub: not freed before the arena
-  // Every bit up to the end has a name: else clearing a record would load what it must not change, and that load would
-  // wait for the stores before it, to single bytes of the record and to cold memory.
+  // Every bit up to the end has a name. If some had none, clearing a record would load the bits that it must not
+  // change, and the load would wait for the stores before it, to single bytes of the record and to cold memory.
   uint32_t state_align_log2 : 4 = 0;
   uint32_t has_warm : 1 = 0;  // its code sets the warm byte
   uint16_t exit_count = 0;
@@ -73,10 +73,10 @@ struct Executor : LockedExecutor {
   Shared<uint32_t> code_bytes;
   Shared<uint32_t> data_bytes;
   Shared<uint32_t> state_bytes;
-  // Both are read without the lock. Address of the first code byte; 0 unless frozen. Stored with release after the
-  // bytes are in place; loaded with acquire by a pinned thread, which may then execute what it finds there until it
-  // unpins.
+  // Threads read both without the lock.
   std::atomic<uint32_t> generation_and_kind{0};
+  // Address of the first code byte; 0 unless frozen. The store, after the bytes are in place, is a release; a pinned
+  // thread loads it with acquire, and may execute the bytes at the address until it unpins.
   std::atomic<uint64_t> entry{0};
 
   // Above any generation.
@@ -87,7 +87,7 @@ struct Executor : LockedExecutor {
   uint32_t Generation(std::memory_order order = std::memory_order_relaxed) const {
     return generation_and_kind.load(order) & kMaxGeneration;
   }
-  // Whether it follows the trace ABI: has exits, or jumps to the done stub. Does not change once it is frozen.
+  // Whether the executor follows the trace ABI: it has exits, or jumps to the done stub. Constant once it is frozen.
   bool IsTrace() const { return (generation_and_kind.load(std::memory_order_relaxed) & kTraceBit) != 0; }
   void SetTrace(bool trace) { SetKind(kTraceBit, trace ? kTraceBit : 0); }
   // Data has a span of its own.
@@ -100,7 +100,7 @@ struct Executor : LockedExecutor {
                                                                               << kDataAlignShift);
   }
 
-  // As new, but for the generation.
+  // Makes the record as new, except for the generation.
   void Clear() {
     static_cast<LockedExecutor&>(*this) = LockedExecutor();
     code_bytes = 0;
@@ -132,7 +132,7 @@ struct Executor : LockedExecutor {
   const uint8_t* kept() const { return kept_bytes > sizeof kept_inline ? kept_heap : kept_inline; }
 
  private:
-  // Only written under the lock: no atomic exchange is needed. Release: as in base/shared.h.
+  // Only the lock's holder writes: no atomic exchange is needed. Release: as in base/shared.h.
   void SetKind(uint32_t mask, uint32_t bits) {
     uint32_t others = generation_and_kind.load(std::memory_order_relaxed) & ~mask;
     generation_and_kind.store(others | bits, std::memory_order_release);
@@ -140,7 +140,7 @@ struct Executor : LockedExecutor {
 };
 static_assert(sizeof(Executor) == 64, "one cache line per executor");
 
-// What only some executors have.
+// Facts that only some executors have.
 struct Notes {
   std::string name;
   std::vector<uint32_t> entries;    // offsets of its entries; none: one, at offset 0
@@ -163,12 +163,13 @@ class ExecutorTable {
       free_ = executor.code_span;
       executor.code_span = 0;
     }
-    // Only written under the lock: no atomic addition is needed.
+    // Only the lock's holder writes: no atomic addition is needed.
     executor.generation_and_kind.store(executor.Generation() + 1, std::memory_order_release);
     executor.SetState(ExecutorState::kWritable);
     return index;
   }
-  // The executor's memory has been reclaimed: its index may be used again, unless its generations are exhausted.
+  // Ends a record whose executor's memory has been reclaimed. The index may be used again, unless its generations are
+  // exhausted.
   void Recycle(uint32_t index) {
     Executor& executor = executors_[index];
     uint32_t generation = executor.Generation();
@@ -183,7 +184,7 @@ class ExecutorTable {
   Executor& operator[](uint32_t index) { return executors_[index]; }
   const Executor& operator[](uint32_t index) const { return executors_[index]; }
   ExecutorId IdOf(uint32_t index) const { return MakeId(index, executors_[index].Generation()); }
-  // Null when the id names no executor that is writable or frozen.
+  // The executor with this id, if it is writable or frozen; else null.
   Executor* Find(ExecutorId id) {
     uint32_t index = IndexOf(id);
     if (index == 0 || index >= executors_.size()) return nullptr;
@@ -203,7 +204,7 @@ class ExecutorTable {
     executor.kept_bytes = 0;
   }
 
-  // Created on first use.
+  // The notes are created on first use.
   Notes& NotesOf(uint32_t index);
   const Notes* FindNotes(uint32_t index) const;
   // Offset in code of entry n, if there is one.

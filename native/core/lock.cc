@@ -9,11 +9,11 @@
 namespace jit_arena {
 namespace {
 
-// The first look comes soon. The last ones come as seldom as a hundred installs: only a thread that takes the lock over
-// and over keeps another one waiting for so long.
+// The first look comes soon. The last looks are as far apart as a hundred installs take: a wait is only that long when
+// another thread takes the lock over and over.
 constexpr uint64_t kFirstWaitNanos = 100;
 constexpr uint64_t kLongestWaitNanos = 100'000;
-// Then it sleeps: a collect is under way, or the holder does not run.
+// Then the thread sleeps: a collect is under way, or the holder does not run.
 constexpr uint64_t kSpinNanos = 1'000'000;
 constexpr uint32_t kMostYields = 100;
 
@@ -29,19 +29,19 @@ void Lock::Wait() {
         state_.compare_exchange_strong(state, state | kHeld, std::memory_order_acquire, std::memory_order_relaxed))
       return;
   }
-  // Nobody sleeps while the lock is free: atomic::wait does not return when the state is again what it was.
+  // A thread may only sleep while the lock is held: atomic::wait does not return when the state is again what it was.
   uint32_t slept = 0;  // kPromised from then on
   uint32_t yields = 0;
   for (;;) {
     uint32_t state = state_.load(std::memory_order_relaxed);
     if ((state & kHeld) == 0) {
-      // To whom it is promised is awake and may need nothing but this processor.
+      // The lock is promised to a thread that is awake, and which may need nothing but this processor.
       if (slept == 0 && (state & kPromised) != 0 && yields++ < kMostYields) {
         std::this_thread::yield();
         continue;
       }
-      // Whoever comes here cannot know whether others sleep, and takes the lock as if. To whom it was promised they
-      // promise it themselves anew.
+      // This thread cannot know whether others sleep, so it takes the lock as if they did. A thread that had a promise
+      // renews it by itself.
       if (state_.compare_exchange_weak(state, kHeld | kAwaited, std::memory_order_acquire, std::memory_order_relaxed))
         return;
       continue;
@@ -53,8 +53,8 @@ void Lock::Wait() {
   }
 }
 
-// Whoever wakes says again that somebody waits, when it sleeps again and when it takes the lock; who was about to sleep
-// sees that the state has changed.
+// The flag may be cleared although more threads sleep: the woken thread sets it again, when it takes the lock or goes
+// back to sleep. A thread that is about to sleep sees that the state has changed.
 void Lock::Wake() {
   state_.fetch_and(~kAwaited, std::memory_order_relaxed);
   state_.notify_one();

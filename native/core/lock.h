@@ -1,11 +1,11 @@
-// The arena's lock. Most holders keep it for less than a microsecond, a collect for as long as it takes: so a thread
-// that waits spins for a while and sleeps then.
+// The arena's lock. Most holders keep it for less than a microsecond, but a collect keeps it for as long as it takes.
+// So a waiting thread spins for a while and then sleeps.
 //
-// It is not fair at first, on purpose. Handing it over costs more than what it is held for, since the lines that its
-// holder worked with move to another core; so who gives it back may take it again at once, and who waits looks at it
-// less and less often. Two threads that do nothing but install get as much done as one (bench: T1, two threads). But
-// who has slept, was woken and still came too late is next: a thread that collects slice after slice keeps nobody
-// waiting for more than one.
+// The lock is not fair at first, on purpose. Handing it to another core costs more than most holders' work, since the
+// cache lines that they worked with move along. So a thread that gives the lock back may take it again at once, and a
+// waiting thread looks at it less and less often. Two threads that do nothing but install get as much done as one
+// (bench: T1, two threads). Yet no thread waits for ever: a thread that slept, was woken and found the lock taken again
+// gets a promise, and is next. So a thread that collects slice after slice makes others wait for one slice at most.
 #pragma once
 
 #include <atomic>
@@ -30,13 +30,13 @@ class Lock {
   void unlock() {
     if (state_.fetch_sub(kHeld, std::memory_order_release) != kHeld) Wake();
   }
-  // Free again, in a forked child: whoever waited for it, or held it, is not there.
+  // Makes the lock free in a forked child, which has none of the threads that waited for it or held it.
   void Reset() { state_.store(0, std::memory_order_relaxed); }
 
  private:
   static constexpr uint32_t kHeld = 1;
-  static constexpr uint32_t kAwaited = 2;   // by threads that sleep, or did when it was taken last
-  static constexpr uint32_t kPromised = 4;  // to those that have waited long: nobody who has just come takes it
+  static constexpr uint32_t kAwaited = 2;   // threads sleep, or slept when the lock was taken last
+  static constexpr uint32_t kPromised = 4;  // to threads that have waited long: a thread that has just come stays away
 
   void Wait();
   void Wake();

@@ -21,7 +21,7 @@ PinSlot* Reclaimer::Attach() {
     if (slot->attached) continue;
     slot->attached = true;
     slot->thread = std::this_thread::get_id();
-    // Another thread had it: what its core has synchronised with says nothing of this one's.
+    // The slot was another thread's. Its code epoch says nothing of this thread's core.
     slot->code_epoch = 0;
     return slot;
   }
@@ -31,7 +31,7 @@ PinSlot* Reclaimer::Attach() {
   slot->thread = std::this_thread::get_id();
   slot->next = slots_.load(std::memory_order_relaxed);
   slot_count_.fetch_add(1, std::memory_order_relaxed);
-  // Release: pairs with the acquire of those who walk the list.
+  // Release: pairs with the acquire loads in OthersPinned and OldestPin, which walk the list.
   slots_.store(slot, std::memory_order_release);
   return slot;
 }
@@ -53,7 +53,7 @@ void Reclaimer::Begin(LoosePin& pin, const PinSlot* self) {
   (pin.younger != nullptr ? pin.younger->older : last_loose_) = &pin;
   loose_pins_++;
   NoteOldestLoose();
-  // As in Enter, for dispose, which looks without the lock.
+  // Pairs with the fence in OthersPinned, as Enter's does: dispose calls it without the lock.
   std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 
@@ -72,7 +72,7 @@ void Reclaimer::AfterFork(bool in_child) {
     slot->depth = 0;
     slot->attached = false;
   }
-  // Closed by a thread that is not there (debug builds let go of the arena's lock while they check).
+  // The thread that closed the gate is not in the child. (Debug builds let go of the arena's lock while they check.)
   if (in_child) {
     gate_.store(false, std::memory_order_relaxed);
     gate_closings_ = 0;
@@ -93,13 +93,14 @@ uint64_t Reclaimer::OldestPin() const {
 }
 
 bool Reclaimer::CloseGate(const PinSlot* self, uint64_t bound_nanos) {
-  // Pairs, through the fence in OthersPinned, with Enter: a thread that entered without seeing the gate is seen here.
+  // Pairs with Enter, through the fence in OthersPinned: if a thread enters without seeing the closed gate, the loop
+  // below sees its pin.
   gate_.store(true, std::memory_order_relaxed);
   gate_closings_++;
   uint64_t give_up = 0;
   while (OthersPinned(self)) {
     uint64_t now = os::NowNanos();
-    // Who ends a loose pin needs the lock that the caller holds.
+    // Ending a loose pin takes the lock, which the caller holds: waiting for it would not help.
     if (first_loose_ != nullptr) bound_nanos = 0;
     if (give_up == 0) give_up = now + bound_nanos;
     if (now >= give_up) {
@@ -112,13 +113,14 @@ bool Reclaimer::CloseGate(const PinSlot* self, uint64_t bound_nanos) {
 }
 
 void Reclaimer::OpenGate() {
-  // Release: pairs with the acquire loads in Enter and WaitForGate; who comes in sees what was written meanwhile.
+  // Release: pairs with the acquire loads in Enter and WaitForGate. A thread that comes in sees what was written while
+  // the gate was closed.
   if (--gate_closings_ == 0) gate_.store(false, std::memory_order_release);
 }
 
 void Reclaimer::RaiseCodeEpoch() {
-  // Release: a thread that sees the new number sees the bytes. With the fence in OthersPinned, which is asked next, a
-  // thread that enters either sees it or is seen.
+  // Release: a thread that sees the new number sees the bytes. The caller asks OthersPinned next. Its fence pairs with
+  // Enter's: either the entering thread sees the number, or OthersPinned sees its pin.
   code_epoch_.store(code_epoch_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
 }
 
@@ -140,8 +142,8 @@ bool Reclaimer::Retire(const Retired& retired, uint64_t bytes) {
 
 void Reclaimer::Stamp() {
   if (unstamped_ == 0 && unlisted_stamp_ != kUnstamped) return;
-  // A pin that loads the epoch after this increment synchronises with it, and so finds what was published before.
-  // Pins of the same epoch may not have: they count as older (Reclaim compares with <).
+  // A thread whose pin loads the epoch after this increment also sees everything that was published before it. A pin
+  // with the same epoch may have loaded it earlier, so it counts as older: Reclaim compares with <.
   uint64_t stamp = epoch_.fetch_add(1, std::memory_order_acq_rel);
   if (unlisted_stamp_ == kUnstamped) unlisted_stamp_ = stamp;
   for (; unstamped_ != 0; unstamped_--) waiting_[waiting_.size() - unstamped_].retired.stamp = stamp;
