@@ -1,4 +1,4 @@
-// From measured series to rows: what is compared with what, and the target (docs/bench.md has T1 to T17).
+// From measured series to rows: what is compared with what, and the target (docs/bench.md has T1 to T20).
 //
 // A series is { figure, variant, size, unit, values } or { figure, variant, size, missing }. A row compares two of them:
 // { id, what, unit, ours, peer, peerName, ratio, target, met, min, max }, and `note` where something is missing. `ours`
@@ -284,6 +284,16 @@ const figures = {
       peer: rows.find('T15', 'native core'),
       target: ratioAtMost(2),
     });
+  },
+
+  T20(rows) {
+    for (const what of ['install', 'free']) {
+      rows.add('T20', `${what} with frames for the unwinder`, rows.find('T20', what), {
+        peer: rows.find('T20', `${what} without frames`),
+        target: ratioAtMost(1.3),
+      });
+    }
+    rows.add('T20', 'throw and catch, one frame of the arena', rows.find('T20', 'throw'));
   },
 
   T16(rows) {

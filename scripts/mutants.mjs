@@ -36,6 +36,8 @@ const verify = 'native/core/linker_verify.cc';
 const arena = 'native/core/arena.cc';
 const freeing = 'native/core/arena_free.cc';
 const table = 'native/core/executor_table.h';
+const frames = 'native/core/frame_tables.cc';
+const retire = 'native/core/retire.h';
 
 // Every command must fail. `edits`: file, what stands there once, what takes its place.
 const mutants = [
@@ -214,6 +216,51 @@ const mutants = [
     ],
     killedBy: ['reloc_range_test verify_sees'],
   },
+  {
+    name: 'frames-after-publish',
+    edits: [
+      [collector, '      frames_.Commit();\n', ''],
+      [
+        collector,
+        '      TestPoint(TestPointId::kMovePublished);\n',
+        '      TestPoint(TestPointId::kMovePublished);\n      frames_.Commit();\n',
+      ],
+    ],
+    killedBy: interleaving('an_exception_finds'),
+  },
+  {
+    name: 'old-frames-end-with-the-move',
+    edits: [
+      [
+        collector,
+        '      frames_.Commit();\n',
+        '      frames_.Commit();\n      for (const Move& move : batch_) ForgetFrames(space_, frames_, move.code_from);\n',
+      ],
+    ],
+    killedBy: [...interleaving('an_exception_finds'), 'exceptions_test a_move_while'],
+  },
+  {
+    name: 'frames-stay-for-ever',
+    edits: [[retire, '  if (!frames.empty()) ForgetFrames(space, frames, retired.spans[0]);\n', '']],
+    killedBy: ['exceptions_test a_move_while', 'exceptions_test what_takes_the_place'],
+  },
+  {
+    name: 'frames-of-what-was-there-before',
+    edits: [[frames, '!found->second.HasReclaimed()', 'true']],
+    killedBy: ['exceptions_test what_takes_the_place'],
+  },
+  {
+    name: 'no-frames-between-two-lists',
+    edits: [
+      [frames, '    if (old != nullptr) os::Deregister(*old);\n', ''],
+      [
+        frames,
+        '    const void** next = group.registered->tables.get();\n',
+        '    if (old != nullptr) os::Deregister(*old);\n    const void** next = group.registered->tables.get();\n',
+      ],
+    ],
+    killedBy: ['exceptions_test threads_throw'],
+  },
 ];
 
 // What no stress can show on this CPU: the orders have tests of their own.
@@ -325,7 +372,7 @@ mutants.push(
   {
     name: 'move-published-before-it-is-synchronised',
     edits: [
-      [collector, '      open = progress.host.synchronise() || CloseGate(gate, progress);\n', ''],
+      [collector, ' && (progress.host.synchronise() || CloseGate(gate, progress));\n', ';\n'],
       [
         collector,
         '      progress.result.relocs_rewritten += rewritten + linker_.Publish(scope, batch_);\n',
@@ -370,9 +417,9 @@ mutants.push(
     edits: [
       [
         arena,
-        '  if (written && !Synchronise(self)) failed = CloseGate(gate, self);\n',
+        '  if (failed.ok() && !Synchronise(self)) failed = CloseGate(gate, self);\n',
         `  for (uint32_t index : batch_) table_[index].entry.store(space_.AddressOf(table_[index].code_span));
-  if (written && !Synchronise(self)) failed = CloseGate(gate, self);
+  if (failed.ok() && !Synchronise(self)) failed = CloseGate(gate, self);
 `,
       ],
     ],

@@ -151,6 +151,11 @@ size_t CallGateBytes();
 void WriteCallGate(uint8_t* out);
 using CallGate = void (*)(const void* entry, CallFrame* frame, FloatControl control);
 
+// The gate's table for the unwinder, in the form of .eh_frame with absolute addresses and a 0 at its end: an exception
+// passes the gate as it passes a C function.
+size_t CallGateFramesBytes();
+void WriteCallGateFrames(uint8_t* out, uint64_t gate);
+
 // Callbacks: machine code calls a thunk, the thunk calls `handler(context, frame)` and returns the frame's results
 // as a C function would. The common part is written once per page of thunks; each thunk is one granule. The frame lives
 // on the stack until the handler returns, both results are 0 until it sets them, and it must not unwind (no exception,

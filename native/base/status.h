@@ -57,7 +57,8 @@ namespace jit_arena {
   ROW(kObjectUnsupported, "ERR_ARENA_OBJECT_UNSUPPORTED", "the object needs what an arena does not have")      \
   ROW(kStencil, "ERR_ARENA_STENCIL", "a stencil, its holes or the stencils' file cannot be used")              \
   ROW(kWrongThread, "ERR_ARENA_WRONG_THREAD", "a callback was called on another thread or stack than its own") \
-  ROW(kWriterUnshareable, "ERR_ARENA_WRITER_UNSHAREABLE", "the writer serves one thread only")
+  ROW(kWriterUnshareable, "ERR_ARENA_WRITER_UNSHAREABLE", "the writer serves one thread only")                 \
+  ROW(kException, "ERR_ARENA_EXCEPTION", "machine code threw a C++ exception that it did not catch")
 
 enum class ErrorCode : uint8_t {
   kOk,

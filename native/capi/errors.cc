@@ -49,6 +49,7 @@ SAME(ObjectUnsupported, OBJECT_UNSUPPORTED);
 SAME(Stencil, STENCIL);
 SAME(WrongThread, WRONG_THREAD);
 SAME(WriterUnshareable, WRITER_UNSHAREABLE);
+SAME(Exception, EXCEPTION);
 #undef SAME
 
 struct Meaning {
@@ -62,7 +63,7 @@ constexpr Meaning kMeanings[] = {{"OK", "no error"},
                                  JIT_ARENA_ERRORS(ROW)
 #undef ROW
 };
-static_assert(std::size(kMeanings) == JA_ERR_WRITER_UNSHAREABLE + 1, "an error is missing in jit_arena.h");
+static_assert(std::size(kMeanings) == JA_ERR_EXCEPTION + 1, "an error is missing in jit_arena.h");
 
 // Of this API alone: -1, -2, ….
 constexpr Meaning kOwnMeanings[] = {

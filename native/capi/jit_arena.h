@@ -128,6 +128,7 @@ typedef enum ja_status {
   JA_ERR_STENCIL = 35,            /* not returned by functions in this header */
   JA_ERR_WRONG_THREAD = 36,       /* a ja_thread was used by another thread than its own */
   JA_ERR_WRITER_UNSHAREABLE = 37, /* not returned by functions in this header */
+  JA_ERR_EXCEPTION = 38,          /* a constructor, destructor or resolver of an object threw a C++ exception */
   /* Of this API alone. */
   JA_ERR_ARGUMENT = -1,   /* a null pointer, a size, a count or an enumerator that cannot be meant */
   JA_ERR_NOT_PINNED = -2, /* the thread is not between ja_enter and ja_leave */
@@ -530,11 +531,11 @@ static inline ja_install_options ja_install_options_init(void) {
 /* Puts the object into an arena, all of its executors or none; `ids` receives as many ids, and `count` says so
  * (ja_describe_object). Each install has variables of its own. They refer to each other: ja_free takes them together.
  * `options` may be null. Resolvers of IFUNC symbols, and then constructors, run on the calling thread, when all of it
- * is installed, under a pin: they may call what other machine code may. An exception that leaves one ends the process.
- * JA_ERR_OBJECT_UNSUPPORTED (constructors); JA_ERR_SYMBOL (a resolver gave no function); JA_ERR_MOVABLE when it takes
- * the address of an executor of another object that can move, without the promise of `movable`, and with that promise
- * when it registers destructors, has an IFUNC, or has to do with exceptions; JA_ERR_ENDED; and as ja_install.
- * JA_ERR_RELOC_RANGE: an absolute 32-bit field; compile with -fPIC. */
+ * is installed, under a pin: they may call what other machine code may. JA_ERR_EXCEPTION when one of them throws: what is
+ * registered to be called at the end is called, and nothing is installed. JA_ERR_OBJECT_UNSUPPORTED (constructors);
+ * JA_ERR_SYMBOL (a resolver gave no function); JA_ERR_MOVABLE when it takes the address of an executor of another object
+ * that can move, without the promise of `movable`, and with that promise when it registers destructors or has an IFUNC;
+ * JA_ERR_ENDED; and as ja_install. JA_ERR_RELOC_RANGE: an absolute 32-bit field; compile with -fPIC. */
 JA_API ja_status ja_install_object(ja_arena* arena, ja_object* object, const ja_install_options* options,
                                    ja_executor* ids, size_t count);
 
@@ -542,7 +543,8 @@ JA_API ja_status ja_install_object(ja_arena* arena, ja_object* object, const ja_
  * frees them it calls, on the calling thread, what the object's code has registered to be called at its end
  * (destructors of C++ static variables), the last first, and then its destructors. When freeing fails, they have been
  * called nevertheless, and are not called again. Only objects with constructors, or with static variables that have
- * destructors, need it: for others it is ja_free. JA_ERR_ENDED, and as ja_free. */
+ * destructors, need it: for others it is ja_free. JA_ERR_EXCEPTION when one of them throws: all others are called, and
+ * the object is freed. JA_ERR_ENDED, and as ja_free. */
 JA_API ja_status ja_free_object(ja_arena* arena, ja_object* object, const ja_executor* ids, size_t count);
 
 /* ---- Exits and links (docs/traces.md) --------------------------------------------------------------------------- */

@@ -5,6 +5,7 @@
 
 #include "capi/handle.h"
 #include "object/loaded_object.h"
+#include "os/unwinder.h"
 
 using namespace jit_arena;
 using namespace jit_arena::capi;
@@ -84,33 +85,69 @@ ja_status CheckIds(const ObjectUse& use, const ja_executor* ids, size_t count) {
       Format("the count of ids is %zu, and the object has %zu executors", count, use->executor_count()));
 }
 
-// With the calling thread's own pin, where it has one, so that it does not stand in its way. False where it may not
-// pin. What machine code throws out of itself ends the process: it would leave the pin behind.
-template <class Use>
-bool CallUnderPin(const Call& call, Use use) noexcept {
-  if (Place* place = PlaceIn(call.arena())) {
-    Pinned pinned(call->reclaimer(), *place->pin);
-    return use();
-  }
+// Calls machine code with the calling thread's own pin, where it has one, so that it does not stand in its way.
+// ERR_ARENA_EXCEPTION for what the code throws out of itself; ERR_ARENA_FORKED.
+template <class CallCode>
+Status CallUnderPin(const Call& call, CallCode call_code) {
+  Place* place = PlaceIn(call.arena());
   LoosePin pin;
-  if (!call->Begin(pin, nullptr).ok()) return false;
-  bool result = use();
-  call->End(pin);
-  return result;
+  if (place != nullptr)
+    call->reclaimer().Enter(*place->pin);
+  else if (Status refused = call->Begin(pin, nullptr))
+    return refused;
+  Status thrown;
+  try {
+    call_code();
+  } catch (...) {
+    thrown = os::StatusOfException();
+  }
+  if (place != nullptr)
+    call->reclaimer().Leave(*place->pin);
+  else
+    call->End(pin);
+  return thrown;
 }
 
 Status ResolveIfuncs(const Call& call, const ObjectUse& use, const ja_executor* ids) {
   Arena& in = *call.operator->();
   for (size_t i = 0; i < use->resolver_count(); i++) {
     uint64_t function = 0;
-    CallUnderPin(call, [&] {
+    Status failed = CallUnderPin(call, [&] {
       auto resolver = reinterpret_cast<uint64_t (*)()>(use->Resolver(in, ids, i));
       if (resolver != nullptr) function = resolver();
-      return true;
     });
-    if (Status failed = use->SetResolved(in, ids, i, function)) return failed;
+    if (failed.ok()) failed = use->SetResolved(in, ids, i, function);
+    if (!failed.ok()) return failed;
   }
   return Status::Ok();
+}
+
+Status Construct(const Call& call, const ObjectUse& use, const ja_executor* ids) {
+  for (size_t i = 0; i < use->constructor_count(); i++) {
+    Status failed = CallUnderPin(call, [&] {
+      char* none = nullptr;
+      auto function = reinterpret_cast<void (*)(int, char**, char**)>(use->Constructor(*call.operator->(), ids, i));
+      if (function != nullptr) function(0, &none, &none);
+    });
+    if (!failed.ok()) return failed;
+  }
+  return Status::Ok();
+}
+
+// What is to be called at the end, all of it, also behind a call that throws: the first failure is returned.
+Status CallAtEnd(const Call& call, const ObjectUse& use, const ja_executor* ids) {
+  Status first;
+  for (bool more = true; more;) {
+    more = false;
+    Status failed = CallUnderPin(call, [&] {
+      std::optional<RegisteredCall> next = use->TakeEndCall(*call.operator->(), ids);
+      more = next.has_value();
+      if (next && next->function != 0)
+        reinterpret_cast<void (*)(void*)>(next->function)(reinterpret_cast<void*>(next->argument));
+    });
+    if (first.ok()) first = std::move(failed);
+  }
+  return first;
 }
 
 void GiveSymbol(const LoadedSymbol& symbol, ja_symbol* to) {
@@ -227,18 +264,13 @@ ja_status ja_install_object(ja_arena* arena, ja_object* object, const ja_install
   how.constructors = options.constructors == JA_YES;
   Arena& in = *call.operator->();
   if (Status failed = use->Install(in, how, ids, call.self())) return Finish(failed);
-  if (Status failed = ResolveIfuncs(call, use, ids)) {
-    use->Free(in, ids, call.self()).Ignore();  // the first failure is told
-    return Finish(failed);
+  Status failed = ResolveIfuncs(call, use, ids);
+  if (failed.ok() && how.constructors) {
+    failed = Construct(call, use, ids);
+    if (!failed.ok()) CallAtEnd(call, use, ids).Ignore();  // what the first have made
   }
-  for (size_t i = 0; how.constructors && i < use->constructor_count(); i++)
-    CallUnderPin(call, [&] {
-      char* none = nullptr;
-      auto function = reinterpret_cast<void (*)(int, char**, char**)>(use->Constructor(in, ids, i));
-      if (function != nullptr) function(0, &none, &none);
-      return true;
-    });
-  return JA_OK;
+  if (!failed.ok()) use->Free(in, ids, call.self()).Ignore();  // the first failure is told
+  return Finish(failed);
 } catch (const std::bad_alloc&) {
   return FailMemory();
 }
@@ -249,16 +281,9 @@ ja_status ja_free_object(ja_arena* arena, ja_object* object, const ja_executor* 
   ObjectUse use(object);
   if (use.refused()) return use.refused();
   if (ja_status failed = CheckIds(use, ids, count)) return failed;
-  Arena& in = *call.operator->();
-  bool more = true;
-  while (more)
-    more = CallUnderPin(call, [&] {
-      std::optional<RegisteredCall> next = use->TakeEndCall(in, ids);
-      if (next && next->function != 0)
-        reinterpret_cast<void (*)(void*)>(next->function)(reinterpret_cast<void*>(next->argument));
-      return next.has_value();
-    });
-  return Finish(use->Free(in, ids, call.self()));
+  Status thrown = CallAtEnd(call, use, ids);
+  if (Status failed = use->Free(*call.operator->(), ids, call.self())) return Finish(failed);
+  return Finish(thrown);
 } catch (const std::bad_alloc&) {
   return FailMemory();
 }

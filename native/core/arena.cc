@@ -40,7 +40,7 @@ Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
       // An executor takes a granule at least, and a direct reference four bytes.
       table_(static_cast<uint32_t>(BytesToReserve(options) / kGranuleBytes) + 1),
       linker_(space_, table_, static_cast<uint32_t>(BytesToReserve(options) / 4), options.full_records || kDebug),
-      collector_(space_, table_, linker_, reclaimer_, events_),
+      collector_(space_, table_, linker_, reclaimer_, frames_, events_),
       own_code_(space_),
       max_chain_depth_(options.max_chain_depth),
       gated_writes_(space_.memory().writer() == os::WriterKind::kFlip || options.without_barrier ||
@@ -50,7 +50,9 @@ Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
 
 Arena::~Arena() {
   Unregister();
-  if (!in_own_process()) space_.Disown();
+  if (in_own_process()) return;
+  space_.Disown();
+  frames_.Disown();
 }
 
 Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::unique_ptr<os::Memory> memory) {
@@ -182,13 +184,16 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
   }
   TestPoint(TestPointId::kFreezeWritten);
   bool written = failed.ok();
-  if (written && !Synchronise(self)) failed = CloseGate(gate, self);
+  if (failed.ok()) failed = OrOutOfMemory([&] { StageFramesOfBatch(); });
+  if (failed.ok() && !Synchronise(self)) failed = CloseGate(gate, self);
   if (!failed.ok()) {
+    frames_.Drop();
     for (uint32_t index : batch_) linker_.Forget(index);
     linker_.TakeUnusedLinks([&](SpanId link) { space_.Free(link); });
     for (uint32_t index : batch_) Unplace(index, written);
     return failed;
   }
+  frames_.Commit();
   for (uint32_t index : batch_) {
     Executor& executor = table_[index];
     for (SpanId span : {executor.code_span, executor.data_span, executor.state_span})
@@ -202,6 +207,16 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
   }
   events_.Flush();
   return Status::Ok();
+}
+
+// From the first table on the unwinder also knows the call gate, since an exception may leave the call.
+void Arena::StageFramesOfBatch() {
+  bool any = std::any_of(batch_.begin(), batch_.end(), [&](uint32_t index) { return table_[index].has_frames; });
+  if (!any && frames_.empty()) return;
+  if (any) own_code_.StageFrames(frames_);
+  for (uint32_t index : batch_)
+    StageFrames(space_, table_, frames_, index, table_[index].code_span, table_[index].data_span);
+  frames_.Prepare();
 }
 
 // What is due gives room; ERR_ARENA_RETIRED_LIMIT when too much still waits.

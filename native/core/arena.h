@@ -15,6 +15,7 @@
 #include "core/collector.h"
 #include "core/events.h"
 #include "core/executor_table.h"
+#include "core/frame_tables.h"
 #include "core/internal_code.h"
 #include "core/linker.h"
 #include "core/lock.h"
@@ -143,6 +144,7 @@ class Arena {
   // IsTrace, for an id whose EntryOf was not 0 under the pin that still holds.
   bool IsPinnedTrace(ExecutorId id) const { return table_[IndexOf(id)].IsTrace(); }
   Reclaimer& reclaimer() { return reclaimer_; }
+  const FrameTables& frames() const { return frames_; }  // for tests
   // A pin of no thread (LoosePin), which the caller keeps at its place until it ends it, on any thread.
   // ERR_ARENA_FORKED.
   Status Begin(LoosePin& pin, const PinSlot* self);
@@ -189,6 +191,7 @@ class Arena {
   // Freezes the executors of batch_, whose records and specs (as many) have passed their checks; all or none.
   Status Publish(const ExecutorSpec* specs, const PinSlot* self);
   Status Place(uint32_t index, const ExecutorSpec& spec);
+  void StageFramesOfBatch();
   void Unplace(uint32_t index, bool written);
   // The frozen executor with this id; with an exit of this number.
   Result<uint32_t> FindFrozen(ExecutorId id);
@@ -229,6 +232,7 @@ class Arena {
   ExecutorTable table_;
   Linker linker_;
   Reclaimer reclaimer_;
+  FrameTables frames_;
   Events events_;
   Collector collector_;
   Staged staged_;

@@ -86,7 +86,7 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
 
 void Arena::LetGo(const Retired& retired, bool at_once) {
   if (at_once)
-    FreeRetired(space_, table_, events_, retired);
+    FreeRetired(space_, table_, frames_, events_, retired);
   else
     jit_arena::Retire(space_, table_, reclaimer_, retired);
 }
@@ -96,7 +96,7 @@ void Arena::Reclaim(const PinSlot* self) {
   // Poison is a write: where the flip writer cannot write now, what is due waits for the next call.
   ClosedGate gate;
   if (writer() == os::WriterKind::kFlip && !gate.Close(reclaimer_, self, 0)) return;
-  FreeDue(space_, table_, events_, reclaimer_);
+  FreeDue(space_, table_, frames_, events_, reclaimer_);
   events_.Flush();
 }
 

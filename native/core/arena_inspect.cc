@@ -122,7 +122,7 @@ ArenaStats Arena::Stats() {
   stats.pins = reclaimer_.loose_pins();
   space_.ForEachSlab([&](const Slab& slab) { stats.span_bytes += uint64_t{slab.live_granules()} * kGranuleBytes; });
   stats.metadata_bytes = sizeof *this + space_.MetadataBytes() + table_.MetadataBytes() + linker_.MetadataBytes() +
-                         reclaimer_.MetadataBytes() + staged_.MetadataBytes() + own_code_.MetadataBytes();
+                         reclaimer_.MetadataBytes() + frames_.MetadataBytes() + staged_.MetadataBytes() + own_code_.MetadataBytes();
   std::vector<bool> loops = linker_.FindLoops();
   for (uint32_t index = 1; index < table_.size(); index++) {
     const Executor& executor = table_[index];
@@ -198,6 +198,8 @@ std::string Arena::FindBrokenRule() {
   if (std::string broken = space_.FindBrokenRule(); !broken.empty()) return broken;
   if (std::string broken = linker_.FindBrokenRule(); !broken.empty()) return broken;
 
+  if (const char* rule = frames_.FindBrokenRule()) return rule;
+
   // Every granule has one owner: spans and executors agree.
   uint64_t owned = 0, internal = 0, retired_bytes = 0, live_bytes = 0, executors = 0;
   std::string broken;
@@ -226,6 +228,8 @@ std::string Arena::FindBrokenRule() {
     if (executor.State() != ExecutorState::kFrozen) continue;
     executors++;
     live_bytes += executor.LiveBytes();
+    if (executor.has_frames && !frames_.Knows(space_.SlabOf(executor.code_span).first(), executor.entry.load()))
+      return "the unwinder does not know an executor's frames";
     owned -= uint64_t{1} + (executor.data_span != 0) + (executor.state_span != 0);
   }
   if (owned != 0) return "live spans and frozen executors differ in number";

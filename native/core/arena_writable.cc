@@ -72,12 +72,14 @@ Result<uint32_t> Arena::AddExecutor(const ExecutorSpec& spec) {
   if (spec.sizes[1] != 0) executor.SetData(apart_, std::countr_zero(spec.aligns[1]));
   executor.exit_count = static_cast<uint16_t>(spec.exit_count);
   executor.makes_progress = spec.makes_progress;
+  executor.has_frames = spec.frames != nullptr;
   TakeKind(executor, spec);
   Status failed = OrOutOfMemory([&] {
     if (!spec.name.empty()) table_.NotesOf(index).name = spec.name;
     if (spec.exit_tags != nullptr)
       table_.NotesOf(index).exit_tags.assign(spec.exit_tags, spec.exit_tags + spec.exit_count);
     if (spec.keeps != nullptr) table_.NotesOf(index).keeps = spec.keeps;
+    if (spec.frames != nullptr) table_.NotesOf(index).frames = spec.frames;
     if (spec.entry_count != 0) table_.NotesOf(index).entries.assign(spec.entries, spec.entries + spec.entry_count);
   });
   if (!failed.ok()) {

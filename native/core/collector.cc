@@ -115,6 +115,14 @@ bool Collector::BatchIsFull(const Progress& progress) const {
          reclaimer_.retired_bytes() + batch_bytes_ >= progress.host.max_retired_bytes;
 }
 
+bool Collector::StageFramesOfBatch() {
+  Status staged = OrOutOfMemory([&] {
+    for (const Move& move : batch_) StageFrames(space_, table_, frames_, move.executor, move.code_to, move.data_to);
+    frames_.Prepare();
+  });
+  return staged.ok();
+}
+
 bool Collector::CommitBatch(Progress& progress) {
   // Check: who cannot be rewritten beside other threads moves without them, or stays.
   ClosedGate gate;
@@ -139,10 +147,11 @@ bool Collector::CommitBatch(Progress& progress) {
       scope.Finish();
       TestPoint(TestPointId::kMoveCopied);
       // The last step that can fail.
-      open = progress.host.synchronise() || CloseGate(gate, progress);
+      open = StageFramesOfBatch() && (progress.host.synchronise() || CloseGate(gate, progress));
     }
     if (open) {
       // Commit.
+      frames_.Commit();
       progress.result.relocs_rewritten += rewritten + linker_.Publish(scope, batch_);
       TestPoint(TestPointId::kMovePublished);
     }
@@ -153,6 +162,7 @@ bool Collector::CommitBatch(Progress& progress) {
                    {table_.IdOf(move.executor), space_.AddressOf(move.code_from), space_.AddressOf(move.code_to)});
     events_.Flush();
   }
+  if (!open) frames_.Drop();
   for (const Move& move : batch_) {
     Executor& executor = table_[move.executor];
     executor.marked = 0;

@@ -12,6 +12,7 @@
 #include "core/deadline.h"
 #include "core/events.h"
 #include "core/executor_table.h"
+#include "core/frame_tables.h"
 #include "core/linker.h"
 #include "core/planner.h"
 #include "core/reclaimer.h"
@@ -39,11 +40,13 @@ struct CollectResult {
 
 class Collector {
  public:
-  Collector(CodeSpace& space, ExecutorTable& table, Linker& linker, Reclaimer& reclaimer, Events& events)
+  Collector(CodeSpace& space, ExecutorTable& table, Linker& linker, Reclaimer& reclaimer, FrameTables& frames,
+            Events& events)
       : space_(space),
         table_(table),
         linker_(linker),
         reclaimer_(reclaimer),
+        frames_(frames),
         events_(events),
         planner_(space, table, linker) {}
 
@@ -94,6 +97,8 @@ class Collector {
   // Adds an executor to batch_, with spans reserved for its copy; false when no room could be had.
   bool AddToBatch(uint32_t index);
   bool BatchIsFull(const Progress& progress) const;
+  // What the unwinder will know of the copies; false when there is no memory for it.
+  bool StageFramesOfBatch();
   // Moves batch_ and ends it; false when memory could not be written.
   bool CommitBatch(Progress& progress);
   // The same for the state of executors, which moves by itself; CommitStateBatch is also false when somebody is inside.
@@ -113,6 +118,7 @@ class Collector {
   ExecutorTable& table_;
   Linker& linker_;
   Reclaimer& reclaimer_;
+  FrameTables& frames_;
   Events& events_;
   Planner planner_;
   Slab* destinations_[kZones] = {};  // during Collect

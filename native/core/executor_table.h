@@ -19,6 +19,8 @@
 
 namespace jit_arena {
 
+struct FrameTable;  // core/frame_tables.h
+
 using ExecutorId = uint64_t;
 inline constexpr uint32_t kMaxGeneration = (1u << 21) - 1;  // keeps an id a safe integer of JavaScript
 
@@ -64,7 +66,8 @@ struct LockedExecutor {
   uint8_t state_fixed : 1 = 0;  // state holds addresses of state, which the code may have copied: it never moves
   uint8_t unlisted : 1 = 0;     // retired, and there was no memory to list it (core/retire.h)
   uint8_t align_log2 : 4 = 0;   // of code
-  uint8_t also_unused : 4 = 0;
+  uint8_t has_frames : 1 = 0;   // its Notes have a table for the unwinder
+  uint8_t also_unused : 3 = 0;
 
   LockedExecutor() : kept_heap(nullptr) {}
 };
@@ -145,6 +148,7 @@ struct Notes {
   std::string name;
   std::vector<uint32_t> entries;    // offsets of its entries; none: one, at offset 0
   std::vector<uint32_t> exit_tags;  // the host's number for each exit
+  std::shared_ptr<const FrameTable> frames;
   std::shared_ptr<const void> keeps;
 };
 

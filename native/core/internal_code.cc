@@ -46,6 +46,16 @@ Result<uint64_t> InternalCode::AddVeneer(uint64_t target) {
              [&](uint8_t* bytes) { arch::WriteExternalLink(bytes, target); });
 }
 
+void InternalCode::StageFrames(FrameTables& frames) const {
+  const auto gate = reinterpret_cast<uint64_t>(call_gate_);
+  const uint64_t slab = space_.SlabOf(pieces_.front().span).first();
+  if (frames.Knows(slab, gate)) return;
+  FrameTable table;
+  table.bytes.resize(arch::CallGateFramesBytes());
+  arch::WriteCallGateFrames(table.bytes.data(), gate);
+  frames.Stage(slab, &table, gate, gate);
+}
+
 Status InternalCode::SetHotTarget(uint64_t target) {
   if (target == 0) target = hot_return_;
   SpanId stub = space_.FindSpan(exit_stub_);

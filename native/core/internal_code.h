@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "core/checksum.h"
 #include "core/code_space.h"
+#include "core/frame_tables.h"
 
 namespace jit_arena {
 
@@ -28,6 +29,9 @@ class InternalCode {
   arch::CallGate call_gate() const { return call_gate_; }  // also without the lock
   uint64_t exit_stub() const { return exit_stub_; }        // where cold exits go
   uint64_t done_stub() const { return done_stub_; }        // where a trace goes that is done
+
+  // The call gate's frame, unless the unwinder knows it.
+  void StageFrames(FrameTables& frames) const;
 
   // The address to which the exit stub sends hot exits; 0: they return to the dispatcher, as at first. A thread that
   // finds its exit hot meanwhile goes the old way or the new one. Fails when the system refuses the write window.

@@ -7,6 +7,7 @@
 #include "core/code_space.h"
 #include "core/events.h"
 #include "core/executor_table.h"
+#include "core/frame_tables.h"
 #include "core/reclaimer.h"
 
 namespace jit_arena {
@@ -33,18 +34,21 @@ inline void TellReclaimed(const CodeSpace& space, const ExecutorTable& table, Ev
 }
 
 // To what nobody can get any more.
-inline void FreeRetired(CodeSpace& space, ExecutorTable& table, Events& events, const Retired& retired) {
+inline void FreeRetired(CodeSpace& space, ExecutorTable& table, FrameTables& frames, Events& events,
+                        const Retired& retired) {
   if (events.Wants(EventKind::kReclaimed)) TellReclaimed(space, table, events, retired.spans[0]);
+  if (!frames.empty()) ForgetFrames(space, frames, retired.spans[0]);
   for (SpanId span : retired.spans)
     if (span != 0) space.Free(span);
   if (retired.executor_index != 0) table.Recycle(retired.executor_index);
 }
 
 // Frees what is due.
-inline void FreeDue(CodeSpace& space, ExecutorTable& table, Events& events, Reclaimer& reclaimer) {
-  reclaimer.Reclaim([&](const Retired& retired) { FreeRetired(space, table, events, retired); });
+inline void FreeDue(CodeSpace& space, ExecutorTable& table, FrameTables& frames, Events& events, Reclaimer& reclaimer) {
+  reclaimer.Reclaim([&](const Retired& retired) { FreeRetired(space, table, frames, events, retired); });
   if (!reclaimer.TakeUnlisted()) return;
   space.FreeUnlisted([&](SpanId span) {
+    if (!frames.empty()) ForgetFrames(space, frames, span);
     if (events.Wants(EventKind::kReclaimed)) TellReclaimed(space, table, events, span);
   });
   for (uint32_t index = 1; index < table.size(); index++)

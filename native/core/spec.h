@@ -12,6 +12,8 @@
 
 namespace jit_arena {
 
+struct FrameTable;  // core/frame_tables.h
+
 enum class TargetKind : uint8_t {
   kOwnCode,  // `target` is an offset in the executor's own section
   kOwnData,
@@ -70,6 +72,7 @@ struct ExecutorSpec {
   std::string_view name{};
   const uint32_t* entries = nullptr;  // offsets in code
   uint32_t entry_count = 0;
+  std::shared_ptr<const FrameTable> frames{};  // for the unwinder, or null; a host has asked os::FindUnwinder before
   // Held until nobody can be inside the executor any more; ends under the arena's lock.
   std::shared_ptr<const void> keeps{};
 };

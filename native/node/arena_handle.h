@@ -89,6 +89,8 @@ Status ExitTag(ArenaHandle& handle, const Napi::CallbackInfo& info);
 Error DisposedError();
 // The error that the machine code which has just returned called a callback on a wrong thread, if it has.
 [[gnu::cold, gnu::noinline]] napi_value FailWrongThread(Environment& environment);
+// In a handler of what machine code has thrown, under the pin: the exception and its type may be the code's own.
+[[gnu::cold, gnu::noinline]] Status StatusOfThrown(const Environment& environment);
 
 // Why call() or run() did not enter; out of line, so that those who do pay nothing for it.
 [[gnu::cold, gnu::noinline]] napi_value FailToEnter(Environment& environment, Arena* arena, ExecutorId id);
@@ -111,6 +113,7 @@ napi_value EnterMachineCode(napi_env env, Through through) {
   if (arena == nullptr) return FailToEnter(environment, nullptr, id);
 
   uint64_t entry = 0;
+  Status thrown;
   {
     Pinned pinned(arena->reclaimer(), *handle.pin);
     if (arena->in_own_process()) entry = arena->EntryOf(id);
@@ -118,11 +121,16 @@ napi_value EnterMachineCode(napi_env env, Through through) {
       Environment*& innermost = environment.thread->in_machine_code;
       Environment* const outer = innermost;
       innermost = &environment;
-      through(environment, *arena, reinterpret_cast<const void*>(entry + offset));
+      try {
+        through(environment, *arena, reinterpret_cast<const void*>(entry + offset));
+      } catch (...) {
+        thrown = StatusOfThrown(environment);
+      }
       innermost = outer;
     }
   }
   if (entry == 0) return FailToEnter(environment, arena, id);
+  if (!thrown.ok()) return environment.Fail(std::move(thrown));
   if (environment.thread->wrong_thread.load(std::memory_order_relaxed)) return FailWrongThread(environment);
   return nullptr;
 }

@@ -1,6 +1,7 @@
 // Calls into machine code: a function without arguments, since every argument of a Node-API call costs as much as the
 // call of a small executor. TypeScript puts the arguments into the mailbox's call frame and takes the result out.
 #include "node/arena_handle.h"
+#include "os/unwinder.h"
 
 namespace jit_arena::node {
 
@@ -24,6 +25,12 @@ napi_value FailWrongThread(Environment& environment) {
   return environment.Fail(
       Error{ErrorCode::kWrongThread,
             "machine code called a callback on another thread than the one that made it, or on a stack of its own"});
+}
+
+Status StatusOfThrown(const Environment& environment) {
+  // The gate, which an exception passes by, would have set it.
+  arch::WriteFloatControl(environment.float_control);
+  return os::StatusOfException();
 }
 
 Status Bind(ArenaHandle& handle, const Napi::CallbackInfo& info) {

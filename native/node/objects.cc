@@ -31,6 +31,7 @@ Napi::Value CallUnderPin(ArenaHandle& handle, arch::CallFrame* frame, Find find)
   Environment& environment = *handle.environment;
   Arena& arena = *handle.arena;
   uint64_t function = 0;
+  Status thrown;
   {
     Pinned pinned(arena.reclaimer(), *handle.pin);
     function = find();
@@ -38,10 +39,15 @@ Napi::Value CallUnderPin(ArenaHandle& handle, arch::CallFrame* frame, Find find)
       Environment*& innermost = environment.thread->in_machine_code;
       Environment* const outer = innermost;
       innermost = &environment;
-      arena.call_gate()(reinterpret_cast<const void*>(function), frame, environment.float_control);
+      try {
+        arena.call_gate()(reinterpret_cast<const void*>(function), frame, environment.float_control);
+      } catch (...) {
+        thrown = StatusOfThrown(environment);
+      }
       innermost = outer;
     }
   }
+  if (!thrown.ok()) return environment.Fail(std::move(thrown));
   if (environment.thread->wrong_thread.load(std::memory_order_relaxed))
     return {environment.env, FailWrongThread(environment)};
   return Napi::Boolean::New(environment.env, function != 0);

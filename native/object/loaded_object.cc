@@ -2,47 +2,11 @@
 
 #include <algorithm>
 
+#include "base/bits.h"
 #include "os/memory.h"
+#include "os/unwinder.h"
 
 namespace jit_arena {
-
-namespace {
-
-// The unwinder's table of an install, for as long as anybody can be inside one of its executors.
-class UnwindTable {
- public:
-  UnwindTable() = default;
-  ~UnwindTable() {
-    if (!table_.empty()) os::DeregisterUnwindTable(table_.data());
-  }
-  UnwindTable(const UnwindTable&) = delete;
-  UnwindTable& operator=(const UnwindTable&) = delete;
-
-  void Register(std::vector<uint8_t> table, uint64_t code) {
-    table_ = std::move(table);
-    os::RegisterUnwindTable(table_.data(), &room_, reinterpret_cast<const void*>(code));
-  }
-
- private:
-  std::vector<uint8_t> table_;
-  os::UnwindTableRoom room_{};
-};
-
-// What an install needs for as long.
-struct Kept {
-  UnwindTable unwind;
-  InstallExits exits;
-};
-
-// What the arena has made of the table. Fails when somebody has freed the executors already.
-Status TellUnwinder(Arena& arena, const ExecutorId* ids, const ObjectUnits::UnwindTable& where, UnwindTable* unwind) {
-  std::vector<uint8_t> table(where.size);
-  if (Status gone = arena.Read(ids[where.unit], Section::kData, where.offset, table.data(), where.size)) return gone;
-  unwind->Register(std::move(table), arena.EntryOf(ids[where.unit]));
-  return Status::Ok();
-}
-
-}  // namespace
 
 Result<std::unique_ptr<LoadedObject>> LoadedObject::Read(const uint8_t* bytes, size_t size) {
   Result<ObjectFile> file = ReadObject(bytes, size, ReadFor::kExecutors);
@@ -86,6 +50,7 @@ size_t LoadedObject::kept_bytes() const {
     bytes += sizeof unit + unit.relocs.size() * sizeof(UnitReloc);
     for (const std::vector<uint8_t>& section : unit.bytes) bytes += section.size();
   }
+  if (units_.frames) bytes += units_.frames->table.bytes.size();
   for (const ImmovableReason& reason : units_.reasons) bytes += sizeof reason + reason.text.size();
   return bytes;
 }
@@ -107,10 +72,25 @@ Status LoadedObject::Resolve() {
                                            "', which neither resolve() nor the process has"};
     Answer(i, {TargetKind::kAddress, reinterpret_cast<uintptr_t>(found)});
   }
-  if (units_.unwind && !os::CanRegisterUnwindTable())
+  return units_.frames ? MakeFrames() : Status::Ok();
+}
+
+// The table has no address of the arena but those of the object's own code and data, so that every install shares it.
+Status LoadedObject::MakeFrames() {
+  if (!os::FindUnwinder())
     return Error{ErrorCode::kObjectUnsupported,
                  "the object throws or handles exceptions, and the process has no unwinder that can be told of it: "
                  "compile with -fno-exceptions"};
+  for (const ObjectUnits::Frames::Asked& asked : units_.frames->asked) {
+    const SymbolTarget& target = answers_[asked.asked].target;
+    if (target.kind != TargetKind::kAddress)
+      return Error{ErrorCode::kObjectUnsupported, "'" + std::string(units_.asked[asked.asked].name) +
+                                                      "' handles exceptions for the object: resolve() has to answer "
+                                                      "with an address outside of the arena"};
+    StoreAs<uint64_t>(units_.frames->table.bytes.data() + asked.at,
+                      target.target + static_cast<uint64_t>(asked.addend));
+  }
+  frames_ = std::make_shared<const FrameTable>(std::move(units_.frames->table));
   return Status::Ok();
 }
 
@@ -169,9 +149,8 @@ Status LoadedObject::Install(Arena& arena, const ObjectInstall& how, ExecutorId*
   RelocSpec* next = relocs.data();
   std::vector<ExecutorSpec> specs(units_.units.size());
   std::vector<bool> stays(answers_.size());  // seen to once
-  std::shared_ptr<Kept> kept;
-  if (units_.unwind || units_.dso_handle) kept = std::make_shared<Kept>();
-  if (units_.dso_handle) kept->exits = BeginInstallExits();
+  InstallExits exits;
+  if (units_.dso_handle) exits = BeginInstallExits();
   for (size_t i = 0; i < specs.size(); i++) {
     const ObjectUnit& unit = units_.units[i];
     ExecutorSpec& spec = specs[i];
@@ -190,17 +169,15 @@ Status LoadedObject::Install(Arena& arena, const ObjectInstall& how, ExecutorId*
     spec.name = how.name.value_or(unit.name);
     spec.entries = unit.entries.data();
     spec.entry_count = static_cast<uint32_t>(unit.entries.size());
-    spec.keeps = kept;
+    spec.keeps = exits.list;
+    if (units_.frames && units_.frames->unit == i) spec.frames = frames_;
   }
   if (Status failed = arena.Install(specs.data(), static_cast<uint32_t>(specs.size()), ids, self)) return failed;
+  if (!units_.dso_handle) return Status::Ok();
   // From here on there is something to undo.
   Status failed = OrOutOfMemory([&] {
-    if (units_.unwind)
-      if (Status gone = TellUnwinder(arena, ids, *units_.unwind, &kept->unwind)) return gone;
-    if (!units_.dso_handle) return Status::Ok();
-    const uint64_t& number = kept->exits.number;
     return arena.Write(ids[units_.dso_handle->unit], Section::kState, units_.dso_handle->offset,
-                       reinterpret_cast<const uint8_t*>(&number), sizeof number);
+                       reinterpret_cast<const uint8_t*>(&exits.number), sizeof exits.number);
   });
   if (failed.ok()) return failed;
   arena.Free(ids, static_cast<uint32_t>(specs.size()), self).Ignore();  // the first failure is told
@@ -220,10 +197,6 @@ Status LoadedObject::CheckCalls(const ObjectInstall& how) const {
     return Error{ErrorCode::kMovable,
                  "the object has an IFUNC, whose resolver gives an address that is kept: it cannot be promised to be "
                  "movable"};
-  if (how.movable == true && units_.unwind)
-    return Error{ErrorCode::kMovable,
-                 "the object throws or handles exceptions, and the unwinder keeps addresses of its code: it cannot be "
-                 "promised to be movable"};
   return Status::Ok();
 }
 

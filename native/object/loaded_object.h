@@ -90,6 +90,7 @@ class LoadedObject {
 
   explicit LoadedObject(ObjectUnits units);
   void KeepNames();
+  Status MakeFrames();
   // The reloc as this install has it.
   Status SpecOf(const UnitReloc& reloc, Arena& arena, bool promised, std::vector<bool>& stays, RelocSpec* spec) const;
   Status CheckStays(uint32_t asked, Arena& arena) const;
@@ -98,11 +99,12 @@ class LoadedObject {
   uint64_t AddressOf(const CalledEntry& called, Arena& arena, const ExecutorId* ids) const;
 
   ObjectUnits units_;
-  std::string names_;              // that the views of units_ are of
-  bool registers_calls_ = false;   // with the loader's __cxa_atexit
-  std::vector<Answered> answers_;  // by asked()
-  std::vector<uint32_t> by_name_;  // exports, sorted by their names
-  std::vector<uint32_t> needed_;   // asked() without those that the object defines
+  std::string names_;                         // that the views of units_ are of
+  bool registers_calls_ = false;              // with the loader's __cxa_atexit
+  std::vector<Answered> answers_;             // by asked()
+  std::vector<uint32_t> by_name_;             // exports, sorted by their names
+  std::vector<uint32_t> needed_;              // asked() without those that the object defines
+  std::shared_ptr<const FrameTable> frames_;  // of units_.frames, once its names are answered
 };
 
 }  // namespace jit_arena

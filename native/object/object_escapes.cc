@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "object/object_groups.h"
+#include "object/object_handlers.h"
 
 namespace jit_arena {
 namespace {
@@ -23,8 +24,9 @@ bool SwitchesStacks(std::string_view name) {
 
 SiteUse UseOf(const ObjectSection& section, const ObjectReloc& reloc) {
   if (section.role == ObjectRole::kCode) return UseOfCodeSite(reloc.kind, section.bytes, section.size, reloc.offset);
-  // A distance in data is of use only to who has the data's address.
-  return IsDistance(reloc) ? SiteUse::kAccess : SiteUse::kAddress;
+  // A distance in data is of use only to code that has the data's address; a table of handlers only to the unwinder.
+  bool harmless = IsDistance(reloc) || HoldsHandlers(section);
+  return harmless ? SiteUse::kAccess : SiteUse::kAddress;
 }
 
 void Escapes::Add(const Escape& escape, uint32_t offset, uint32_t target) {

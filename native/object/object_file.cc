@@ -6,6 +6,7 @@
 #include <initializer_list>
 
 #include "base/bits.h"
+#include "object/object_handlers.h"
 #include "object/object_ifuncs.h"
 #include "object/object_limits.h"
 #include "object/object_linked.h"
@@ -45,7 +46,8 @@ class ObjectReader {
     if (Status failed = ReadRelocs(file)) return failed;
     AddIfuncStubs(file);
     if (Status failed = AddUnwindTable(file)) return failed;
-    if (HasHandlers(*file) && file->unwind == kNoIndex)
+    KeepTypesInSlots(file);
+    if (HasHandlers(*file) && file->frames.bytes.empty())
       return Unsupported(
           "'.gcc_except_table' says where exceptions are handled, and no '.eh_frame' of which functions");
     return Status::Ok();
@@ -280,7 +282,7 @@ class ObjectReader {
 
   static bool HasHandlers(const ObjectFile& file) {
     return std::any_of(file.sections.begin(), file.sections.end(), [](const ObjectSection& section) {
-      return IsLoaded(section.role) && section.size != 0 && IsOrIsUnder(section.name, ".gcc_except_table");
+      return IsLoaded(section.role) && section.size != 0 && HoldsHandlers(section);
     });
   }
 

@@ -81,8 +81,12 @@ struct ObjectFile {
     uint64_t value;
   };
   std::vector<Ifunc> ifuncs;
-  uint32_t ifunc_slots = kNoIndex;               // the section of their state
-  uint32_t unwind = kNoIndex;                    // the section of data that is the unwinder's table
+  uint32_t ifunc_slots = kNoIndex;  // the section of their state
+  struct Frames {
+    std::vector<uint8_t> bytes;
+    std::vector<ObjectReloc> relocs;  // absolute addresses of 8 bytes
+  };
+  Frames frames;                                 // the unwinder's table: object_unwind.h
   std::vector<std::vector<uint8_t>> made_bytes;  // of sections that are not in the object
   uint32_t dso_handle = kNoIndex;  // the section of 8 bytes that an object with something to call at its end has
 };

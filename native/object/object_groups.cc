@@ -56,7 +56,7 @@ class Grouper {
     }
   }
 
-  // The unwinder takes one table for one run of addresses, in which nothing of another table may lie.
+  // A table for the unwinder is of one run of addresses, in which nothing of another table may lie.
   void JoinCode() {
     uint32_t first = kNoIndex;
     for (uint32_t i = 0; i < file_.sections.size(); i++) {
@@ -76,7 +76,7 @@ class Grouper {
       if (!is_new) Join(i, found->second);
     }
     JoinUsersOfBase();
-    if (file_.unwind != kNoIndex) JoinCode();
+    if (!file_.frames.bytes.empty()) JoinCode();
     for (uint32_t i = 0; i < count; i++) {
       if (file_.sections[i].role != ObjectRole::kData) continue;
       ForEachTarget(i, [&](const ObjectReloc& reloc, uint32_t target) {

@@ -14,13 +14,13 @@ constexpr uint64_t kNeedsOfReason = 640;  // two names of 80 bytes in three copi
 }  // namespace
 
 Status CheckNeeds(const ObjectFile& file, size_t reasons) {
-  uint64_t bytes = 0, names = 0;
+  uint64_t bytes = file.frames.bytes.size(), names = 0;
   for (const ObjectSection& section : file.sections)
     if (section.bytes != nullptr) bytes += section.size;
   for (const ObjectSymbol& symbol : file.symbols)
     if (symbol.global || symbol.place == ObjectSymbol::Place::kUndefined) names += symbol.name.size();
-  uint64_t needs = bytes * kNeedsOfByte + file.relocs.size() * kNeedsOfReloc + file.symbols.size() * kNeedsOfSymbol +
-                   names * kNeedsOfNameByte + reasons * kNeedsOfReason;
+  uint64_t needs = bytes * kNeedsOfByte + (file.relocs.size() + file.frames.relocs.size()) * kNeedsOfReloc +
+                   file.symbols.size() * kNeedsOfSymbol + names * kNeedsOfNameByte + reasons * kNeedsOfReason;
   if (needs <= kMaxObjectNeeds) return Status::Ok();
   return Error{
       ErrorCode::kObject,

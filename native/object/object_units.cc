@@ -31,8 +31,7 @@ class UnitMaker {
     if (Status failed = CheckNeeds(file_, escapes_.count())) return failed;
     AddReasons();
     StayWithSuspendedStacks();
-    StayForUnwinder();
-    return Status::Ok();
+    return AddFrames();
   }
 
  private:
@@ -223,13 +222,10 @@ class UnitMaker {
     made.takes_address = use == SiteUse::kAddress || use == SiteUse::kUnknown;
     if (symbol.place == ObjectSymbol::Place::kSection) {
       NameTarget(placed.unit, symbol.section, static_cast<uint32_t>(symbol.value), &made.spec);
-      if (symbol.weak && !symbol.name.empty() && section_index != file_.unwind) made.asked = AskedOf(reloc.symbol);
+      if (symbol.weak && !symbol.name.empty()) made.asked = AskedOf(reloc.symbol);
       bool to_code = file_.sections[symbol.section].role == ObjectRole::kCode;
       // A branch into data is none that a compiler makes.
-      if (section_index == file_.unwind) {
-        // Nobody but the unwinder has these addresses.
-      } else if (made.takes_address || (use == SiteUse::kBranch && !to_code))
-        escapes_.Add(section_index, reloc, use);
+      if (made.takes_address || (use == SiteUse::kBranch && !to_code)) escapes_.Add(section_index, reloc, use);
     } else if (symbol.place == ObjectSymbol::Place::kUndefined && reloc.symbol != 0) {
       made.asked = AskedOf(reloc.symbol);
     } else {
@@ -336,10 +332,41 @@ class UnitMaker {
       StayAll(Format("'%s' can suspend a stack that has return addresses into the object", Shown(name).c_str()));
   }
 
-  void StayForUnwinder() {
-    if (file_.unwind == kNoIndex) return;
-    StayAll("the unwinder is told where the code is, so that exceptions find their handlers");
-    units_->unwind = {place_[file_.unwind].unit, place_[file_.unwind].offset, file_.sections[file_.unwind].size};
+  // ---- Frames
+
+  Status AddFrames() {
+    if (file_.frames.bytes.empty()) return Status::Ok();
+    ObjectUnits::Frames& frames = units_->frames.emplace();
+    frames.unit = kNoIndex;
+    frames.table.bytes = file_.frames.bytes;
+    for (const ObjectReloc& reloc : file_.frames.relocs) {
+      const ObjectSymbol& symbol = file_.symbols[reloc.symbol];
+      if (symbol.place == ObjectSymbol::Place::kUndefined && reloc.symbol != 0) {
+        frames.asked.push_back({reloc.offset, AskedOf(reloc.symbol), reloc.addend});
+      } else if (symbol.place != ObjectSymbol::Place::kSection) {
+        StoreAs<uint64_t>(frames.table.bytes.data() + reloc.offset, symbol.value + static_cast<uint64_t>(reloc.addend));
+      } else if (Status failed = AddFrameFixup(reloc, symbol, &frames)) {
+        return failed;
+      }
+    }
+    return Status::Ok();
+  }
+
+  // The tables of a place follow its code and data, and nothing else that may move.
+  Status AddFrameFixup(const ObjectReloc& reloc, const ObjectSymbol& symbol, ObjectUnits::Frames* frames) {
+    const ObjectSection& section = file_.sections[symbol.section];
+    const Placed& placed = place_[symbol.section];
+    if ((section.role != ObjectRole::kCode && section.role != ObjectRole::kData) || placed.unit == kNoIndex ||
+        (frames->unit != kNoIndex && frames->unit != placed.unit))
+      return Error{ErrorCode::kObjectUnsupported, "'.eh_frame' refers to '" + Shown(section.name) +
+                                                      "', which does not lie beside the code: handlers and their "
+                                                      "personality routine must"};
+    uint64_t offset = symbol.value + static_cast<uint64_t>(reloc.addend);
+    if (offset > section.size)
+      return Error{ErrorCode::kObject, "'.eh_frame' refers to a place beyond '" + Shown(section.name) + "'"};
+    frames->unit = placed.unit;
+    frames->table.fixups.push_back({reloc.offset, SectionOfRole(section.role), placed.offset + offset});
+    return Status::Ok();
   }
 
   const ObjectFile& file_;

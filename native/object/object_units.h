@@ -14,7 +14,8 @@
 // What may move
 // An address that was taken can be kept where no collector rewrites it: in a variable, on the stack of a caller, in
 // foreign memory. A unit is not movable when the object takes the address of its code, data or state: with a reloc that
-// is no branch to code, with lea or a slot, as a constant or in a variable. Loads, stores and branches take none.
+// is no branch to code, with lea or a slot, as a constant or in a variable. Loads, stores and branches take none, nor
+// do the tables of exception handlers: the unwinder forgets what it read in them when the call is over.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/frame_tables.h"
 #include "core/spec.h"
 #include "object/object_file.h"
 
@@ -101,12 +103,18 @@ struct ObjectUnits {
   std::vector<CalledEntry> destructors;
   std::optional<StatePlace> dso_handle;  // of an object that has these, or registers calls of its own: install_exits.h
   std::vector<IfuncPlace> ifuncs;
-  struct UnwindTable {
+  // What the unwinder is told of the one unit that has code.
+  struct Frames {
+    struct Asked {
+      uint32_t at;  // in the table: 8 bytes for the address
+      uint32_t asked;
+      int64_t addend;
+    };
     uint32_t unit;
-    uint32_t offset;  // in its data
-    uint32_t size;
+    FrameTable table;
+    std::vector<Asked> asked;  // whose addresses the table gets once they are known
   };
-  std::optional<UnwindTable> unwind;  // for the unwinder; nothing moves then
+  std::optional<Frames> frames;
 };
 
 // ERR_ARENA_OBJECT for what a compiler never makes: a symbol defined twice, a constructor that is no function, or a

@@ -62,20 +62,9 @@ class TableMaker {
   }
 
   void Finish() {
-    if (relocs_.empty()) return;
+    if (!has_functions_) return;
     Put<uint32_t>(0);
-    auto index = static_cast<uint32_t>(file_->sections.size());
-    ObjectSection table;
-    table.name = ".eh_frame";
-    table.role = ObjectRole::kData;
-    table.size = static_cast<uint32_t>(out_.size());
-    table.align = 8;
-    table.first_reloc = static_cast<uint32_t>(file_->relocs.size());
-    table.reloc_count = static_cast<uint32_t>(relocs_.size());
-    file_->relocs.insert(file_->relocs.end(), relocs_.begin(), relocs_.end());
-    table.bytes = file_->made_bytes.emplace_back(std::move(out_)).data();
-    file_->sections.push_back(table);
-    file_->unwind = index;
+    file_->frames = {std::move(out_), std::move(relocs_)};
   }
 
  private:
@@ -144,9 +133,10 @@ class TableMaker {
     std::memcpy(out_.data() + begin, &length, sizeof length);
   }
 
-  // The first with its field in the range.
-  const ObjectReloc* RelocAt(uint32_t from, uint32_t end) const {
-    const ObjectSection& section = file_->sections[section_];
+  // The first of a section with its field in the range.
+  const ObjectReloc* RelocAt(uint32_t from, uint32_t end) const { return RelocAt(section_, from, end); }
+  const ObjectReloc* RelocAt(uint32_t index, uint32_t from, uint32_t end) const {
+    const ObjectSection& section = file_->sections[index];
     const ObjectReloc* first = file_->relocs.data() + section.first_reloc;
     const ObjectReloc* last = first + section.reloc_count;
     const ObjectReloc* found =
@@ -178,6 +168,20 @@ class TableMaker {
       relocs_.push_back({static_cast<uint32_t>(out_.size()), kObjectAbsolute64, GotUse::kNone, kObjectAbsolute64,
                          reloc->symbol, reloc->addend});
     Put<uint64_t>(0);
+  }
+
+  // The pointer's own reloc, where the object defines the pointer.
+  Status FollowPointer(uint32_t entry, const ObjectReloc** reloc) const {
+    const ObjectSymbol& symbol = file_->symbols[(*reloc)->symbol];
+    if (symbol.place != ObjectSymbol::Place::kSection)
+      return Unsupported(entry, "a pointer to its personality routine in another object");
+    uint64_t at = symbol.value + static_cast<uint64_t>((*reloc)->addend);
+    if (at >= file_->sections[symbol.section].size) return Malformed(entry, "has a pointer outside of its section");
+    auto offset = static_cast<uint32_t>(at);
+    *reloc = RelocAt(symbol.section, offset, offset + 1);
+    if (*reloc == nullptr || (*reloc)->kind != kObjectAbsolute64 || (*reloc)->got != GotUse::kNone)
+      return Unsupported(entry, "a pointer to its personality routine that holds no address");
+    return Status::Ok();
   }
 
   Status CopyCie(uint32_t entry) {
@@ -217,7 +221,9 @@ class TableMaker {
       switch (augmentation[i]) {
         case 'P':
           if (Status failed = TakeAddress(entry, encoding & ~kIndirect, &personality)) return failed;
-          Put<uint8_t>(encoding & kIndirect);
+          if (personality != nullptr && (encoding & kIndirect) != 0)
+            if (Status failed = FollowPointer(entry, &personality)) return failed;
+          Put<uint8_t>(kAbsolute);
           PutAddress(personality);
           break;
         case 'L':
@@ -257,6 +263,7 @@ class TableMaker {
     if (function == nullptr || !IsCode(*function)) return Status::Ok();
     if (!IsWithin(*function, range)) return Malformed(entry, "is of code beyond its section");
 
+    has_functions_ = true;
     uint32_t begin = Begin();
     Put<uint32_t>(static_cast<uint32_t>(out_.size()) - cie.out);
     PutAddress(function);
@@ -294,6 +301,7 @@ class TableMaker {
   uint32_t section_ = 0;
   uint32_t at_ = 0, end_ = 0;  // in the section, of what is being read
   bool ok_ = true;             // nothing was read behind the end
+  bool has_functions_ = false;
   std::map<uint32_t, Cie> cies_;
   std::vector<uint8_t> out_;
   std::vector<ObjectReloc> relocs_;

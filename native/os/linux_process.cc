@@ -21,14 +21,6 @@ constexpr int kSyncCore = 1 << 5;          // MEMBARRIER_CMD_PRIVATE_EXPEDITED_S
 // come first at the same time register twice and agree. Relaxed: it publishes nothing but itself.
 constinit std::atomic<uint64_t> membarrier_state{0};
 
-// The unwinder's, once it has been found. Relaxed: they publish nothing but themselves.
-using RegisterTable = void (*)(const void* table, void* room);
-using DeregisterTable = void* (*)(const void* table);
-constinit std::atomic<RegisterTable> register_table{nullptr};
-constinit std::atomic<DeregisterTable> deregister_table{nullptr};
-using FindTable = const void* (*)(void* code, void** bases);
-constinit std::atomic<FindTable> find_table{nullptr};  // null: there is none
-
 long Membarrier(int command) { return syscall(SYS_membarrier, command, 0, 0); }
 
 }  // namespace
@@ -83,36 +75,5 @@ uint64_t NowNanos() {
 }
 
 const void* FindSymbol(const char* name) { return dlsym(RTLD_DEFAULT, name); }
-
-// Functions of libgcc_s, the unwinder of the process's exceptions, when it has any. These two need no memory: what the
-// unwinder keeps of a table, 8 words at most up to gcc 14, is the caller's, and without more it searches for longer.
-// Nor do they look for the functions, since dlsym takes the loader's lock: a thread may hold it that runs a library's
-// constructor and waits for the caller's.
-bool CanRegisterUnwindTable() {
-  using namespace linux_process;
-  const void* to_register = FindSymbol("__register_frame_info");
-  const void* to_deregister = FindSymbol("__deregister_frame_info");
-  if (to_register == nullptr || to_deregister == nullptr) return false;
-  register_table.store(reinterpret_cast<RegisterTable>(const_cast<void*>(to_register)), std::memory_order_relaxed);
-  deregister_table.store(reinterpret_cast<DeregisterTable>(const_cast<void*>(to_deregister)),
-                         std::memory_order_relaxed);
-  find_table.store(reinterpret_cast<FindTable>(const_cast<void*>(FindSymbol("_Unwind_Find_FDE"))),
-                   std::memory_order_relaxed);
-  return true;
-}
-
-void RegisterUnwindTable(const void* table, UnwindTableRoom* room, const void* code) {
-  linux_process::register_table.load(std::memory_order_relaxed)(table, room);
-  // Up to gcc 12 new tables wait in a list for the next exception, which sorts them into another with all threads that
-  // throw waiting for it: 29 s for 20 000. So this one is looked for now; a new one is mostly the first in its place.
-  if (linux_process::FindTable find = linux_process::find_table.load(std::memory_order_relaxed)) {
-    void* bases[3];
-    find(const_cast<void*>(code), bases);
-  }
-}
-
-void DeregisterUnwindTable(const void* table) {
-  linux_process::deregister_table.load(std::memory_order_relaxed)(table);
-}
 
 }  // namespace jit_arena::os

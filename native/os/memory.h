@@ -145,17 +145,6 @@ StackBounds ThisThreadsStack();
 // Address of a symbol of the process (dlsym), or null.
 const void* FindSymbol(const char* name);
 
-// Tells the process's unwinder of code that is in no library: a table as a linker makes of .eh_frame sections, with a 0
-// at its end and absolute addresses. It is read, and the room used, until it is taken back, by any thread that unwinds.
-struct UnwindTableRoom {
-  void* words[16];
-};
-// Whether there is an unwinder that can be told; asked before anything is told.
-bool CanRegisterUnwindTable();
-// `code`: an address that the table tells of.
-void RegisterUnwindTable(const void* table, UnwindTableRoom* room, const void* code);
-void DeregisterUnwindTable(const void* table);
-
 // Counts the mappings of this process that are writable and executable and share an address with [base, base + bytes);
 // (nullptr, SIZE_MAX) is the whole process. For invariants and tests. False when the system does not say.
 bool CountWritableExecutable(const uint8_t* base, size_t bytes, size_t* found);

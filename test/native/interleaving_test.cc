@@ -13,6 +13,8 @@
 #include "support/x64.h"
 #include "test.h"
 
+#include "support/frames.h"
+
 using namespace jit_arena;
 using namespace std::chrono_literals;
 
@@ -188,6 +190,26 @@ struct Stage {
 };
 
 }  // namespace
+
+// ---- Frames
+
+TEST(an_exception_finds_the_frame_of_a_copy_that_has_just_been_published) {
+  Stage stage;
+  x64::Assembler code = CallWithFrame([](int n) -> int { throw n; });
+  ExecutorSpec spec = code.Spec();
+  spec.frames = FramesOfCall();
+  ExecutorId id = stage.Install(spec);
+  uint64_t before = stage.AddressOf(id), after = before;
+  AtPoints look([&](TestPointId point) {
+    if (point != TestPointId::kMovePublished || after != before) return;
+    after = stage.arena->EntryOf(id);
+    CHECK(ThrownBy(after, 5) == 5);
+    // A thread that was inside goes on in the old copy.
+    CHECK(ThrownBy(before, 6) == 6);
+  });
+  CHECK(stage.Moves(id));
+  CHECK(after != before);
+}
 
 // ---- Pins and entries
 

@@ -47,31 +47,33 @@ const std::vector<ElfMaker::MadeReloc> kOneFunction = {{32, 2, 1, 0}};
 TEST(a_table_has_absolute_addresses_and_an_end) {
   for (uint32_t type : {1u, 0x70000001u}) {
     ObjectUnits units = UnitsOf(With(Table(), kOneFunction, type));
-    CHECK(units.unwind.has_value());
-    if (!units.unwind) return;
-    const ObjectUnit& unit = units.units[units.unwind->unit];
-    CHECK(!unit.movable);
-    CHECK_EQ(units.reasons.size(), 1u);
-    const uint8_t* at = unit.bytes[1].data() + units.unwind->offset;
+    CHECK(units.frames.has_value());
+    if (!units.frames) return;
+    const ObjectUnit& unit = units.units[units.frames->unit];
+    CHECK(unit.movable);
+    CHECK_EQ(units.reasons.size(), 0u);
+    const FrameTable& table = units.frames->table;
+    const uint8_t* at = table.bytes.data();
     // The common part, with another encoding, and the function with 8 bytes for each address.
     uint32_t common = LoadAs<uint32_t>(at) + 4;
     CHECK_EQ(at[16], 0);
     CHECK_EQ(LoadAs<uint32_t>(at + common + 4), common + 4);
     CHECK_EQ(LoadAs<uint64_t>(at + common + 16), 16u);
     CHECK(std::memcmp(at + common + 25, "\x44\x0E\x10", 3) == 0);
-    CHECK_EQ(LoadAs<uint32_t>(at + units.unwind->size - 4), 0u);
-    CHECK_EQ(unit.relocs.size(), 1u);
-    CHECK_EQ(unit.relocs[0].spec.kind, kObjectAbsolute64);
-    CHECK_EQ(unit.relocs[0].spec.offset, units.unwind->offset + common + 8);
-    CHECK(unit.relocs[0].spec.target_kind == TargetKind::kOwnCode);
+    CHECK_EQ(LoadAs<uint32_t>(at + table.bytes.size() - 4), 0u);
+    CHECK_EQ(unit.relocs.size(), 0u);
+    CHECK_EQ(table.fixups.size(), 1u);
+    CHECK_EQ(table.fixups[0].at, common + 8);
+    CHECK(table.fixups[0].section == Section::kCode);
+    CHECK_EQ(table.fixups[0].offset, 0u);
   }
 }
 
 TEST(without_exceptions_there_is_none) {
   for (const std::string& compiler : Compilers()) {
-    CHECK(!UnitsOf(CompileText("int f(int n) { return n; }", "-O2 -fPIC", compiler, ".cc")).unwind);
-    CHECK(UnitsOf(CompileText(kText, "-O2 -fPIC", compiler, ".cc")).unwind.has_value());
-    CHECK(UnitsOf(CompileText("int f(int n) { throw n; }", "-O2 -fPIC", compiler, ".cc")).unwind.has_value());
+    CHECK(!UnitsOf(CompileText("int f(int n) { return n; }", "-O2 -fPIC", compiler, ".cc")).frames);
+    CHECK(UnitsOf(CompileText(kText, "-O2 -fPIC", compiler, ".cc")).frames.has_value());
+    CHECK(UnitsOf(CompileText("int f(int n) { throw n; }", "-O2 -fPIC", compiler, ".cc")).frames.has_value());
   }
 }
 
@@ -105,8 +107,8 @@ TEST(a_table_that_is_none_is_refused) {
   linked[32] = 1;
   CHECK(Refuses(With(linked, {}), "an address without a reloc", unsupported));
   // Of code that is not there, and of none.
-  CHECK(!UnitsOf(With(Table(), {{32, 2, 2, 0}})).unwind);
-  CHECK(!UnitsOf(With(Table(), {})).unwind);
+  CHECK(!UnitsOf(With(Table(), {{32, 2, 2, 0}})).frames);
+  CHECK(!UnitsOf(With(Table(), {})).frames);
 }
 
 TEST(tables_that_share_bytes_are_refused) {

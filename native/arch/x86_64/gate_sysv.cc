@@ -74,6 +74,30 @@ constexpr uint8_t kCallGate[] = {
     0xC3,                          // ret
 };
 
+// DWARF 4, 6.4; the registers' numbers are the psABI's (figure 3.36): rbx 3, rbp 6, rsp 7, r12 to r15, return
+// address 16. The canonical frame address (CFA) is rsp before the call. Offsets of saved registers count in 8 bytes
+// down from it.
+constexpr uint8_t kCallGateFrames[] = {
+    0x14, 0,    0,    0,                                        // 20 bytes that functions have in common
+    0,    0,    0,    0,    1,    'z',  'R', 0,                 // version 1, with an encoding of addresses
+    1,    0x78, 16,                                             // code counts in bytes, data in -8; return address
+    1,    0,                                                    // the encoding: absolute, 8 bytes
+    0x0C, 7,    8,    0x90, 1,    0,    0,                      // CFA = rsp + 8; return address at CFA - 8
+    0x34, 0,    0,    0,    0x1C, 0,    0,   0,                 // 52 bytes of the gate; 28 back is what is in common
+    0,    0,    0,    0,    0,    0,    0,   0,                 // its address
+    0,    0,    0,    0,    0,    0,    0,   0,    0,           // its size; nothing of its own
+    0x41, 0x0E, 16,   0x86, 2,                                  // push rbp: CFA = rsp + 16, rbp at CFA - 16
+    0x43, 0x0D, 6,                                              // mov rbp, rsp: CFA = rbp + 16
+    0x49, 0x83, 3,    0x8C, 4,    0x8D, 5,   0x8E, 6, 0x8F, 7,  // five pushes: rbx, r12 to r15
+    0x02, 0,    0x0C, 7,    8,    0xC6,                         // before ret: CFA = rsp + 8, rbp the caller's
+    0,    0,    0,    0,    0,    0,                            // nothing more
+    0,    0,    0,    0,                                        // the end
+};
+constexpr size_t kGateAddressOffset = 32;
+constexpr size_t kGateSizeOffset = 40;
+constexpr size_t kToRetOffset = 69;  // from behind the pushes, which end at 13
+static_assert(kCallGateFrames[kToRetOffset - 1] == 0x02 && sizeof kCallGateFrames == 24 + 4 + 0x34 + 4);
+
 // Entered from a thunk with the context in r10, everything else as the machine code's call left it. The CallFrame is
 // the whole of the local frame, so rsp is its address, and 16-aligned. The results begin as 0: a handler that gives
 // up returns 0.
@@ -124,6 +148,15 @@ static_assert(sizeof kCallbackThunk == kCallbackThunkBytes && kCallbackThunkByte
 size_t CallGateBytes() { return sizeof x86_64::kCallGate; }
 
 void WriteCallGate(uint8_t* out) { std::memcpy(out, x86_64::kCallGate, sizeof x86_64::kCallGate); }
+
+size_t CallGateFramesBytes() { return sizeof x86_64::kCallGateFrames; }
+
+void WriteCallGateFrames(uint8_t* out, uint64_t gate) {
+  std::memcpy(out, x86_64::kCallGateFrames, sizeof x86_64::kCallGateFrames);
+  StoreAs<uint64_t>(out + x86_64::kGateAddressOffset, gate);
+  StoreAs<uint64_t>(out + x86_64::kGateSizeOffset, sizeof x86_64::kCallGate);
+  out[x86_64::kToRetOffset] = static_cast<uint8_t>(sizeof x86_64::kCallGate - 1 - 13);
+}
 
 size_t CallbackCommonBytes() { return sizeof x86_64::kCallbackCommon; }
 

@@ -1,0 +1,146 @@
+#include "core/frame_tables.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/bits.h"
+
+namespace jit_arena {
+
+size_t FrameTables::Group::Find(uint64_t code) const {
+  auto found = std::lower_bound(tables.begin(), tables.end(), code,
+                                [](const Table& table, uint64_t sought) { return table.code < sought; });
+  return static_cast<size_t>(found - tables.begin());
+}
+
+bool FrameTables::Group::Knows(uint64_t code) const {
+  size_t at = Find(code);
+  return at != tables.size() && tables[at].code == code && !tables[at].reclaimed;
+}
+
+FrameTables::~FrameTables() {
+  for (auto& [key, group] : groups_) os::Deregister(*group.registered);
+}
+
+void FrameTables::Stage(uint64_t slab, const FrameTable* table, uint64_t code, uint64_t data) {
+  if (empty() && staged_.empty()) by_slab_ = os::UnwinderTakesOverlaps();
+  Staged staged{GroupOf(slab, code), {}};
+  if (table != nullptr) {
+    const size_t size = table->bytes.size();
+    staged.table = {code, std::make_unique<uint8_t[]>(size), static_cast<uint32_t>(size), false};
+    std::memcpy(staged.table.bytes.get(), table->bytes.data(), size);
+    for (const FrameTable::Fixup& fixup : table->fixups)
+      StoreAs<uint64_t>(staged.table.bytes.get() + fixup.at,
+                        (fixup.section == Section::kCode ? code : data) + fixup.offset);
+  } else if (auto found = groups_.find(staged.group); found == groups_.end() || !found->second.HasReclaimed()) {
+    return;
+  }
+  staged_.push_back(std::move(staged));
+}
+
+template <class Visit>
+void FrameTables::ForEachStagedGroup(Visit visit) {
+  for (auto begin = staged_.begin(); begin != staged_.end();) {
+    auto end = std::find_if(begin, staged_.end(), [&](const Staged& staged) { return staged.group != begin->group; });
+    visit(begin->group, begin, end);
+    begin = end;
+  }
+}
+
+void FrameTables::Prepare() {
+  std::sort(staged_.begin(), staged_.end(), [](const Staged& a, const Staged& b) { return a.group < b.group; });
+  ForEachStagedGroup([&](uint64_t key, auto begin, auto end) {
+    Group& group = groups_[key];
+    const size_t most = group.tables.size() + static_cast<size_t>(end - begin);
+    group.next = std::make_unique<os::UnwinderList>(most);
+    if (group.tables.capacity() < most) group.tables.reserve(most + most / 2);
+  });
+}
+
+void FrameTables::Commit() {
+  ForEachStagedGroup([&](uint64_t key, auto begin, auto end) {
+    Group& group = groups_.find(key)->second;
+    std::unique_ptr<os::UnwinderList> old = std::exchange(group.registered, std::move(group.next));
+    const void** next = group.registered->tables.get();
+    for (const Table& table : group.tables)
+      if (!table.reclaimed) *next++ = table.bytes.get();
+    for (auto staged = begin; staged != end; ++staged)
+      if (staged->table.bytes != nullptr) *next++ = staged->table.bytes.get();
+    os::Register(*group.registered);
+    if (old != nullptr) os::Deregister(*old);
+    if (group.HasReclaimed()) std::erase_if(group.tables, [](const Table& table) { return table.reclaimed; });
+    for (auto staged = begin; staged != end; ++staged)
+      if (staged->table.bytes != nullptr)
+        group.tables.insert(group.tables.begin() + static_cast<ptrdiff_t>(group.Find(staged->table.code)),
+                            std::move(staged->table));
+    group.live = group.tables.size();
+  });
+  staged_.clear();
+}
+
+void FrameTables::Drop() {
+  for (const Staged& staged : staged_) {
+    auto found = groups_.find(staged.group);
+    if (found == groups_.end()) continue;
+    found->second.next.reset();
+    if (found->second.registered == nullptr) groups_.erase(found);
+  }
+  staged_.clear();
+}
+
+void FrameTables::Reclaimed(uint64_t slab, uint64_t code) {
+  auto found = groups_.find(GroupOf(slab, code));
+  if (found == groups_.end()) return;
+  Group& group = found->second;
+  if (!group.Knows(code)) return;
+  group.tables[group.Find(code)].reclaimed = true;
+  if (--group.live != 0) return;
+  os::Deregister(*group.registered);
+  groups_.erase(found);
+}
+
+void FrameTables::Disown() {
+  auto* kept = new std::unordered_map<uint64_t, Group>;
+  kept->swap(groups_);
+}
+
+size_t FrameTables::MetadataBytes() const {
+  size_t bytes = 0;
+  for (const auto& [key, group] : groups_) {
+    bytes += sizeof group + sizeof(os::UnwinderList) + group.tables.capacity() * (sizeof(Table) + sizeof(void*));
+    for (const Table& table : group.tables) bytes += table.size;
+  }
+  return bytes;
+}
+
+bool FrameTables::Knows(uint64_t slab, uint64_t code) const {
+  auto found = groups_.find(GroupOf(slab, code));
+  return found != groups_.end() && found->second.Knows(code);
+}
+
+size_t FrameTables::tables() const {
+  size_t live = 0;
+  for (const auto& [key, group] : groups_) live += group.live;
+  return live;
+}
+
+const char* FrameTables::FindBrokenRule() const {
+  for (const auto& [key, group] : groups_) {
+    if (group.registered == nullptr || group.live == 0) return "a group of frame tables is not registered";
+    size_t live = 0;
+    const void* const* listed = group.registered->tables.get();
+    for (size_t i = 0; i < group.tables.size(); i++) {
+      const Table& table = group.tables[i];
+      if (i != 0 && group.tables[i - 1].code >= table.code) return "frame tables are not in the order of their code";
+      live += !table.reclaimed;
+      const void* const* entry = listed;
+      while (*entry != nullptr && *entry != table.bytes.get()) entry++;
+      if (*entry == nullptr) return "the unwinder was not told of a frame table";
+    }
+    if (live != group.live) return "the live frame tables of a group are miscounted";
+  }
+  return staged_.empty() ? nullptr : "frame tables are staged and neither committed nor dropped";
+}
+
+}  // namespace jit_arena
