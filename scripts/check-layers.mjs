@@ -34,6 +34,7 @@ const CORE = [
     'planner',
     'linker',
     'retire',
+    'frame_tables',
     'events',
     'executor_table',
     'reclaimer',

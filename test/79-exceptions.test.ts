@@ -163,7 +163,12 @@ describe('exceptions', () => {
       // Through JavaScript that machine code has called, they are what that JavaScript throws.
       const outer = arena.callback({ args: ['i32'], returns: 'i32' }, (n) => f(n));
       const through = loadObject(
-        compileText('extern "C" int outer(int); extern "C" int g(int n) { return outer(n) + 1; }', ['-fPIC'], compiler, '.cc'),
+        compileText(
+          'extern "C" int outer(int); extern "C" int g(int n) { return outer(n) + 1; }',
+          ['-fPIC'],
+          compiler,
+          '.cc',
+        ),
         { resolve: () => outer },
       )
         .install(arena)

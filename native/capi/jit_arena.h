@@ -531,11 +531,11 @@ static inline ja_install_options ja_install_options_init(void) {
 /* Puts the object into an arena, all of its executors or none; `ids` receives as many ids, and `count` says so
  * (ja_describe_object). Each install has variables of its own. They refer to each other: ja_free takes them together.
  * `options` may be null. Resolvers of IFUNC symbols, and then constructors, run on the calling thread, when all of it
- * is installed, under a pin: they may call what other machine code may. JA_ERR_EXCEPTION when one of them throws: what is
- * registered to be called at the end is called, and nothing is installed. JA_ERR_OBJECT_UNSUPPORTED (constructors);
- * JA_ERR_SYMBOL (a resolver gave no function); JA_ERR_MOVABLE when it takes the address of an executor of another object
- * that can move, without the promise of `movable`, and with that promise when it registers destructors or has an IFUNC;
- * JA_ERR_ENDED; and as ja_install. JA_ERR_RELOC_RANGE: an absolute 32-bit field; compile with -fPIC. */
+ * is installed, under a pin: they may call what other machine code may. JA_ERR_EXCEPTION when one of them throws: what
+ * is registered to be called at the end is called, and nothing is installed. JA_ERR_OBJECT_UNSUPPORTED (constructors);
+ * JA_ERR_SYMBOL (a resolver gave no function); JA_ERR_MOVABLE when it takes the address of an executor of another
+ * object that can move, without the promise of `movable`, and with that promise when it registers destructors or has an
+ * IFUNC; JA_ERR_ENDED; and as ja_install. JA_ERR_RELOC_RANGE: an absolute 32-bit field; compile with -fPIC. */
 JA_API ja_status ja_install_object(ja_arena* arena, ja_object* object, const ja_install_options* options,
                                    ja_executor* ids, size_t count);
 

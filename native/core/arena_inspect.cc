@@ -122,7 +122,8 @@ ArenaStats Arena::Stats() {
   stats.pins = reclaimer_.loose_pins();
   space_.ForEachSlab([&](const Slab& slab) { stats.span_bytes += uint64_t{slab.live_granules()} * kGranuleBytes; });
   stats.metadata_bytes = sizeof *this + space_.MetadataBytes() + table_.MetadataBytes() + linker_.MetadataBytes() +
-                         reclaimer_.MetadataBytes() + frames_.MetadataBytes() + staged_.MetadataBytes() + own_code_.MetadataBytes();
+                         reclaimer_.MetadataBytes() + frames_.MetadataBytes() + staged_.MetadataBytes() +
+                         own_code_.MetadataBytes();
   std::vector<bool> loops = linker_.FindLoops();
   for (uint32_t index = 1; index < table_.size(); index++) {
     const Executor& executor = table_[index];
