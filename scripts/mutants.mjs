@@ -163,7 +163,7 @@ const mutants = [
     killedBy: torture(...sizes),
   },
   {
-    name: 'link-freed-before-its-user',
+    name: 'far-slot-freed-before-its-user',
     edits: [
       [
         freeing,

@@ -157,9 +157,9 @@ for (const layout of ['together', 'apart'] as const) {
             [version + 1, version + 2, version + 3],
           );
         });
-        assert.equal(arena.stats().externalLinks, 1);
+        assert.equal(arena.stats().farSlots, 1);
         arena.free(executors);
-        assert.equal(arena.stats().externalLinks, 0);
+        assert.equal(arena.stats().farSlots, 0);
       });
     });
 

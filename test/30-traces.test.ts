@@ -423,7 +423,7 @@ withEachWriter('exit records', (writer) => {
       context[0] = BigInt(exit);
       assert.deepEqual(arena.exitOf(run(trace)), { executor: trace.id, exit, hot: false });
     }
-    assert.deepEqual([arena.stats().executors, arena.stats().externalLinks], [1, 0]);
+    assert.deepEqual([arena.stats().executors, arena.stats().farSlots], [1, 0]);
   });
 
   it('of 512 traces with one exit each, and these traces, add no more than that', () => {

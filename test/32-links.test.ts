@@ -108,7 +108,7 @@ withEachWriter('a link', (writer) => {
   it('is one aligned store of 8 bytes: no byte of code changes, and no memory is taken', () => {
     const [a, b] = steps(arena, 2) as [Executor, Executor];
     const host = arena.callback({ args: [], returns: 'void' }, () => {});
-    arena.install(stepThatCalls(5, host)); // with an external link, and a thunk
+    arena.install(stepThatCalls(5, host)); // with a far slot, and a thunk
     const slabs = arena.slabs();
     const backed = slabs.flatMap(({ kind, address, backed, bytes }) =>
       backed.flatMap((there, page) =>

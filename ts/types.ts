@@ -169,7 +169,7 @@ export interface Stats {
   /** Bytes of those records, packed. */
   keptRelocBytes: number;
   /** Veneers with GOT slots for far addresses. */
-  externalLinks: number;
+  farSlots: number;
   /** Cold executors that `collect` has ended. */
   evicted: number;
   /**

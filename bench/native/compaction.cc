@@ -21,7 +21,7 @@ class HandMadeMove {
       : count_(count), from_(kStubs + 2 * size_t{count} * kStride), to_(size_t{count} * kStride) {
     // As in the arena, the five functions are reached through a veneer each.
     for (int call = 0; call < CallingExecutor::kCalls; call++)
-      arch::WriteExternalLink(from_.rw() + 16 * call, reinterpret_cast<uint64_t>(CallingExecutor::kFunctions[call]));
+      arch::WriteFarSlot(from_.rw() + 16 * call, reinterpret_cast<uint64_t>(CallingExecutor::kFunctions[call]));
     for (uint32_t i = 0; i < 2 * count; i++) {
       uint8_t* at = from_.rw() + kStubs + size_t{i} * kStride;
       std::memcpy(at, executor.code().data(), CallingExecutor::kBytes);

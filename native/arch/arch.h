@@ -91,12 +91,12 @@ void SynchroniseThisCore();
 // Tells the core that it is waiting in a loop.
 void Pause();
 
-// An external link: one granule that holds a veneer (a jump through the slot) and the slot itself, so that branches
-// and GOT loads of one far address share it. Position-independent: it may be copied. It belongs at the start of a
-// granule, so that the slot is naturally aligned; the veneer changes no register.
-inline constexpr size_t kExternalLinkBytes = 16;
-inline constexpr size_t kExternalLinkSlotOffset = 8;  // the 8-byte address, naturally aligned
-void WriteExternalLink(uint8_t* out, uint64_t address);
+// A far slot: one granule that holds a veneer and a GOT slot for one far address. Branches go to the veneer, which
+// jumps through the GOT slot and changes no register; loads read the GOT slot. Position-independent: it may be copied.
+// It begins with a granule, so that the GOT slot is naturally aligned.
+inline constexpr size_t kFarSlotBytes = 16;
+inline constexpr size_t kFarSlotGotOffset = 8;  // the 8-byte address, naturally aligned
+void WriteFarSlot(uint8_t* out, uint64_t address);
 
 // Exits (docs/traces.md). A trace leaves by loading an exit record's address into the exit register and jumping through
 // the record's first word: on x86-64 `lea r11, [rip + record]; jmp [r11]`, 10 bytes.

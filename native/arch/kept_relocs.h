@@ -8,7 +8,7 @@
 // A record is a LEB128 number, 1.25 bytes on average in recorded workloads (docs/bench.md, T10). Its lower two bits say
 // what the others are:
 //   0  class 0 to state (an exit's record, a flag): the distance from the end of the last field
-//   1  class 0 to what stays (a helper, a link): the same
+//   1  class 0 to what stays (a helper, a far slot): the same
 //   2  how many more records are as the last one, distance included, as the exits of a trace are
 //   3  any other: the anchor in two bits, the class in as many as the CPU says, the rest, and above them the distance
 #pragma once

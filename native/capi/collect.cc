@@ -92,7 +92,7 @@ ja_status ja_stats(ja_arena* arena, ja_stats_result* result) try {
   value.pause_nanos = stats.pauses.total_nanos;
   value.max_pause_nanos = stats.pauses.max_nanos;
   value.kept_relocs = stats.kept_relocs;
-  value.external_links = stats.external_links;
+  value.far_slots = stats.far_slots;
   value.writer = static_cast<ja_writer>(call->writer()) + JA_WRITER_ALIAS;
   value.huge_page_bytes = stats.huge_page_bytes;
   value.pins = stats.pins;

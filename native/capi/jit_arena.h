@@ -780,7 +780,7 @@ typedef struct ja_stats_result {
   uint64_t pause_nanos;
   uint64_t max_pause_nanos;
   uint64_t kept_relocs;      /* now: records that a move may need */
-  uint64_t external_links;   /* now: veneers and GOT slots */
+  uint64_t far_slots;        /* now: veneers and GOT slots */
   ja_writer writer;          /* the one in use */
   uint64_t huge_page_bytes;  /* now: of committed_bytes, with huge pages behind them */
   uint64_t pins;             /* now: of ja_pin */

@@ -77,7 +77,7 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
     executor.SetState(ExecutorState::kRetired);
     LetGo({{executor.code_span, executor.data_span, executor.state_span}, index, 0}, at_once);
   }
-  // Old copies that are still executing may leave through an external link: it retires after them.
+  // Old copies that are still executing may leave through a far slot: it retires after them.
   linker_.TakeUnusedLinks([&](SpanId link) { LetGo({{link, 0, 0}, 0, 0}, at_once); });
   if (!at_once) reclaimer_.Stamp();
   events_.Flush();

@@ -140,7 +140,7 @@ ArenaStats Arena::Stats() {
   stats.slabs = space_.slab_count();
   stats.huge_page_bytes = space_.HugePageBytes();
   stats.kept_relocs = linker_.kept_relocs();
-  stats.external_links = linker_.external_links();
+  stats.far_slots = linker_.far_slots();
   return stats;
 }
 
@@ -234,7 +234,7 @@ std::string Arena::FindBrokenRule() {
     owned -= uint64_t{1} + (executor.data_span != 0) + (executor.state_span != 0);
   }
   if (owned != 0) return "live spans and frozen executors differ in number";
-  if (internal != own_code_.count() + linker_.external_links()) return "internal spans are not accounted for";
+  if (internal != own_code_.count() + linker_.far_slots()) return "internal spans are not accounted for";
   if (retired_bytes != reclaimer_.retired_bytes()) return "retired spans and retired bytes differ";
   if (live_bytes != stats_.live_bytes || executors != stats_.executors) return "the figures are wrong";
   size_t writable_executable = 0;

@@ -42,8 +42,7 @@ Status InternalCode::AddGateAndStubs() {
 }
 
 Result<uint64_t> InternalCode::AddVeneer(uint64_t target) {
-  return Add(arch::kExternalLinkBytes, arch::kExternalLinkBytes,
-             [&](uint8_t* bytes) { arch::WriteExternalLink(bytes, target); });
+  return Add(arch::kFarSlotBytes, arch::kFarSlotBytes, [&](uint8_t* bytes) { arch::WriteFarSlot(bytes, target); });
 }
 
 void InternalCode::StageFrames(FrameTables& frames) const {

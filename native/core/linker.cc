@@ -274,7 +274,7 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
     symbols = other != 0 ? PlacesOf(table_[other], reloc.target_section, symbol)
                          : PlacesOf(executor, static_cast<Section>(anchor), symbol);
 
-  // Out of reach, a branch goes through the veneer of an external link; a GOT kind always uses its slot.
+  // Out of reach, a branch goes through the veneer of a far slot; a GOT kind always uses its slot.
   bool use_slot = info.through_slot;
   bool use_veneer = false;
   bool out_of_reach = field.relative && !use_slot && !reaches(symbols, addend);

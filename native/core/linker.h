@@ -50,15 +50,15 @@ struct Moved {
 enum class ReferenceKind : uint8_t {
   kReloc,    // executor → executor: a field that a move of either rewrites
   kHold,     // executor → executor: a reloc that no move changes; it only keeps the target
-  kLinkUse,  // executor → external link
-  kSlot,     // external link → executor: the slot holds an address in the target
+  kLinkUse,  // executor → far slot
+  kSlot,     // far slot → executor: the slot holds an address in the target
   kExit,     // executor → executor: an exit is linked
 };
 
 // One reference, in the lists of its source and of its target.
 struct Reference {
-  uint32_t source = 0;  // executor; for kSlot an external link
-  uint32_t target = 0;  // executor; for kLinkUse an external link
+  uint32_t source = 0;  // executor; for kSlot a far slot
+  uint32_t target = 0;  // executor; for kLinkUse a far slot
   uint32_t site = 0;    // kReloc: as in KeptReloc; kExit: the exit's number
   uint32_t next_outbound = 0;
   uint32_t previous_outbound = 0;
@@ -141,7 +141,7 @@ struct StateMove {
 
 class Linker {
  public:
-  // `max_references`: between executors, and from executors to external links.
+  // `max_references`: between executors, and from executors to far slots.
   Linker(CodeSpace& space, ExecutorTable& table, uint32_t max_references, bool full_records);
 
   // Checks what can be known without addresses: kinds, sites within their sections and not overlapping.
@@ -162,13 +162,13 @@ class Linker {
   void Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, size_t check);
 
   // The executor dies: its references end. Its inbound references are none, or come from executors that die with it.
-  // External links that nobody uses any more wait for TakeUnusedLinks, to be retired with it.
+  // Far slots that nobody uses any more wait for TakeUnusedLinks, to be retired with it.
   void Forget(uint32_t index) {
     if (full_records_) records_.erase(index);
     const Executor& executor = table_[index];
     if ((executor.outbound | executor.inbound | executor.kept_bytes) != 0) ForgetReferences(index);
   }
-  // Calls take(span) for each external link that Forget has left; the span is the caller's from then on.
+  // Calls take(span) for each far slot that Forget has left; the span is the caller's from then on.
   template <class Take>
   void TakeUnusedLinks(Take take) {
     while (unused_link_ != 0) {
@@ -242,20 +242,20 @@ class Linker {
 
   // Appends what does not hold of a frozen executor's bytes.
   void Verify(uint32_t index, std::vector<Problem>* problems) const;
-  // Appends external links whose slot does not hold its target.
+  // Appends far slots whose slot does not hold its target.
   void VerifyLinks(std::vector<Problem>* problems) const;
   // First broken rule of the references, in words, or empty.
   std::string FindBrokenRule() const;
 
   Placement PlacementOf(const Executor& executor) const;
-  uint64_t external_links() const { return link_of_.size(); }
-  uint64_t external_link_bytes() const { return link_of_.size() * arch::kExternalLinkBytes; }
+  uint64_t far_slots() const { return link_of_.size(); }
+  uint64_t far_slot_bytes() const { return link_of_.size() * arch::kFarSlotBytes; }
   uint64_t kept_relocs() const { return kept_count_; }
   size_t MetadataBytes() const;
 
  private:
-  // An external link: the slot's target, and who uses it.
-  struct ExternalLink {
+  // A far slot: the slot's target, and who uses it.
+  struct FarSlot {
     SpanId span = 0;
     uint32_t inbound = 0;
     uint32_t outbound = 0;   // when the target is an executor
@@ -297,7 +297,7 @@ class Linker {
   // moves.
   Bounds PlacesOf(const Executor& executor, Section section, uint64_t address) const;
   Words OutOfReach(const arch::KindInfo& info, int64_t addend, const Bounds& symbols, const Bounds& sites) const;
-  // The external link for an address or an executor's code, made when there is none yet; `user` refers to it.
+  // The far slot for an address or an executor's code, made when there is none yet; `user` refers to it.
   Result<uint32_t> AcquireLink(uint32_t user, uint32_t owner, uint64_t target);
   Status AddReference(const Reference& reference);
   Status OpenSpans(WriteScope& scope, uint32_t index) const;
@@ -305,7 +305,7 @@ class Linker {
   // A link that nobody uses joins the unused ones.
   void ReleaseLink(uint32_t link);
   void FreeLink(uint32_t link) {
-    links_[link] = ExternalLink{};
+    links_[link] = FarSlot{};
     links_[link].inbound = std::exchange(free_link_, link);
   }
   // Makes a link that is in no map yet.
@@ -348,16 +348,14 @@ class Linker {
   uint64_t EntryAddress(uint32_t index, uint32_t entry) const {
     return CodeAddress(index) + *table_.EntryOffset(index, entry);
   }
-  uint64_t SlotAddress(uint32_t link) const {
-    return space_.AddressOf(links_[link].span) + arch::kExternalLinkSlotOffset;
-  }
+  uint64_t SlotAddress(uint32_t link) const { return space_.AddressOf(links_[link].span) + arch::kFarSlotGotOffset; }
   void SortRelocs(const ExecutorSpec& spec) const;
 
   CodeSpace& space_;
   ExecutorTable& table_;
   ChunkedArray<Reference> references_;
   uint32_t free_reference_ = 0;
-  ChunkedArray<ExternalLink> links_;
+  ChunkedArray<FarSlot> links_;
   uint32_t free_link_ = 0;    // chains through `inbound`
   uint32_t unused_link_ = 0;  // those that wait for TakeUnusedLinks
   std::unordered_map<LinkKey, uint32_t, LinkKeyHash> link_of_;
@@ -391,7 +389,7 @@ void Linker::ForEachField(const Executor& executor, const Placement& from, const
   ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc& kept) {
     found(kept.site, kept.field, kept.rest, {AddressOfAnchor(from, kept.anchor), AddressOfAnchor(to, kept.anchor)});
   });
-  // Most have links and external links only, and a move has better things to wait for than their references.
+  // Most have links and far slots only, and a move has better things to wait for than their references.
   if (!executor.holds_addresses) return;
   for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound) {
     const Reference& reference = references_[id];

@@ -32,7 +32,7 @@ bool Linker::CanMoveBesideOthers(uint32_t index) const {
   for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
     const Reference& reference = references_[id];
     SpanId written = 0;
-    uint32_t offset = arch::kExternalLinkSlotOffset;
+    uint32_t offset = arch::kFarSlotGotOffset;
     uint32_t bytes = 8;
     if (reference.kind == ReferenceKind::kSlot) {
       written = links_[reference.source].span;
@@ -130,7 +130,7 @@ uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
       } else if (reference.kind == ReferenceKind::kSlot) {
         SpanId span = links_[reference.source].span;
         uint64_t held = LoadAs<uint64_t>(reinterpret_cast<const uint8_t*>(SlotAddress(reference.source))) + delta;
-        scope.Patch(span, arch::kExternalLinkSlotOffset, reinterpret_cast<const uint8_t*>(&held), sizeof held);
+        scope.Patch(span, arch::kFarSlotGotOffset, reinterpret_cast<const uint8_t*>(&held), sizeof held);
       } else if (reference.has_field() && reference.target_section != Section::kState &&
                  !table_[reference.source].marked) {
         // Sources in the batch were fixed up as they were copied.

@@ -1,4 +1,4 @@
-// The linker's references: who refers to whom, and external links for targets out of reach.
+// The linker's references: who refers to whom, and far slots for targets out of reach.
 #include "core/linker.h"
 
 namespace jit_arena {
@@ -65,15 +65,15 @@ Result<uint32_t> Linker::MakeLink(uint32_t owner, uint64_t target) {
     free_link_ = links_[link].inbound;
   else if (link = links_.Add(); link == 0)
     return Error{ErrorCode::kNoMemory, "no memory for the arena's tables"};
-  links_[link] = ExternalLink{};
-  Result<SpanId> span = space_.Allocate(Zone::kFixedCode, arch::kExternalLinkBytes, 16, 0, Section::kCode);
+  links_[link] = FarSlot{};
+  Result<SpanId> span = space_.Allocate(Zone::kFixedCode, arch::kFarSlotBytes, 16, 0, Section::kCode);
   Status failed = std::move(span.status());
   if (failed.ok()) {
-    WriteScope scope(space_, "external link");
+    WriteScope scope(space_, "far slot");
     failed = scope.Open(span.value());
     if (failed.ok())
-      arch::WriteExternalLink(scope.Fill(span.value(), 0, arch::kExternalLinkBytes),
-                              owner != 0 ? CodeAddress(owner) + target : target);
+      arch::WriteFarSlot(scope.Fill(span.value(), 0, arch::kFarSlotBytes),
+                         owner != 0 ? CodeAddress(owner) + target : target);
   }
   if (failed.ok()) failed = OrOutOfMemory([&] { link_of_.try_emplace(LinkKey{target, owner}, link); });
   if (failed.ok() && owner != 0) {
@@ -97,7 +97,7 @@ Result<uint32_t> Linker::MakeLink(uint32_t owner, uint64_t target) {
 }
 
 void Linker::ReleaseLink(uint32_t link) {
-  ExternalLink& released = links_[link];
+  FarSlot& released = links_[link];
   if (released.outbound != 0) RemoveInbound(released.outbound);
   link_of_.erase(LinkKey{released.target, released.owner});
   released.inbound = std::exchange(unused_link_, link);
@@ -111,7 +111,7 @@ void Linker::ForgetReferences(uint32_t index) {
     // Who is still in the executor leaves it at its next exit.
     if (reference.kind == ReferenceKind::kExit) MakeCold(RecordOf(index, reference.site));
     if (reference.target_is_link()) {
-      ExternalLink& link = links_[reference.target];
+      FarSlot& link = links_[reference.target];
       if (link.last_user == index) link.last_user = 0;
       if (link.inbound == 0) ReleaseLink(reference.target);
     }

@@ -68,8 +68,8 @@ void Linker::VerifyLinks(std::vector<Problem>* problems) const {
     uint64_t expected = key.owner != 0 ? CodeAddress(key.owner) + key.target : key.target;
     uint64_t found = LoadAs<uint64_t>(reinterpret_cast<const uint8_t*>(SlotAddress(link)));
     if (found != expected)
-      problems->push_back({key.owner != 0 ? table_.IdOf(key.owner) : 0, Section::kCode, -1, expected, found,
-                           "the slot of an external link"});
+      problems->push_back(
+          {key.owner != 0 ? table_.IdOf(key.owner) : 0, Section::kCode, -1, expected, found, "the slot of a far slot"});
   }
 }
 
@@ -110,7 +110,7 @@ std::string Linker::FindBrokenRule() const {
   for (const auto& [key, link] : link_of_) {
     walk_outbound(links_[link].outbound, link, true);
     walk_inbound(links_[link].inbound, link, true);
-    if (links_[link].inbound == 0) broken = "an external link that nobody uses";
+    if (links_[link].inbound == 0) broken = "a far slot that nobody uses";
   }
   if (inbound != outbound) broken = "inbound and outbound references differ in number";
   if (kept != kept_count_) broken = "the count of kept relocs is wrong";

@@ -73,7 +73,7 @@ struct ArenaStats {
   uint64_t relocs_rewritten = 0;
   uint64_t kept_relocs = 0;
   uint64_t kept_reloc_bytes = 0;  // of their packed records
-  uint64_t external_links = 0;
+  uint64_t far_slots = 0;
   uint64_t evicted = 0;
   uint64_t pins = 0;  // loose ones
   PauseStats pauses;

@@ -24,7 +24,7 @@ inline void Retire(CodeSpace& space, ExecutorTable& table, Reclaimer& reclaimer,
   if (!listed && retired.executor_index != 0) table[retired.executor_index].unlisted = 1;
 }
 
-// Of the code of an executor, or the old copy of one that moved; the arena's own, such as an external link, is
+// Of the code of an executor, or the old copy of one that moved; the arena's own, such as a far slot, is
 // nobody's.
 inline void TellReclaimed(const CodeSpace& space, const ExecutorTable& table, Events& events, SpanId span) {
   const SpanNode& node = space[span];

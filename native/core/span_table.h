@@ -25,7 +25,7 @@ enum class SpanState : uint8_t {
   kReserved,  // will be written by the freeze or move under way
   kLive,      // holds an executor's bytes
   kRetired,   // freed or moved away, may still be executing
-  kInternal,  // the arena's own code: gates, thunks, external links
+  kInternal,  // the arena's own code: gates, thunks, far slots
   kUnlisted,  // retired, and there was no memory to list it (Reclaimer::Retire)
 };
 

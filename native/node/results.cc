@@ -92,7 +92,7 @@ Napi::Object ToJs(Napi::Env env, const ArenaStats& stats) {
   object.Set("relocsRewritten", ToNumber(env, stats.relocs_rewritten));
   object.Set("keptRelocs", ToNumber(env, stats.kept_relocs));
   object.Set("keptRelocBytes", ToNumber(env, stats.kept_reloc_bytes));
-  object.Set("externalLinks", ToNumber(env, stats.external_links));
+  object.Set("farSlots", ToNumber(env, stats.far_slots));
   object.Set("evicted", ToNumber(env, stats.evicted));
   Napi::Array classes = Napi::Array::New(env, stats.size_classes.size());
   for (uint32_t i = 0; i < stats.size_classes.size(); i++) {

@@ -39,9 +39,9 @@ class ArchTestCode {
     WriteCallGate(at);
     return reinterpret_cast<CallGate>(at);
   }
-  uint8_t* AppendLink(uint64_t address) {
-    uint8_t* at = Reserve(kExternalLinkBytes);
-    WriteExternalLink(at, address);
+  uint8_t* AppendFarSlot(uint64_t address) {
+    uint8_t* at = Reserve(kFarSlotBytes);
+    WriteFarSlot(at, address);
     return at;
   }
   uint8_t* AppendCommon(CallbackHandler handler) {
@@ -252,16 +252,16 @@ TEST(arch_gate_leaves_the_control_words_that_it_was_told) {
   CHECK_EQ(ReadFloatControl(), before);
 }
 
-TEST(arch_external_link_jumps_and_holds_its_address) {
+TEST(arch_far_slot_jumps_and_holds_its_address) {
   ArchTestCode code;
   const CallGate gate = code.AppendGate();
-  uint8_t* link = code.AppendLink(reinterpret_cast<uint64_t>(&SixIntegers));
-  uint8_t* copy = code.Reserve(kExternalLinkBytes);
-  std::memcpy(copy, link, kExternalLinkBytes);
+  uint8_t* original = code.AppendFarSlot(reinterpret_cast<uint64_t>(&SixIntegers));
+  uint8_t* copy = code.Reserve(kFarSlotBytes);
+  std::memcpy(copy, original, kFarSlotBytes);
   code.Seal();
 
-  for (const uint8_t* at : {link, copy}) {
-    const uint8_t* slot = at + kExternalLinkSlotOffset;
+  for (const uint8_t* at : {original, copy}) {
+    const uint8_t* slot = at + kFarSlotGotOffset;
     CHECK_EQ(reinterpret_cast<uint64_t>(slot) % 8, 0);
     CHECK_EQ(LoadAs<uint64_t>(slot), reinterpret_cast<uint64_t>(&SixIntegers));
     CallFrame frame = NumberedFrame();
@@ -277,18 +277,18 @@ extern "C" __attribute__((naked)) void ArchTestSumR10R11Rax() {
       "ret\n");
 }
 
-TEST(arch_external_link_changes_no_register) {
+TEST(arch_far_slot_changes_no_register) {
   ArchTestCode code;
   const CallGate gate = code.AppendGate();
   uint8_t* entry = code.Append({
       0x41, 0xBA, 0x64, 0x00, 0x00, 0x00,  // mov r10d, 100
       0x41, 0xBB, 0x14, 0x00, 0x00, 0x00,  // mov r11d, 20
       0xB8, 0x03, 0x00, 0x00, 0x00,        // mov eax, 3
-      0xE9, 0x00, 0x00, 0x00, 0x00,        // jmp link
+      0xE9, 0x00, 0x00, 0x00, 0x00,        // jmp slot
   });
-  uint8_t* link = code.AppendLink(reinterpret_cast<uint64_t>(&ArchTestSumR10R11Rax));
+  uint8_t* slot = code.AppendFarSlot(reinterpret_cast<uint64_t>(&ArchTestSumR10R11Rax));
   uint8_t* site = entry + 18;
-  Apply(*FindKind("R_X86_64_PLT32"), site, reinterpret_cast<uint64_t>(link) - 4 - reinterpret_cast<uint64_t>(site));
+  Apply(*FindKind("R_X86_64_PLT32"), site, reinterpret_cast<uint64_t>(slot) - 4 - reinterpret_cast<uint64_t>(site));
   code.Seal();
 
   CallFrame frame{};
@@ -318,7 +318,7 @@ TEST(arch_relocated_code_runs) {
       0xC3,                                                              // ret
   });
   uint8_t* data = code.Append({1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0});
-  uint8_t* link = code.AppendLink(reinterpret_cast<uint64_t>(&SixIntegers));
+  uint8_t* slot = code.AppendFarSlot(reinterpret_cast<uint64_t>(&SixIntegers));
 
   auto address = [](const uint8_t* at) { return reinterpret_cast<uint64_t>(at); };
   auto apply = [&](const char* kind, size_t offset, uint64_t value) {
@@ -327,7 +327,7 @@ TEST(arch_relocated_code_runs) {
     CHECK(Check(info, value));
     Apply(info, entry + offset, value);
   };
-  apply("R_X86_64_REX_GOTPCRELX", 7, address(link + kExternalLinkSlotOffset) - 4);
+  apply("R_X86_64_REX_GOTPCRELX", 7, address(slot + kFarSlotGotOffset) - 4);
   apply("R_X86_64_PC32", 16, address(data) - 4);
   apply("R_X86_64_PC32", 26, address(data) + 8 - 8);
   apply("R_X86_64_64", 39, address(data) + 8);

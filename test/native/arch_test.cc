@@ -228,21 +228,21 @@ TEST(arch_worked_example_of_the_docs) {
   const KindInfo& got = *FindKind("R_X86_64_GOTPCREL");
   uint8_t lea[] = {0x48, 0x8D, 0x0D, 0, 0, 0, 0};
   uint8_t load[] = {0x48, 0x8B, 0x05, 0, 0, 0, 0};
-  const uint64_t kTable = 0x7F2000002000, kLink = 0x7F2000000200, kFar = 0x7FFFF7E4A1B0;
+  const uint64_t kTable = 0x7F2000002000, kSlot = 0x7F2000000200, kFar = 0x7FFFF7E4A1B0;
   auto bytes = [](const uint8_t* from, std::initializer_list<uint8_t> expected) {
     return std::memcmp(from, expected.begin(), expected.size()) == 0;
   };
 
   const uint64_t kFrom = 0x7F2000000400;
   Apply(pc32, lea + 3, kTable - 4 - (kFrom + 0x13));
-  Apply(got, load + 3, kLink + kExternalLinkSlotOffset - 4 - (kFrom + 0x23));
+  Apply(got, load + 3, kSlot + kFarSlotGotOffset - 4 - (kFrom + 0x23));
   CHECK(bytes(lea, {0x48, 0x8D, 0x0D, 0xE9, 0x1B, 0x00, 0x00}));
   CHECK(bytes(load, {0x48, 0x8B, 0x05, 0xE1, 0xFD, 0xFF, 0xFF}));
-  uint8_t link[kExternalLinkBytes];
-  WriteExternalLink(link, kFar);
-  CHECK(bytes(link, {0xFF, 0x25, 0x02, 0, 0, 0, 0x0F, 0x0B, 0xB0, 0xA1, 0xE4, 0xF7, 0xFF, 0x7F, 0, 0}));
+  uint8_t slot[kFarSlotBytes];
+  WriteFarSlot(slot, kFar);
+  CHECK(bytes(slot, {0xFF, 0x25, 0x02, 0, 0, 0, 0x0F, 0x0B, 0xB0, 0xA1, 0xE4, 0xF7, 0xFF, 0x7F, 0, 0}));
 
-  // The executor moves 0x1000 up; table and link stay. Only the old bytes and the distance are needed.
+  // The executor moves 0x1000 up; table and far slot stay. Only the old bytes and the distance are needed.
   Apply(pc32, lea + 3, Read(pc32, lea + 3) - 0x1000);
   Apply(got, load + 3, Read(got, load + 3) - 0x1000);
   CHECK(bytes(lea, {0x48, 0x8D, 0x0D, 0xE9, 0x0B, 0x00, 0x00}));

@@ -128,7 +128,7 @@ class Life {
     std::vector<Code> codes;
     std::vector<ja_spec> specs;
     for (uint32_t i = 0; i < 20; i++) codes.push_back(Returns(20 + i));
-    // A direct use of another, and one of something far away, through an external link.
+    // A direct use of another, and one of something far away, through a far slot.
     codes[3].relocs.push_back({JA_CODE, 20, JA_R_X86_64_PC32, JA_TARGET_BATCH_MEMBER, 7, -4, JA_CODE, 0});
     codes[5].relocs.push_back({JA_CODE, 20, JA_R_X86_64_GOTPCREL, JA_TARGET_ADDRESS, 0x1234'5678'9000, -4, JA_CODE, 0});
     // So many kept records that they need memory of their own.

@@ -641,7 +641,7 @@ TEST(invariants_name_the_field_that_is_wrong) {
   CHECK(rig.arena->Verify().empty());
 }
 
-TEST(invariants_notice_a_wrong_external_link) {
+TEST(invariants_notice_a_wrong_far_slot) {
   ArenaRig rig;
   Program program = Program::Of(32);
   constexpr uint64_t kFar = 0x1234'5678'9AB0;

@@ -123,7 +123,7 @@ class Host {
           CHECK_EQ(BranchGoesTo(at), expected);
           break;
         case Use::How::kVeneer:
-          CHECK_EQ(At<uint64_t>(BranchGoesTo(at) + arch::kExternalLinkSlotOffset), expected);
+          CHECK_EQ(At<uint64_t>(BranchGoesTo(at) + arch::kFarSlotGotOffset), expected);
           break;
       }
     }

@@ -67,7 +67,7 @@ void Exercise(FakeMemory& memory, Arena& arena) {
         CHECK_EQ(after.live_bytes, before.live_bytes);
         CHECK_EQ(after.span_bytes, before.span_bytes);
         CHECK_EQ(after.kept_relocs, before.kept_relocs);
-        CHECK_EQ(after.external_links, before.external_links);
+        CHECK_EQ(after.far_slots, before.far_slots);
         check();
       }
     } else if (!live.empty()) {
@@ -93,7 +93,7 @@ void Exercise(FakeMemory& memory, Arena& arena) {
   }
   check();
   CHECK_EQ(arena.Stats().executors, 0);
-  CHECK_EQ(arena.Stats().external_links, 0);
+  CHECK_EQ(arena.Stats().far_slots, 0);
 }
 
 // One run; returns how many calls could have been refused.

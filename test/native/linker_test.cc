@@ -1,5 +1,5 @@
 // What a reloc puts into its field: the psABI's expressions restated here and read back from memory, when frozen and
-// after moves; what is kept of a reloc and what is not; external links; and every way to be refused.
+// after moves; what is kept of a reloc and what is not; far slots; and every way to be refused.
 #include "core/linker.h"
 
 #include <elf.h>
@@ -190,7 +190,7 @@ void CheckField(ArenaRig& rig, const Subject& subject) {
 // Everything that a refused freeze must leave as it was.
 bool SameFigures(const ArenaStats& a, const ArenaStats& b) {
   return a.executors == b.executors && a.live_bytes == b.live_bytes && a.span_bytes == b.span_bytes &&
-         a.retired_bytes == b.retired_bytes && a.kept_relocs == b.kept_relocs && a.external_links == b.external_links &&
+         a.retired_bytes == b.retired_bytes && a.kept_relocs == b.kept_relocs && a.far_slots == b.far_slots &&
          a.page_per_executor_bytes == b.page_per_executor_bytes && a.moves == b.moves &&
          a.committed_bytes == b.committed_bytes;
 }
@@ -321,7 +321,7 @@ TEST(linker_keeps_only_relocs_that_a_move_can_change) {
   }
 }
 
-// ---- External links
+// ---- Far slots
 
 namespace {
 
@@ -345,46 +345,46 @@ uint64_t Destination(ArenaRig& rig, ExecutorId id) {
 
 }  // namespace
 
-TEST(linker_shares_one_external_link_per_address) {
+TEST(linker_shares_one_far_slot_per_address) {
   ArenaRig rig;
   std::vector<ExecutorId> callers;
   for (int i = 0; i < 10; i++) {
     callers.push_back(rig.Install(Caller(kFar)));
     callers.push_back(rig.Install(Caller(kFar, R_X86_64_GOTPCREL)));
-    CHECK_EQ(rig.arena->Stats().external_links, 1);
+    CHECK_EQ(rig.arena->Stats().far_slots, 1);
   }
   // One executor with many relocs to it, and another address.
   Program many = Program::Of(64);
   for (uint32_t i = 0; i < 8; i++)
     many.relocs.push_back({Section::kCode, R_X86_64_PLT32, TargetKind::kAddress, 8 * i, i < 6 ? kFar : kFar + 16, -4});
   callers.push_back(rig.Install(many));
-  CHECK_EQ(rig.arena->Stats().external_links, 2);
+  CHECK_EQ(rig.arena->Stats().far_slots, 2);
   uint64_t veneer = Destination(rig, callers[0]);
   CHECK_EQ(Destination(rig, callers[2]), veneer);
-  CHECK_EQ(Destination(rig, callers[1]), veneer + arch::kExternalLinkSlotOffset);
+  CHECK_EQ(Destination(rig, callers[1]), veneer + arch::kFarSlotGotOffset);
   rig.CheckInvariants();
 
   // It lasts as long as its last user.
   while (callers.size() > 1) {
     rig.Free(callers.front());
     callers.erase(callers.begin());
-    CHECK_EQ(rig.arena->Stats().external_links, 2);
+    CHECK_EQ(rig.arena->Stats().far_slots, 2);
     CHECK_EQ(At<uint64_t>(veneer + 8), kFar);
   }
   rig.Free(callers);
-  CHECK_EQ(rig.arena->Stats().external_links, 0);
+  CHECK_EQ(rig.arena->Stats().far_slots, 0);
   CHECK_EQ(At<uint8_t>(veneer), arch::kPoisonByte);
   rig.CheckInvariants();
 }
 
-TEST(linker_a_link_outlives_the_copies_that_may_still_leave_through_it) {
+TEST(linker_a_far_slot_outlives_the_copies_that_may_still_leave_through_it) {
   ArenaRig rig;
   ExecutorId caller = rig.Install(Caller(kFar));
   uint64_t veneer = Destination(rig, caller);
   {
     Pinned pinned(rig.arena->reclaimer(), *rig.self);
     rig.Free(caller);
-    CHECK_EQ(rig.arena->Stats().external_links, 0);
+    CHECK_EQ(rig.arena->Stats().far_slots, 0);
     ExecutorId next = rig.Install(Caller(kFar + 64));
     CHECK(Destination(rig, next) != veneer);
     CHECK_EQ(At<uint16_t>(veneer), 0x25FF);
@@ -400,7 +400,7 @@ TEST(linker_slots_of_executors_follow_their_moves) {
     ExecutorId target = rig.Install(Program::Of(100));
     ExecutorId first = rig.Install(CallerOf(target, R_X86_64_GOTPCRELX));
     ExecutorId second = rig.Install(CallerOf(target, R_X86_64_GOTPCREL));
-    CHECK_EQ(rig.arena->Stats().external_links, 1);
+    CHECK_EQ(rig.arena->Stats().far_slots, 1);
     uint64_t slot = Destination(rig, first);
     CHECK_EQ(Destination(rig, second), slot);
     for (int i = 0; i < 2; i++) {
@@ -412,7 +412,7 @@ TEST(linker_slots_of_executors_follow_their_moves) {
     rig.Free(first);
     CHECK(rig.arena->Free(&target, 1, rig.self).code() == ErrorCode::kReferenced);
     rig.Free({target, second});
-    CHECK_EQ(rig.arena->Stats().external_links, 0);
+    CHECK_EQ(rig.arena->Stats().far_slots, 0);
   });
 }
 
@@ -422,16 +422,16 @@ TEST(linker_a_slot_of_ones_own_code_dies_with_it) {
   program.relocs = {{Section::kCode, R_X86_64_GOTPCREL, TargetKind::kOwnCode, 8, 32, -4},
                     {Section::kCode, R_X86_64_GOTPCREL, TargetKind::kOwnCode, 16, 0, -4}};
   ExecutorId id = rig.Install(program);
-  CHECK_EQ(rig.arena->Stats().external_links, 2);
+  CHECK_EQ(rig.arena->Stats().far_slots, 2);
   CHECK_EQ(At<uint64_t>(Destination(rig, id)), rig.AddressOf(id) + 32);
   rig.MakeMove({id});
   CHECK_EQ(At<uint64_t>(Destination(rig, id)), rig.AddressOf(id) + 32);
   rig.Free(id);
-  CHECK_EQ(rig.arena->Stats().external_links, 0);
+  CHECK_EQ(rig.arena->Stats().far_slots, 0);
 }
 
-TEST(linker_a_used_index_does_not_inherit_links) {
-  // The books remember the last user of a link by index; a later executor of the same index is another user.
+TEST(linker_a_used_index_does_not_inherit_far_slots) {
+  // The books remember the last user of a far slot by index; a later executor of the same index is another user.
   ArenaRig rig;
   ExecutorId keeps = rig.Install(Caller(kFar));
   ExecutorId first = rig.Install(Caller(kFar));
@@ -439,10 +439,10 @@ TEST(linker_a_used_index_does_not_inherit_links) {
   ExecutorId second = rig.Install(Caller(kFar));
   CHECK_EQ(IndexOf(first), IndexOf(second));
   rig.Free(keeps);
-  CHECK_EQ(rig.arena->Stats().external_links, 1);
+  CHECK_EQ(rig.arena->Stats().far_slots, 1);
   CHECK_EQ(At<uint64_t>(Destination(rig, second) + 8), kFar);
   rig.Free(second);
-  CHECK_EQ(rig.arena->Stats().external_links, 0);
+  CHECK_EQ(rig.arena->Stats().far_slots, 0);
 }
 
 // ---- References between executors
@@ -835,10 +835,10 @@ TEST(linker_a_failed_freeze_of_ten_publishes_none) {
     user = rig.Install(Caller(kFar));
     for (Program& program : programs) program.relocs[4].target = user;
     std::vector<ExecutorId> good = rig.Install(programs);
-    CHECK_EQ(rig.arena->Stats().external_links, 10 + 10);
+    CHECK_EQ(rig.arena->Stats().far_slots, 10 + 10);
     rig.CheckInvariants();
     rig.Free(good);
-    CHECK_EQ(rig.arena->Stats().external_links, 1);
+    CHECK_EQ(rig.arena->Stats().far_slots, 1);
   });
 }
 
@@ -862,7 +862,7 @@ TEST(linker_freezes_each_of_a_list_once) {
   CHECK(rig.arena->Describe(ids[1]).ok());
 }
 
-// Proves that FindBrokenRule can fail, with a source, a target, and an external link.
+// Proves that FindBrokenRule can fail, with a source, a target, and a far slot.
 TEST(linker_notices_broken_books) {
   auto broken = [](void (*damage)(ExecutorTable&, uint32_t target, uint32_t source)) {
     LinkerRig rig;

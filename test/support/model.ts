@@ -93,12 +93,12 @@ interface CallUnderWay {
 }
 
 /** What `stats` says that must not change when an operation fails. */
-const unchanged = ({ executors, liveBytes, spanBytes, keptRelocs, externalLinks, moves }: Stats) => ({
+const unchanged = ({ executors, liveBytes, spanBytes, keptRelocs, farSlots, moves }: Stats) => ({
   executors,
   liveBytes,
   spanBytes,
   keptRelocs,
-  externalLinks,
+  farSlots,
   moves,
 });
 
@@ -300,12 +300,12 @@ export class Model {
     assert.deepEqual(ids.sort(byNumber), [...this.executors.keys()].sort(byNumber), 'executors()');
 
     const places = new Places(arena, [this.callback.address]);
-    const links = new Set<bigint>();
+    const slots = new Set<bigint>();
     let liveBytes = 0;
     for (const executor of this.executors.values()) {
       if (executor.life === 'writable') this.checkWritable(executor);
       else {
-        this.checkFrozen(executor, places, links);
+        this.checkFrozen(executor, places, slots);
         liveBytes += executor.liveBytes;
       }
     }
@@ -314,7 +314,7 @@ export class Model {
     const stats = arena.stats();
     assert.equal(stats.executors, this.executors.size, 'stats().executors');
     assert.equal(stats.liveBytes, liveBytes, 'stats().liveBytes');
-    assert.equal(stats.externalLinks, links.size, 'stats().externalLinks');
+    assert.equal(stats.farSlots, slots.size, 'stats().farSlots');
     assert.ok(stats.spanBytes >= liveBytes && stats.committedBytes >= liveBytes, 'memory for what is live');
   }
 
@@ -324,14 +324,14 @@ export class Model {
     for (const section of sections) assertSame(handle.read(section), bytes[section], `${name}, staged ${section}`);
   }
 
-  private checkFrozen(executor: ModelExecutor, places: Places, links: Set<bigint>): void {
+  private checkFrozen(executor: ModelExecutor, places: Places, slots: Set<bigint>): void {
     const { handle, bytes, name, id, stateBase } = executor;
     const image = places.of(executor);
     assert.equal(this.arena.executor(id).state, 'frozen', name);
     for (const section of ['code', 'data'] as const) {
-      const { bytes: expected, links: used, count } = places.relocated(executor, section);
+      const { bytes: expected, slots: used, count } = places.relocated(executor, section);
       assertSame(image.bytes[section], expected, `${name}, ${section}`);
-      for (const link of used) links.add(link);
+      for (const slot of used) slots.add(slot);
       this.figures.relocsChecked += count;
     }
     assertSame(handle.read('state'), bytes.state, `${name}, state`);

@@ -24,7 +24,7 @@ export const callAt = tools
   .install({ code: Uint8Array.of(0xff, 0xe6) })
   .func({ args: ['u64', 'pointer'], returns: 'u64' });
 
-// An external link: executable first, with the slot that holds its target behind it. A branch goes to the start, a load
+// A far slot: executable first, with the slot that holds its target behind it. A branch goes to the start, a load
 // reads the slot.
 const veneer = Uint8Array.of(0xff, 0x25, 2, 0, 0, 0, 0x0f, 0x0b);
 const slotOffset = BigInt(veneer.length);
@@ -44,14 +44,14 @@ export class OwnCode {
     return page !== undefined && slab!.backed[Math.floor(page)] === true && this.arena.find(address) === undefined;
   }
 
-  /** Where a branch to the address of an external link goes on; undefined when there is none. */
+  /** Where a branch to the address of a far slot goes on; undefined when there is none. */
   throughVeneer(address: bigint): bigint | undefined {
     if (!this.has(address)) return undefined;
     const bytes = peekBytes(address, veneer.length);
     return veneer.every((byte, i) => bytes[i] === byte) ? peek(address + slotOffset) : undefined;
   }
 
-  /** What a load from the address of an external link's slot reads; undefined when there is none. */
+  /** What a load from the address of a far slot's GOT slot reads; undefined when there is none. */
   throughSlot(address: bigint): bigint | undefined {
     return this.throughVeneer(address - slotOffset);
   }

@@ -85,11 +85,11 @@ export class Places {
     return image;
   }
 
-  /** The bytes of a section with every reloc applied, and the external links that these go through. */
+  /** The bytes of a section with every reloc applied, and the far slots that these go through. */
   relocated(executor: Relocated, section: Section) {
     const bytes = executor.bytes[section].slice();
     const relocs = executor.relocs.filter((reloc) => reloc.section === section);
-    const links = new Set<bigint>();
+    const slots = new Set<bigint>();
     const { bases, bytes: images } = this.of(executor);
     for (const { kind, offset, target, addend } of relocs) {
       const at = `${kind} at ${section} + ${offset}`;
@@ -104,17 +104,17 @@ export class Places {
       if (section !== 'state') {
         if (kind.includes('GOT')) {
           assert.equal(this.ownCode.throughSlot(meant), S, `the slot of ${at}`);
-          links.add(meant);
+          slots.add(meant);
           value = held;
         } else if (kind === 'R_X86_64_PLT32' && held !== value) {
           assert.equal(this.ownCode.throughVeneer(meant), wrap(S + A + 4n), `the veneer of ${at}`);
-          if (!this.callbacks.includes(S)) links.add(meant + 8n); // its slot
+          if (!this.callbacks.includes(S)) slots.add(meant + 8n); // its slot
           value = held;
         }
       }
       writeField(bytes, offset, kind, value);
     }
-    return { bytes, links, count: relocs.length };
+    return { bytes, slots, count: relocs.length };
   }
 
   private symbol(executor: Relocated, target: ProgramReloc<Relocated>['target'], meant: bigint): bigint {

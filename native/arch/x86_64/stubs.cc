@@ -1,4 +1,4 @@
-// x86-64: the machine code of the arena's own that is the same under every OS: external links, the stubs that traces
+// x86-64: the machine code of the arena's own that is the same under every OS: far slots, the stubs that traces
 // leave through, the function of a trial. The call gate and callbacks depend on the C convention too (gate_sysv.cc).
 //
 // Each piece is a table of bytes with its assembly beside it; what varies is stored over the zeroes left for it. All of
@@ -12,14 +12,14 @@ const uint8_t kPoisonByte = 0xCC;  // int3
 
 namespace x86_64 {
 
-// Executable first: a branch to the link's address is a branch to the veneer.
-constexpr uint8_t kExternalLink[] = {
+// Executable first: a branch to a far slot's address is a branch to its veneer.
+constexpr uint8_t kFarSlot[] = {
     0xFF, 0x25, 0x02, 0x00, 0x00, 0x00,              // jmp [rip + 2]
-    0x0F, 0x0B,                                      // ud2: keeps the slot aligned, and decoders out of it
-    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,  // slot: the address
+    0x0F, 0x0B,                                      // ud2: keeps the GOT slot aligned, and decoders out of it
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,  // GOT slot: the address
 };
-static_assert(sizeof kExternalLink == kExternalLinkBytes);
-static_assert(kExternalLinkBytes == kGranuleBytes && kExternalLinkSlotOffset % 8 == 0);
+static_assert(sizeof kFarSlot == kFarSlotBytes);
+static_assert(kFarSlotBytes == kGranuleBytes && kFarSlotGotOffset % 8 == 0);
 
 // The record is in r11. `sub` sets the carry flag when the upper 12 bits were 0: the exit is hot, and the count begins
 // again at its largest value, until the host says otherwise.
@@ -58,9 +58,9 @@ void SynchroniseThisCore() {}
 
 void Pause() { __builtin_ia32_pause(); }
 
-void WriteExternalLink(uint8_t* out, uint64_t address) {
-  std::memcpy(out, x86_64::kExternalLink, sizeof x86_64::kExternalLink);
-  StoreAs<uint64_t>(out + kExternalLinkSlotOffset, address);
+void WriteFarSlot(uint8_t* out, uint64_t address) {
+  std::memcpy(out, x86_64::kFarSlot, sizeof x86_64::kFarSlot);
+  StoreAs<uint64_t>(out + kFarSlotGotOffset, address);
 }
 
 size_t ExitStubBytes() { return sizeof x86_64::kExitStub; }
