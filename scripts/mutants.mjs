@@ -30,7 +30,7 @@ const reclaimerBody = 'native/core/reclaimer.cc';
 const collector = 'native/core/collector.cc';
 const moves = 'native/core/linker_moves.cc';
 const linker = 'native/core/linker.h';
-const references = 'native/core/linker_references.cc';
+const references = 'native/core/references.cc';
 const checks = 'native/core/linker.cc';
 const verify = 'native/core/linker_verify.cc';
 const arena = 'native/core/arena.cc';
@@ -167,8 +167,8 @@ const mutants = [
     edits: [
       [
         freeing,
-        'linker_.TakeUnusedLinks([&](SpanId link) { LetGo({{link, 0, 0}, 0, 0}, at_once); });',
-        'linker_.TakeUnusedLinks([&](SpanId link) { space_.Free(link); });',
+        'linker_.far_slots.TakeUnused([&](SpanId span) { LetGo({{span, 0, 0}, 0, 0}, at_once); });',
+        'linker_.far_slots.TakeUnused([&](SpanId span) { space_.Free(span); });',
       ],
     ],
     killedBy: torture(...sizes),

@@ -9,7 +9,7 @@ const faces = ['core', 'c', 'ts'] as const;
 
 const source = (file: string) => readFileSync(file, 'utf8').replace(/\/\*[\s\S]*?\*\/|\/\/[^\n]*/g, '');
 const header = source('native/capi/jit_arena.h');
-const core = ['arena', 'results', 'collector', 'planner', 'events', 'linker', 'spec', 'slab']
+const core = ['arena', 'results', 'collector', 'planner', 'events', 'problem', 'spec', 'slab']
   .map((part) => source(`native/core/${part}.h`))
   .join('\n');
 const status = source('native/base/status.h');

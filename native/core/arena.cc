@@ -189,7 +189,7 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
   if (!failed.ok()) {
     frames_.Drop();
     for (uint32_t index : batch_) linker_.Forget(index);
-    linker_.TakeUnusedLinks([&](SpanId link) { space_.Free(link); });
+    linker_.far_slots.TakeUnused([&](SpanId span) { space_.Free(span); });
     for (uint32_t index : batch_) Unplace(index, written);
     return failed;
   }
@@ -350,7 +350,7 @@ Result<Thunk> Arena::AddThunk(arch::CallbackHandler handler, const PinSlot* self
   if (Status busy = CloseGateToWrite(gate, self)) return busy;
   Result<uint64_t> veneer = own_code_.AddVeneer(thunk.value().address);
   if (!veneer.ok()) return std::move(veneer.status());
-  linker_.SetVeneer(thunk.value().address, veneer.value());
+  linker_.far_slots.SetThunkVeneer(thunk.value().address, veneer.value());
   return thunk;
 }
 

@@ -66,7 +66,7 @@ std::vector<ExecutorId> Arena::EvictCold() {
   for (bool changed = true; changed;) {
     changed = false;
     for (ExecutorId& id : cold) {
-      if (id == 0 || linker_.FindUnmarkedSource(IndexOf(id)) == 0) continue;
+      if (id == 0 || linker_.references.FindUnmarkedSource(IndexOf(id)) == 0) continue;
       table_[IndexOf(id)].marked = 0;
       id = 0;
       changed = true;

@@ -33,7 +33,7 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
   }
   uint32_t position = marked;
   for (uint32_t i = 0; i < count && failed.ok(); i++) {
-    uint32_t source = linker_.FindUnmarkedSource(IndexOf(ids[i]));
+    uint32_t source = linker_.references.FindUnmarkedSource(IndexOf(ids[i]));
     if (source == 0) continue;
     failed =
         ExecutorError(ErrorCode::kReferenced, ids[i],
@@ -78,7 +78,7 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
     LetGo({{executor.code_span, executor.data_span, executor.state_span}, index, 0}, at_once);
   }
   // Old copies that are still executing may leave through a far slot: it retires after them.
-  linker_.TakeUnusedLinks([&](SpanId link) { LetGo({{link, 0, 0}, 0, 0}, at_once); });
+  linker_.far_slots.TakeUnused([&](SpanId span) { LetGo({{span, 0, 0}, 0, 0}, at_once); });
   if (!at_once) reclaimer_.Stamp();
   events_.Flush();
   return Status::Ok();

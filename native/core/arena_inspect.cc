@@ -28,7 +28,7 @@ Status Arena::Read(ExecutorId id, Section section, uint32_t offset, uint8_t* byt
     staged_[IndexOf(id)].Read(section, offset, bytes, count);
     return Status::Ok();
   }
-  Placement at = linker_.PlacementOf(executor);
+  Placement at = PlacementOf(space_, executor);
   uint64_t from = section == Section::kCode ? at.code : section == Section::kData ? at.data : at.state;
   std::memcpy(bytes, reinterpret_cast<const uint8_t*>(from) + offset, count);
   return Status::Ok();
@@ -140,7 +140,7 @@ ArenaStats Arena::Stats() {
   stats.slabs = space_.slab_count();
   stats.huge_page_bytes = space_.HugePageBytes();
   stats.kept_relocs = linker_.kept_relocs();
-  stats.far_slots = linker_.far_slots();
+  stats.far_slots = linker_.far_slots.count();
   return stats;
 }
 
@@ -178,7 +178,7 @@ std::vector<Problem> Arena::Verify() {
   if (!CheckProcess().ok()) return problems;
   for (uint32_t index = 1; index < table_.size(); index++)
     if (table_[index].State() == ExecutorState::kFrozen) linker_.Verify(index, &problems);
-  linker_.VerifyLinks(&problems);
+  linker_.far_slots.Verify(&problems);
   own_code_.ForEachChanged([&](uint64_t expected, uint64_t found) {
     problems.push_back({0, Section::kCode, -1, expected, found, "the arena's own code"});
   });
@@ -234,7 +234,7 @@ std::string Arena::FindBrokenRule() {
     owned -= uint64_t{1} + (executor.data_span != 0) + (executor.state_span != 0);
   }
   if (owned != 0) return "live spans and frozen executors differ in number";
-  if (internal != own_code_.count() + linker_.far_slots()) return "internal spans are not accounted for";
+  if (internal != own_code_.count() + linker_.far_slots.count()) return "internal spans are not accounted for";
   if (retired_bytes != reclaimer_.retired_bytes()) return "retired spans and retired bytes differ";
   if (live_bytes != stats_.live_bytes || executors != stats_.executors) return "the figures are wrong";
   size_t writable_executable = 0;

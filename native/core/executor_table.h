@@ -45,7 +45,7 @@ struct LockedExecutor {
   SpanId code_span = 0;  // code, and data behind it unless apart
   SpanId data_span = 0;  // data, when apart
   SpanId state_span = 0;
-  uint32_t inbound = 0;   // first of the references that lead to this executor (core/linker.h)
+  uint32_t inbound = 0;   // first of the references that lead to this executor (core/references.h)
   uint32_t outbound = 0;  // first of the references that this executor holds
   uint32_t checksum = 0;  // of the spans of code and data, in normal form
   uint32_t kept_bytes : 23 = 0;

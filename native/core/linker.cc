@@ -33,7 +33,11 @@ Section SectionOf(TargetKind kind) {
 }  // namespace
 
 Linker::Linker(CodeSpace& space, ExecutorTable& table, uint32_t max_references, bool full_records)
-    : space_(space), table_(table), references_(max_references), links_(max_references), full_records_(full_records) {}
+    : space_(space),
+      table_(table),
+      far_slots(space, table, max_references),
+      references(table, far_slots, max_references),
+      full_records_(full_records) {}
 
 // ---- Checks without addresses
 
@@ -105,7 +109,7 @@ void Linker::BeginFreeze() { checked_.clear(); }
 Result<size_t> Linker::Check(uint32_t index, const ExecutorSpec& spec, const std::vector<uint32_t>& batch) {
   size_t first = checked_.size();
   if (spec.reloc_count == 0) return first;
-  Placement at = PlacementOf(table_[index]);
+  Placement at = PlacementOf(space_, table_[index]);
   SortRelocs(spec);
   if (Status failed = MakeRoom(checked_, spec.reloc_count)) return failed;
   for (uint32_t position : order_) {
@@ -159,6 +163,25 @@ Words Linker::OutOfReach(const arch::KindInfo& info, int64_t addend, const Bound
       "them: use %s",
       info.name, static_cast<long long>(addend), PlacesInWords(symbols.lowest, symbols.highest).c_str(),
       PlacesInWords(sites.lowest, sites.highest).c_str(), arch::kFarKinds);
+}
+
+Result<uint32_t> Linker::AcquireFarSlot(uint32_t user, const FarAddress& address) {
+  uint32_t slot = far_slots.Find(address);
+  if (slot != 0 && far_slots[slot].last_user == user) return slot;
+  Status failed;
+  if (slot == 0) {
+    Result<uint32_t> made = far_slots.Make(address);
+    if (!made.ok()) return made;
+    slot = made.value();
+    if (address.owner != 0) failed = references.Add(Reference::Of(ReferenceKind::kSlot, slot, address.owner));
+  }
+  if (failed.ok()) failed = references.Add(Reference::Of(ReferenceKind::kSlotUse, user, slot));
+  if (!failed.ok()) {
+    if (far_slots[slot].inbound == 0) references.DropFarSlot(slot);
+    return failed;
+  }
+  far_slots[slot].last_user = user;
+  return slot;
 }
 
 Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& reloc, const Placement& at,
@@ -244,7 +267,7 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
       return failed(ErrorCode::kRelocTarget,
                     Format("the target executor %llu is still writable: freeze it before, or in the same freeze",
                            Wide(table_.IdOf(other))));
-    symbol = SectionAddress(other, reloc.target_section) + reloc.target_offset;
+    symbol = SectionAddress(space_, table_[other], reloc.target_section) + reloc.target_offset;
   }
 
   bool symbol_moves = other != 0                 ? table_[other].movable
@@ -279,8 +302,10 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
   bool use_veneer = false;
   bool out_of_reach = field.relative && !use_slot && !reaches(symbols, addend);
   // A callback's thunk that is out of reach has a veneer that is not, also for `lea`.
-  if (out_of_reach && reloc.target_kind == TargetKind::kAddress && veneers_.contains(symbol)) {
-    symbol = veneers_.at(symbol);
+  uint64_t thunk_veneer =
+      out_of_reach && reloc.target_kind == TargetKind::kAddress ? far_slots.FindThunkVeneer(symbol) : 0;
+  if (thunk_veneer != 0) {
+    symbol = thunk_veneer;
     symbols = {symbol, symbol};
     out_of_reach = !reaches(symbols, addend);
   }
@@ -300,18 +325,19 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
     uint32_t owner = other != 0 ? other : own ? index : 0;
     // A veneer stands for the place that the branch goes to, a slot for the symbol.
     if (use_veneer) symbol += static_cast<uint64_t>(reloc.addend) + info.branch_bias;
-    Result<uint32_t> link = AcquireLink(index, owner, owner != 0 ? symbol - CodeAddress(owner) : symbol);
-    if (!link.ok()) {
-      const Error& error = link.status().error();
+    if (owner != 0) symbol -= CodeAddress(space_, table_[owner]);
+    Result<uint32_t> slot = AcquireFarSlot(index, {symbol, owner});
+    if (!slot.ok()) {
+      const Error& error = slot.status().error();
       return failed(error.code, error.message);
     }
-    symbol = use_slot ? SlotAddress(link.value()) : space_.AddressOf(links_[link.value()].span);
+    symbol = use_slot ? far_slots.GotAddress(slot.value()) : far_slots.VeneerAddress(slot.value());
     if (use_veneer) addend = -info.branch_bias;
     other = 0;
     anchor = Anchor::kFixed;
     symbol_moves = false;
     symbol_with_site = false;
-    // The link stays and the site may move, also where the symbol went along with it.
+    // The far slot stays and the site may move, also where the symbol went along with it.
     symbols = {symbol, symbol};
     if (executor.movable) places = PlacesOf(executor, reloc.section, site);
     if (!reaches(symbols, addend)) return failed(ErrorCode::kRelocRange, OutOfReach(info, addend, symbols, places));
@@ -341,9 +367,9 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
     reference.kind = reloc.section == Section::kState ? ReferenceKind::kHold : ReferenceKind::kReloc;
     reference.field = info.field;
     reference.target_section = reloc.target_section;
-    if (reference.has_field()) normalise(SectionAddress(other, reloc.target_section));
+    if (reference.has_field()) normalise(SectionAddress(space_, table_[other], reloc.target_section));
     reference.rest = checked.rest;
-    if (Status status = AddReference(reference)) return failed(status.error().code, status.error().message);
+    if (Status status = references.Add(reference)) return failed(status.error().code, status.error().message);
     return checked;
   }
   if (reloc.section == Section::kState) return checked;
@@ -364,6 +390,15 @@ Status Linker::OpenSpans(WriteScope& scope, uint32_t index) const {
   if (executor.data_span != 0)
     if (Status failed = scope.Open(executor.data_span)) return failed;
   return Status::Ok();
+}
+
+void Linker::ForgetReferences(uint32_t index) {
+  Executor& executor = table_[index];
+  // A thread that is still in the executor leaves it at its next exit.
+  references.RemoveOutbound(index, [&](uint32_t exit) { MakeCold(RecordOf(index, exit)); });
+  UnlinkInbound(index);
+  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept_count_--; });
+  table_.DropKept(executor);
 }
 
 void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, size_t check) {
@@ -390,8 +425,8 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
   // From normal form to the place, where not null.
   auto rebase = [&](uint8_t* code, uint8_t* data) {
     if (executor.kept_bytes == 0 && !executor.holds_addresses) return;
-    Rebase(executor, code, data, Placement{}, PlacementOf(executor), [&](const Reference& reference) {
-      return Moved{0, SectionAddress(reference.target, reference.target_section)};
+    Rebase(executor, code, data, Placement{}, PlacementOf(space_, executor), [&](const Reference& reference) {
+      return Moved{0, SectionAddress(space_, table_[reference.target], reference.target_section)};
     });
   };
   auto pad = [](uint8_t byte, uint8_t* from, uint8_t* to) {
@@ -431,18 +466,6 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
     write(Section::kState, state, 0, known_zero);
     InitialiseExits(index, state);
   }
-}
-
-uint64_t Linker::SectionAddress(uint32_t index, Section section) const {
-  return section == Section::kCode ? CodeAddress(index) : AddressIn(PlacementOf(table_[index]), section);
-}
-
-Placement Linker::PlacementOf(const Executor& executor) const {
-  Placement at;
-  if (executor.code_span != 0) at.code = space_.AddressOf(executor.code_span);
-  at.data = executor.data_span != 0 ? space_.AddressOf(executor.data_span) : at.code + executor.DataOffset();
-  if (executor.state_span != 0) at.state = space_.AddressOf(executor.state_span);
-  return at;
 }
 
 }  // namespace jit_arena

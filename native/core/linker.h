@@ -4,9 +4,6 @@
 // addresses to another. Code is frozen by writing it in *normal form* (as if the executor and everything it refers to
 // began at address 0), taking the checksum, and rebasing from zero to its place; moved by rebasing a copy from its
 // old place to the new one; verified by rebasing a copy back to zero and comparing the checksum.
-//
-// References from one executor to another are kept both ways (*inbound*, *outbound*), so that a moved target's
-// sources are found without a search, and a target cannot be freed under them.
 #pragma once
 
 #include <algorithm>
@@ -21,60 +18,18 @@
 #include "core/chunked_array.h"
 #include "core/code_space.h"
 #include "core/executor_table.h"
+#include "core/far_slots.h"
+#include "core/placement.h"
+#include "core/problem.h"
+#include "core/references.h"
 #include "core/spec.h"
 
 namespace jit_arena {
-
-// Addresses of an executor's sections.
-struct Placement {
-  uint64_t code = 0;
-  uint64_t data = 0;
-  uint64_t state = 0;
-};
-
-inline uint64_t AddressIn(const Placement& at, Section section) {
-  return section == Section::kCode ? at.code : section == Section::kData ? at.data : at.state;
-}
-
-inline uint64_t AddressOfAnchor(const Placement& at, Anchor anchor) {
-  return anchor == Anchor::kFixed ? 0 : AddressIn(at, static_cast<Section>(anchor));
-}
 
 // Where something was before a move, and where it is behind it. In normal form everything is at 0.
 struct Moved {
   uint64_t from = 0;
   uint64_t to = 0;
-};
-
-// Why one thing refers to another.
-enum class ReferenceKind : uint8_t {
-  kReloc,    // executor → executor: a field that a move of either rewrites
-  kHold,     // executor → executor: a reloc that no move changes; it only keeps the target
-  kLinkUse,  // executor → far slot
-  kSlot,     // far slot → executor: the slot holds an address in the target
-  kExit,     // executor → executor: an exit is linked
-};
-
-// One reference, in the lists of its source and of its target.
-struct Reference {
-  uint32_t source = 0;  // executor; for kSlot a far slot
-  uint32_t target = 0;  // executor; for kLinkUse a far slot
-  uint32_t site = 0;    // kReloc: as in KeptReloc; kExit: the exit's number
-  uint32_t next_outbound = 0;
-  uint32_t previous_outbound = 0;
-  uint32_t next_inbound = 0;
-  uint32_t previous_inbound = 0;
-  union {
-    uint32_t entry = 0;  // kExit: the number of the target's entry
-    uint32_t rest;       // kReloc: as in KeptReloc
-  };
-  ReferenceKind kind = ReferenceKind::kReloc;
-  arch::FieldClass field = 0;               // kReloc
-  Section target_section = Section::kCode;  // kReloc: what the field moves with
-
-  bool source_is_link() const { return kind == ReferenceKind::kSlot; }
-  bool target_is_link() const { return kind == ReferenceKind::kLinkUse; }
-  bool has_field() const { return kind == ReferenceKind::kReloc; }
 };
 
 // An exit record as machine code sees it (docs/traces.md).
@@ -86,16 +41,6 @@ struct ExitRecord {
   std::atomic<uint16_t> temperature;
 };
 static_assert(sizeof(ExitRecord) == arch::kExitRecordBytes);
-
-// One difference between what memory holds and what it should hold.
-struct Problem {
-  ExecutorId executor = 0;
-  Section section = Section::kCode;
-  int64_t offset = -1;  // -1: somewhere in the section
-  uint64_t expected = 0;
-  uint64_t found = 0;
-  std::string what;
-};
 
 // Position of an executor in the batch: a table small enough for the nearest cache, since every reference asks it.
 class BatchPositions {
@@ -140,7 +85,14 @@ struct StateMove {
 };
 
 class Linker {
+ private:
+  CodeSpace& space_;
+  ExecutorTable& table_;
+
  public:
+  FarSlots far_slots;
+  References references;
+
   // `max_references`: between executors, and from executors to far slots.
   Linker(CodeSpace& space, ExecutorTable& table, uint32_t max_references, bool full_records);
 
@@ -162,29 +114,14 @@ class Linker {
   void Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, size_t check);
 
   // The executor dies: its references end. Its inbound references are none, or come from executors that die with it.
-  // Far slots that nobody uses any more wait for TakeUnusedLinks, to be retired with it.
+  // Far slots that nobody uses any more wait for FarSlots::TakeUnused, to be retired with it.
   void Forget(uint32_t index) {
     if (full_records_) records_.erase(index);
     const Executor& executor = table_[index];
     if ((executor.outbound | executor.inbound | executor.kept_bytes) != 0) ForgetReferences(index);
   }
-  // Calls take(span) for each far slot that Forget has left; the span is the caller's from then on.
-  template <class Take>
-  void TakeUnusedLinks(Take take) {
-    while (unused_link_ != 0) {
-      uint32_t link = unused_link_;
-      unused_link_ = links_[link].inbound;
-      take(links_[link].span);
-      FreeLink(link);
-    }
-  }
-  // The first executor that refers to `index` and is not `marked`, or 0.
-  uint32_t FindUnmarkedSource(uint32_t index) const;
 
   // Exits and links. `exit` is below the executor's exit count, and both executors are frozen.
-
-  // For branches and `lea` to a callback's thunk that is out of reach: the arena's own veneer to it.
-  void SetVeneer(uint64_t thunk, uint64_t veneer) { veneers_[thunk] = veneer; }
 
   // Where cold exits and done jumps go, and how often an exit is taken before it is hot for the first time (1 to 4096).
   void SetStubs(uint64_t exit_stub, uint64_t done_stub, uint32_t exit_threshold, double exit_growth);
@@ -242,37 +179,13 @@ class Linker {
 
   // Appends what does not hold of a frozen executor's bytes.
   void Verify(uint32_t index, std::vector<Problem>* problems) const;
-  // Appends far slots whose slot does not hold its target.
-  void VerifyLinks(std::vector<Problem>* problems) const;
-  // First broken rule of the references, in words, or empty.
+  // First broken rule of the references and kept relocs, in words, or empty.
   std::string FindBrokenRule() const;
 
-  Placement PlacementOf(const Executor& executor) const;
-  uint64_t far_slots() const { return link_of_.size(); }
-  uint64_t far_slot_bytes() const { return link_of_.size() * arch::kFarSlotBytes; }
   uint64_t kept_relocs() const { return kept_count_; }
   size_t MetadataBytes() const;
 
  private:
-  // A far slot: the slot's target, and who uses it.
-  struct FarSlot {
-    SpanId span = 0;
-    uint32_t inbound = 0;
-    uint32_t outbound = 0;   // when the target is an executor
-    uint64_t target = 0;     // key
-    uint32_t owner = 0;      // key: executor whose code `target` is an offset into; 0: target is an address
-    uint32_t last_user = 0;  // so that one executor's many relocs make one reference
-  };
-  struct LinkKey {
-    uint64_t target;
-    uint32_t owner;
-    bool operator==(const LinkKey& other) const { return target == other.target && owner == other.owner; }
-  };
-  struct LinkKeyHash {
-    size_t operator()(const LinkKey& key) const {
-      return static_cast<size_t>((key.target ^ (uint64_t{key.owner} << 40)) * 0x9e3779b97f4a7c15);
-    }
-  };
   // A reloc that has passed its check: what Write inserts.
   struct Checked {
     const arch::KindInfo* info;
@@ -297,20 +210,10 @@ class Linker {
   // moves.
   Bounds PlacesOf(const Executor& executor, Section section, uint64_t address) const;
   Words OutOfReach(const arch::KindInfo& info, int64_t addend, const Bounds& symbols, const Bounds& sites) const;
-  // The far slot for an address or an executor's code, made when there is none yet; `user` refers to it.
-  Result<uint32_t> AcquireLink(uint32_t user, uint32_t owner, uint64_t target);
-  Status AddReference(const Reference& reference);
+  // The far slot for an address, made when there is none yet; `user` refers to it.
+  Result<uint32_t> AcquireFarSlot(uint32_t user, const FarAddress& address);
   Status OpenSpans(WriteScope& scope, uint32_t index) const;
   void ForgetReferences(uint32_t index);
-  // A link that nobody uses joins the unused ones.
-  void ReleaseLink(uint32_t link);
-  void FreeLink(uint32_t link) {
-    links_[link] = FarSlot{};
-    links_[link].inbound = std::exchange(free_link_, link);
-  }
-  // Makes a link that is in no map yet.
-  Result<uint32_t> MakeLink(uint32_t owner, uint64_t target);
-  void RemoveInbound(uint32_t reference);
 
   // Calls visit(site, field, rest, from, to) for each field that depends on addresses, with its ends when the executor
   // is at `from` and when it is at `to`. `moved(reference)` says the same of what a reference's target moves with.
@@ -341,26 +244,9 @@ class Linker {
   uint32_t FindSuccessor(uint32_t index) const;
   void VerifyExits(uint32_t index, std::vector<Problem>* problems) const;
   uint16_t FirstTemperature() const;
-  uint32_t FindExitReference(uint32_t source, uint32_t exit) const;
-  void RemoveReference(uint32_t reference);
-  uint64_t SectionAddress(uint32_t index, Section section) const;
-  uint64_t CodeAddress(uint32_t index) const { return space_.AddressOf(table_[index].code_span); }
-  uint64_t EntryAddress(uint32_t index, uint32_t entry) const {
-    return CodeAddress(index) + *table_.EntryOffset(index, entry);
-  }
-  uint64_t SlotAddress(uint32_t link) const { return space_.AddressOf(links_[link].span) + arch::kFarSlotGotOffset; }
   void SortRelocs(const ExecutorSpec& spec) const;
 
-  CodeSpace& space_;
-  ExecutorTable& table_;
-  ChunkedArray<Reference> references_;
-  uint32_t free_reference_ = 0;
-  ChunkedArray<FarSlot> links_;
-  uint32_t free_link_ = 0;    // chains through `inbound`
-  uint32_t unused_link_ = 0;  // those that wait for TakeUnusedLinks
-  std::unordered_map<LinkKey, uint32_t, LinkKeyHash> link_of_;
   uint64_t kept_count_ = 0;
-  std::unordered_map<uint64_t, uint64_t> veneers_;  // to thunks
 
   uint64_t exit_stub_ = 0;
   uint64_t done_stub_ = 0;
@@ -391,8 +277,8 @@ void Linker::ForEachField(const Executor& executor, const Placement& from, const
   });
   // Most have links and far slots only, and a move has better things to wait for than their references.
   if (!executor.holds_addresses) return;
-  for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound) {
-    const Reference& reference = references_[id];
+  for (uint32_t id = executor.outbound; id != 0; id = references[id].next_outbound) {
+    const Reference& reference = references[id];
     if (reference.has_field()) found(reference.site, reference.field, reference.rest, moved(reference));
   }
 }
@@ -417,7 +303,7 @@ uint64_t Linker::Rebase(const Executor& executor, uint8_t* code, uint8_t* data, 
 template <class Visit>
 void Linker::ForEachLinkTo(uint32_t target, Visit visit) const {
   for (uint32_t id = table_[target].inbound; id != 0;) {
-    const Reference reference = references_[id];
+    const Reference reference = references[id];
     id = reference.next_inbound;
     if (reference.kind == ReferenceKind::kExit) visit(reference.source, reference.site, reference.entry);
   }

@@ -76,37 +76,31 @@ std::atomic<uint8_t>* Linker::WarmByte(uint32_t index) const {
   return reinterpret_cast<std::atomic<uint8_t>*>(space_.AddressOf(executor.state_span) + executor.WarmOffset());
 }
 
-uint32_t Linker::FindExitReference(uint32_t source, uint32_t exit) const {
-  for (uint32_t id = table_[source].outbound; id != 0; id = references_[id].next_outbound)
-    if (references_[id].kind == ReferenceKind::kExit && references_[id].site == exit) return id;
-  return 0;
-}
-
 Linker::LinkedTo Linker::FindLink(uint32_t source, uint32_t exit) const {
-  uint32_t id = FindExitReference(source, exit);
+  uint32_t id = references.FindLink(source, exit);
   if (id == 0) return {0, 0};
-  return {references_[id].target, references_[id].entry};
+  return {references[id].target, references[id].entry};
 }
 
 Status Linker::Link(uint32_t source, uint32_t exit, uint32_t target, uint32_t entry) {
-  uint32_t earlier = FindExitReference(source, exit);
+  uint32_t earlier = references.FindLink(source, exit);
   Reference reference;
   reference.kind = ReferenceKind::kExit;
   reference.source = source;
   reference.target = target;
   reference.site = exit;
   reference.entry = entry;
-  if (Status failed = AddReference(reference)) return failed;
-  if (earlier != 0) RemoveReference(earlier);
+  if (Status failed = references.Add(reference)) return failed;
+  if (earlier != 0) references.Remove(earlier);
   // Release: whoever follows the exit finds the target's bytes.
-  RecordOf(source, exit).entry.store(EntryAddress(target, entry), std::memory_order_release);
+  RecordOf(source, exit).entry.store(EntryAddress(space_, table_, target, entry), std::memory_order_release);
   return Status::Ok();
 }
 
 void Linker::Unlink(uint32_t source, uint32_t exit) {
-  uint32_t id = FindExitReference(source, exit);
+  uint32_t id = references.FindLink(source, exit);
   if (id == 0) return;
-  RemoveReference(id);
+  references.Remove(id);
   MakeCold(RecordOf(source, exit));
 }
 
@@ -117,9 +111,9 @@ void Linker::UnlinkAll() {
 
 void Linker::UnlinkInbound(uint32_t target) {
   for (uint32_t id = table_[target].inbound; id != 0;) {
-    Reference reference = references_[id];
+    Reference reference = references[id];
     if (reference.kind == ReferenceKind::kExit) {
-      RemoveReference(id);
+      references.Remove(id);
       MakeCold(RecordOf(reference.source, reference.site));
     }
     id = reference.next_inbound;
@@ -128,9 +122,9 @@ void Linker::UnlinkInbound(uint32_t target) {
 
 uint32_t Linker::FindSuccessor(uint32_t index) const {
   uint32_t linked = 0, branched = 0;
-  for (uint32_t id = table_[index].outbound; id != 0; id = references_[id].next_outbound) {
-    const Reference& reference = references_[id];
-    if (reference.target_is_link() || reference.target == index || !table_[reference.target].movable) continue;
+  for (uint32_t id = table_[index].outbound; id != 0; id = references[id].next_outbound) {
+    const Reference& reference = references[id];
+    if (reference.target_is_slot() || reference.target == index || !table_[reference.target].movable) continue;
     // The list begins with the last one that was made; the exit that was hot first was linked first.
     if (reference.kind == ReferenceKind::kExit) linked = reference.target;
     bool branch =
@@ -153,11 +147,11 @@ struct Linker::LinkGraph {
     return executor.exit_count != 0 ? executor.outbound : 0;
   }
   uint32_t Next(uint32_t edge, Direction direction) const {
-    const Reference& reference = linker.references_[edge];
+    const Reference& reference = linker.references[edge];
     return direction == Direction::kBack ? reference.next_inbound : reference.next_outbound;
   }
   uint32_t EndOf(uint32_t edge, Direction direction) const {
-    const Reference& reference = linker.references_[edge];
+    const Reference& reference = linker.references[edge];
     if (reference.kind != ReferenceKind::kExit) return 0;
     return direction == Direction::kBack ? reference.source : reference.target;
   }
@@ -182,12 +176,13 @@ uint32_t Linker::DepthOfLink(uint32_t source, uint32_t target) const {
 void Linker::VerifyExits(uint32_t index, std::vector<Problem>* problems) const {
   const Executor& executor = table_[index];
   std::vector<uint32_t> reference_of(executor.exit_count);
-  for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound)
-    if (references_[id].kind == ReferenceKind::kExit) reference_of[references_[id].site] = id;
+  for (uint32_t id = executor.outbound; id != 0; id = references[id].next_outbound)
+    if (references[id].kind == ReferenceKind::kExit) reference_of[references[id].site] = id;
   for (uint32_t exit = 0; exit < executor.exit_count; exit++) {
     const ExitRecord& record = RecordOf(index, exit);
     uint32_t id = reference_of[exit];
-    uint64_t expected = id != 0 ? EntryAddress(references_[id].target, references_[id].entry) : exit_stub_;
+    uint64_t expected =
+        id != 0 ? EntryAddress(space_, table_, references[id].target, references[id].entry) : exit_stub_;
     uint64_t found = record.entry.load(std::memory_order_relaxed);
     int64_t offset = static_cast<int64_t>(executor.RecordsOffset() + arch::kExitRecordBytes * exit);
     if (found != expected)

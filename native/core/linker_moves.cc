@@ -29,13 +29,13 @@ SpanId Linker::SpanOfSite(const Executor& executor, uint32_t site, uint32_t* off
 }
 
 bool Linker::CanMoveBesideOthers(uint32_t index) const {
-  for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
-    const Reference& reference = references_[id];
+  for (uint32_t id = table_[index].inbound; id != 0; id = references[id].next_inbound) {
+    const Reference& reference = references[id];
     SpanId written = 0;
     uint32_t offset = arch::kFarSlotGotOffset;
     uint32_t bytes = 8;
     if (reference.kind == ReferenceKind::kSlot) {
-      written = links_[reference.source].span;
+      written = far_slots[reference.source].span;
     } else if (reference.has_field() && reference.target_section != Section::kState &&
                !table_[reference.source].marked) {
       written = SpanOfSite(table_[reference.source], reference.site, &offset);
@@ -55,11 +55,11 @@ Status Linker::OpenForMove(WriteScope& scope, const std::vector<Move>& batch) {
     if (Status failed = scope.Open(move.code_to)) return failed;
     if (move.data_to != 0)
       if (Status failed = scope.Open(move.data_to)) return failed;
-    for (uint32_t id = table_[move.executor].inbound; id != 0; id = references_[id].next_inbound) {
-      const Reference& reference = references_[id];
+    for (uint32_t id = table_[move.executor].inbound; id != 0; id = references[id].next_inbound) {
+      const Reference& reference = references[id];
       uint32_t offset;
       SpanId written = 0;
-      if (reference.kind == ReferenceKind::kSlot) written = links_[reference.source].span;
+      if (reference.kind == ReferenceKind::kSlot) written = far_slots[reference.source].span;
       if (reference.has_field() && !table_[reference.source].marked)
         written = SpanOfSite(table_[reference.source], reference.site, &offset);
       if (written == 0) continue;
@@ -90,7 +90,7 @@ uint64_t Linker::Copy(WriteScope& scope, const std::vector<Move>& batch) {
     if (i + kAhead < batch.size()) PrefetchForCopy(batch[i + kAhead]);
     const Move& move = batch[i];
     const Executor& executor = table_[move.executor];
-    Placement from = PlacementOf(executor);
+    Placement from = PlacementOf(space_, executor);
     Placement to = from;
     to.code = space_.AddressOf(move.code_to);
     to.data = move.data_to != 0 ? space_.AddressOf(move.data_to) : to.code + executor.DataOffset();
@@ -119,8 +119,8 @@ uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
   }
   for (const Move& move : batch) {
     uint32_t index = move.executor;
-    for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
-      const Reference& reference = references_[id];
+    for (uint32_t id = table_[index].inbound; id != 0; id = references[id].next_inbound) {
+      const Reference& reference = references[id];
       Moved target = MovedBy(batch, reference);
       uint64_t delta = target.to - target.from;
       if (reference.kind == ReferenceKind::kExit) {
@@ -128,8 +128,9 @@ uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
         std::atomic<uint64_t>& entry = RecordOf(reference.source, reference.site).entry;
         entry.store(entry.load(std::memory_order_relaxed) + delta, std::memory_order_release);
       } else if (reference.kind == ReferenceKind::kSlot) {
-        SpanId span = links_[reference.source].span;
-        uint64_t held = LoadAs<uint64_t>(reinterpret_cast<const uint8_t*>(SlotAddress(reference.source))) + delta;
+        SpanId span = far_slots[reference.source].span;
+        uint64_t held =
+            LoadAs<uint64_t>(reinterpret_cast<const uint8_t*>(far_slots.GotAddress(reference.source))) + delta;
         scope.Patch(span, arch::kFarSlotGotOffset, reinterpret_cast<const uint8_t*>(&held), sizeof held);
       } else if (reference.has_field() && reference.target_section != Section::kState &&
                  !table_[reference.source].marked) {
@@ -164,8 +165,8 @@ void Linker::ForEachStateField(uint32_t index, Visit visit) const {
   ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc& kept) {
     if (kept.anchor == Anchor::kState) visit(index, kept.site, kept.field, kept.rest);
   });
-  for (uint32_t id = executor.inbound; id != 0; id = references_[id].next_inbound) {
-    const Reference& reference = references_[id];
+  for (uint32_t id = executor.inbound; id != 0; id = references[id].next_inbound) {
+    const Reference& reference = references[id];
     if (reference.has_field() && reference.target_section == Section::kState)
       visit(reference.source, reference.site, reference.field, reference.rest);
   }
@@ -207,11 +208,11 @@ uint64_t Linker::CountRewrites(uint32_t index) const {
   uint64_t fields = 0;
   ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { fields++; });
   if (executor.holds_addresses)
-    for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound)
-      fields += references_[id].has_field();
-  for (uint32_t id = executor.inbound; id != 0; id = references_[id].next_inbound)
-    fields += references_[id].has_field() || references_[id].kind == ReferenceKind::kSlot ||
-              references_[id].kind == ReferenceKind::kExit;
+    for (uint32_t id = executor.outbound; id != 0; id = references[id].next_outbound)
+      fields += references[id].has_field();
+  for (uint32_t id = executor.inbound; id != 0; id = references[id].next_inbound)
+    fields += references[id].has_field() || references[id].kind == ReferenceKind::kSlot ||
+              references[id].kind == ReferenceKind::kExit;
   return fields;
 }
 

@@ -9,7 +9,7 @@ namespace jit_arena {
 
 void Linker::Verify(uint32_t index, std::vector<Problem>* problems) const {
   const Executor& executor = table_[index];
-  Placement at = PlacementOf(executor);
+  Placement at = PlacementOf(space_, executor);
   if (executor.entry.load(std::memory_order_relaxed) != at.code)
     problems->push_back({table_.IdOf(index), Section::kCode, 0, at.code, executor.entry.load(std::memory_order_relaxed),
                          "the entry is not the address of the code"});
@@ -26,7 +26,7 @@ void Linker::Verify(uint32_t index, std::vector<Problem>* problems) const {
   ForEachField(
       executor, at, Placement{},
       [&](const Reference& reference) {
-        return Moved{SectionAddress(reference.target, reference.target_section), 0};
+        return Moved{SectionAddress(space_, table_[reference.target], reference.target_section), 0};
       },
       [&](uint32_t site, arch::FieldClass field, uint32_t rest, const arch::Ends& ends, const arch::Ends& normal) {
         uint8_t* bytes_at = site < executor.code_bytes ? code + site : data + (site - executor.code_bytes);
@@ -46,10 +46,10 @@ void Linker::Verify(uint32_t index, std::vector<Problem>* problems) const {
       if (reloc.target_kind <= TargetKind::kOwnState)
         symbol += AddressIn(at, static_cast<Section>(reloc.target_kind));
       else if (reloc.target_kind == TargetKind::kExecutor)
-        symbol = SectionAddress(IndexOf(reloc.target), reloc.target_section) + reloc.target_offset;
+        symbol = SectionAddress(space_, table_[IndexOf(reloc.target)], reloc.target_section) + reloc.target_offset;
       else if (reloc.target_kind != TargetKind::kAddress)
         continue;                       // of the executor's own state span: the checksum has it
-      if (info.through_slot) continue;  // the slot is checked by VerifyLinks
+      if (info.through_slot) continue;  // the slot is checked by FarSlots::Verify
       uint64_t site = AddressIn(at, reloc.section) + reloc.offset;
       uint64_t expected = arch::ValueOf(info.field, symbol + static_cast<uint64_t>(reloc.addend), site);
       if (info.is_branch && !arch::Check(info, expected)) continue;  // through a veneer
@@ -63,65 +63,21 @@ void Linker::Verify(uint32_t index, std::vector<Problem>* problems) const {
                          "the checksum of code and data"});
 }
 
-void Linker::VerifyLinks(std::vector<Problem>* problems) const {
-  for (const auto& [key, link] : link_of_) {
-    uint64_t expected = key.owner != 0 ? CodeAddress(key.owner) + key.target : key.target;
-    uint64_t found = LoadAs<uint64_t>(reinterpret_cast<const uint8_t*>(SlotAddress(link)));
-    if (found != expected)
-      problems->push_back(
-          {key.owner != 0 ? table_.IdOf(key.owner) : 0, Section::kCode, -1, expected, found, "the slot of a far slot"});
-  }
-}
-
 std::string Linker::FindBrokenRule() const {
-  std::string broken;
-  uint64_t kept = 0, outbound = 0, inbound = 0;
-  auto walk_inbound = [&](uint32_t first, uint32_t target, bool is_link) {
-    uint32_t previous = 0;
-    for (uint32_t id = first; id != 0; previous = id, id = references_[id].next_inbound) {
-      const Reference& reference = references_[id];
-      inbound++;
-      if (reference.target != target || reference.target_is_link() != is_link || reference.previous_inbound != previous)
-        broken = "an inbound list is not the list of its target";
-    }
-  };
-  auto walk_outbound = [&](uint32_t first, uint32_t source, bool is_link) {
-    for (uint32_t id = first; id != 0; id = references_[id].next_outbound) {
-      const Reference& reference = references_[id];
-      outbound++;
-      if (reference.source != source || reference.source_is_link() != is_link)
-        broken = "an outbound list is not the list of its source";
-      if (reference.has_field() && !table_[source].holds_addresses)
-        broken = "an executor holds an address that it does not know of";
-      if (!reference.target_is_link() && table_[reference.target].State() != ExecutorState::kFrozen)
-        broken = "a reference to an executor that is not frozen";
-    }
-  };
+  if (std::string broken = references.FindBrokenRule(); !broken.empty()) return broken;
+  uint64_t kept = 0;
   for (uint32_t index = 1; index < table_.size(); index++) {
     const Executor& executor = table_[index];
-    if (executor.State() != ExecutorState::kFrozen) {
-      if (executor.inbound != 0 || executor.outbound != 0) broken = "references of an executor that is not frozen";
-      continue;
-    }
+    if (executor.State() != ExecutorState::kFrozen) continue;
     ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept++; });
-    walk_outbound(executor.outbound, index, false);
-    walk_inbound(executor.inbound, index, false);
   }
-  for (const auto& [key, link] : link_of_) {
-    walk_outbound(links_[link].outbound, link, true);
-    walk_inbound(links_[link].inbound, link, true);
-    if (links_[link].inbound == 0) broken = "a far slot that nobody uses";
-  }
-  if (inbound != outbound) broken = "inbound and outbound references differ in number";
-  if (kept != kept_count_) broken = "the count of kept relocs is wrong";
-  return broken;
+  return kept == kept_count_ ? "" : "the count of kept relocs is wrong";
 }
 
 size_t Linker::MetadataBytes() const {
   size_t records = 0;
   for (const auto& [index, relocs] : records_) records += relocs.capacity() * sizeof(RelocSpec);
-  return sizeof *this + references_.MetadataBytes() + links_.MetadataBytes() + records +
-         link_of_.size() * (sizeof(LinkKey) + 3 * sizeof(void*));
+  return sizeof *this + references.MetadataBytes() + far_slots.MetadataBytes() + records;
 }
 
 }  // namespace jit_arena

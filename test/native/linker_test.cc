@@ -445,6 +445,27 @@ TEST(linker_a_used_index_does_not_inherit_far_slots) {
   CHECK_EQ(rig.arena->Stats().far_slots, 0);
 }
 
+TEST(linker_a_far_slot_without_room_fails_the_freeze) {
+  ArenaRig rig({.max_bytes = 2 * kSlabBytes});
+  rig.Install(Program::Of(32));  // a slab for the caller
+  std::vector<ExecutorId> fillers;
+  for (uint32_t bytes : {4096u, 16u}) {
+    Program filler = Program::Of(bytes);
+    filler.movable = false;
+    const ExecutorSpec spec = filler.Spec();
+    ExecutorId id;
+    while (rig.arena->Install(&spec, 1, &id, rig.self).ok()) fillers.push_back(id);
+  }
+  Program caller = Caller(kFar);
+  const ExecutorSpec spec = caller.Spec();
+  ExecutorId id;
+  CHECK(rig.arena->Install(&spec, 1, &id, rig.self).code() == ErrorCode::kFull);
+  CHECK_EQ(rig.arena->Stats().far_slots, 0);
+  rig.CheckInvariants();
+  rig.Free(fillers.back());
+  CHECK_EQ(At<uint64_t>(Destination(rig, rig.Install(caller)) + 8), kFar);
+}
+
 // ---- References between executors
 
 TEST(linker_a_target_is_freed_only_with_its_sources) {
@@ -875,7 +896,7 @@ TEST(linker_notices_broken_books) {
     Linker& linker = rig.linker;
     std::vector<Problem> problems;
     for (uint32_t index : rig.batch) linker.Verify(index, &problems);
-    linker.VerifyLinks(&problems);
+    linker.far_slots.Verify(&problems);
     CHECK(problems.empty());
     CHECK_EQ(linker.FindBrokenRule(), "");
     damage(rig.table, target, source);
