@@ -33,6 +33,7 @@ const CORE = [
     'collector',
     'planner',
     'linker',
+    'exits',
     'references',
     'far_slots',
     'placement',

@@ -21,7 +21,7 @@ static_assert(static_cast<int>(TargetKind::kDone) == JA_TARGET_DONE);
 static_assert(static_cast<int>(TargetKind::kValid) == JA_TARGET_VALID);
 static_assert(static_cast<int>(TargetKind::kWarm) == JA_TARGET_WARM);
 static_assert(kTargetKinds == JA_TARGET_WARM + 1, "a target is missing in jit_arena.h");
-static_assert(JA_ENDLESS == Linker::kEndless);
+static_assert(JA_ENDLESS == Exits::kEndless);
 
 // Room for so many elements, most often without the heap. Throws std::bad_alloc, as containers do.
 template <class T, size_t kInPlace>

@@ -87,8 +87,8 @@ Result<std::unique_ptr<Arena>> Arena::Create(const ArenaOptions& options, std::u
   if (Status failed = arena->space_.Reserve(BytesToReserve(options))) return failed;
   if (arena->max_retired_bytes_ == 0) arena->max_retired_bytes_ = arena->space_.bytes() / 4;
   if (Status failed = arena->own_code_.AddGateAndStubs()) return failed;
-  arena->linker_.SetStubs(arena->own_code_.exit_stub(), arena->own_code_.done_stub(), options.exit_threshold,
-                          options.exit_growth);
+  arena->linker_.exits.SetStubs(arena->own_code_.exit_stub(), arena->own_code_.done_stub(), options.exit_threshold,
+                                options.exit_growth);
   arena->Register();
   return arena;
 }

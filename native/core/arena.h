@@ -30,16 +30,16 @@ namespace jit_arena {
 
 struct ArenaOptions {
   uint64_t max_bytes = 64 * kMiB;
-  std::optional<os::WriterKind> writer{};       // none: the first that works
-  bool apart = false;                           // data in read-only, non-executable slabs of its own
-  uint64_t max_retired_bytes = 0;               // 0: a quarter of max_bytes
-  uint32_t exit_threshold = 1024;               // crossings of a cold exit until it is hot, 1 to 4096
-  double exit_growth = 2;                       // factor for each time it has been hot, 1 or more
-  uint32_t max_chain_depth = Linker::kEndless;  // links that would pass it are refused
-  bool huge_pages = false;                      // slabs of that size; see CodeSpace::BackByHugePages
-  bool full_records = false;                    // keep every reloc, so that Verify can name a wrong field
-  bool without_barrier = false;                 // for tests: as on a kernel that has no membarrier SYNC_CORE
-  os::ForkMode fork = os::ForkMode::kDrop;      // what a forked child gets of the arena: docs/fork.md
+  std::optional<os::WriterKind> writer{};      // none: the first that works
+  bool apart = false;                          // data in read-only, non-executable slabs of its own
+  uint64_t max_retired_bytes = 0;              // 0: a quarter of max_bytes
+  uint32_t exit_threshold = 1024;              // crossings of a cold exit until it is hot, 1 to 4096
+  double exit_growth = 2;                      // factor for each time it has been hot, 1 or more
+  uint32_t max_chain_depth = Exits::kEndless;  // links that would pass it are refused
+  bool huge_pages = false;                     // slabs of that size; see CodeSpace::BackByHugePages
+  bool full_records = false;                   // keep every reloc, so that Verify can name a wrong field
+  bool without_barrier = false;                // for tests: as on a kernel that has no membarrier SYNC_CORE
+  os::ForkMode fork = os::ForkMode::kDrop;     // what a forked child gets of the arena: docs/fork.md
   std::string name{};
 };
 
@@ -80,7 +80,7 @@ class Arena {
     uint32_t entry;
   };
   Result<LinkedTo> LinkOf(ExecutorId source, uint32_t exit);
-  // Links from the last executor that makes progress, or that nothing links to; Linker::kEndless for a cycle without.
+  // Links from the last executor that makes progress, or that nothing links to; Exits::kEndless for a cycle without.
   Result<uint32_t> ChainDepth(ExecutorId id);
   // Moves all inbound links, to the entries of the same numbers; leaves the old executor alive. All or none; nothing
   // when both are the same. ERR_ARENA_NOT_FROZEN, _TRACE_ABI, _BOUNDS, _CHAIN_DEPTH.

@@ -43,7 +43,7 @@ std::vector<ExecutorId> Arena::EvictCold() {
   // All memory first. No byte becomes clear by itself: there are at most as many as this counts.
   size_t most = 0;
   for (uint32_t index = 1; index < table_.size(); index++) {
-    std::atomic<uint8_t>* warm = can_die(table_[index]) ? linker_.WarmByte(index) : nullptr;
+    std::atomic<uint8_t>* warm = can_die(table_[index]) ? linker_.exits.WarmByte(index) : nullptr;
     most += warm != nullptr && warm->load(std::memory_order_relaxed) == 0;
   }
   std::vector<ExecutorId> cold;
@@ -51,11 +51,11 @@ std::vector<ExecutorId> Arena::EvictCold() {
   cold.reserve(most);
   for (EventKind kind : {EventKind::kEvicted, EventKind::kRetired})
     if (!events_.Prepare(kind, static_cast<uint32_t>(most)).ok()) throw std::bad_alloc();  // as the lists do
-  if (most != 0) loops = linker_.FindLoops();
+  if (most != 0) loops = linker_.exits.FindLoops();
   for (uint32_t index = 1; index < table_.size(); index++) {
     Executor& executor = table_[index];
     if (!can_die(executor)) continue;
-    std::atomic<uint8_t>* warm = linker_.WarmByte(index);
+    std::atomic<uint8_t>* warm = linker_.exits.WarmByte(index);
     // A trace that is running now may have set the byte before this pass cleared it and is then taken for cold the next
     // time: it goes on in its retired copy. An executor that has no warm byte tells nothing and is kept.
     if (warm == nullptr || warm->exchange(0, std::memory_order_relaxed) != 0) continue;

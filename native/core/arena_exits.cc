@@ -1,4 +1,4 @@
-// Exits, links and the hot stub: checks and order of calls; the linker does the stores.
+// Exits, links and the hot stub: checks and order of calls; core/exits.h does the stores.
 #include "core/arena.h"
 
 namespace jit_arena {
@@ -32,7 +32,7 @@ Status Arena::Link(ExecutorId source_id, uint32_t exit, ExecutorId target_id, ui
   Result<uint32_t> offset = EntryOffsetOf(target.value(), entry);
   if (!offset.ok()) return std::move(offset.status());
   if (Status failed = CheckChain(source.value(), target.value())) return failed;
-  if (Status failed = linker_.Link(source.value(), exit, target.value(), entry)) return failed;
+  if (Status failed = linker_.exits.Link(source.value(), exit, target.value(), entry)) return failed;
   AfterCall();
   return Status::Ok();
 }
@@ -47,12 +47,12 @@ Status Arena::CheckTrace(uint32_t index) const {
 }
 
 Status Arena::CheckChain(uint32_t source, uint32_t target) const {
-  if (max_chain_depth_ == Linker::kEndless) return Status::Ok();
-  uint32_t depth = linker_.DepthOfLink(source, target);
+  if (max_chain_depth_ == Exits::kEndless) return Status::Ok();
+  uint32_t depth = linker_.exits.DepthOfLink(source, target);
   if (depth <= max_chain_depth_) return Status::Ok();
   ExecutorId id = table_.IdOf(target);
   return ExecutorError(ErrorCode::kChainDepth, id,
-                       depth == Linker::kEndless
+                       depth == Exits::kEndless
                            ? Format("linking to executor %llu would close a cycle that makes no progress", Wide(id))
                            : Format("linking to executor %llu would make a chain of %u links without progress; the "
                                     "limit is %u",
@@ -63,7 +63,7 @@ Status Arena::Unlink(ExecutorId source_id, uint32_t exit) {
   std::lock_guard guard(lock_);
   Result<uint32_t> source = FindExit(source_id, exit);
   if (!source.ok()) return std::move(source.status());
-  linker_.Unlink(source.value(), exit);
+  linker_.exits.Unlink(source.value(), exit);
   AfterCall();
   return Status::Ok();
 }
@@ -71,7 +71,7 @@ Status Arena::Unlink(ExecutorId source_id, uint32_t exit) {
 Status Arena::UnlinkAll() {
   std::lock_guard guard(lock_);
   if (Status failed = CheckProcess()) return failed;
-  linker_.UnlinkAll();
+  linker_.exits.UnlinkAll();
   AfterCall();
   return Status::Ok();
 }
@@ -80,7 +80,7 @@ Result<Arena::LinkedTo> Arena::LinkOf(ExecutorId source_id, uint32_t exit) {
   std::lock_guard guard(lock_);
   Result<uint32_t> source = FindExit(source_id, exit);
   if (!source.ok()) return std::move(source.status());
-  Linker::LinkedTo linked = linker_.FindLink(source.value(), exit);
+  Exits::LinkedTo linked = linker_.exits.FindLink(source.value(), exit);
   if (linked.target == 0) return LinkedTo{0, 0};
   return LinkedTo{table_.IdOf(linked.target), linked.entry};
 }
@@ -89,7 +89,7 @@ Result<uint32_t> Arena::ChainDepth(ExecutorId id) {
   std::lock_guard guard(lock_);
   Result<uint32_t> index = FindFrozen(id);
   if (!index.ok()) return index;
-  return linker_.ChainDepth(index.value());
+  return linker_.exits.ChainDepth(index.value());
 }
 
 Status Arena::Replace(ExecutorId old_id, ExecutorId new_id) {
@@ -102,15 +102,15 @@ Status Arena::Replace(ExecutorId old_id, ExecutorId new_id) {
   if (Status failed = CheckTrace(to.value())) return failed;
   // Check: every entry that is linked to must be there.
   Status failed;
-  linker_.ForEachLinkTo(from.value(), [&](uint32_t source, uint32_t, uint32_t entry) {
+  linker_.exits.ForEachLinkTo(from.value(), [&](uint32_t source, uint32_t, uint32_t entry) {
     Result<uint32_t> offset = EntryOffsetOf(to.value(), entry);
     if (failed.ok() && !offset.ok()) failed = std::move(offset.status());
     if (failed.ok()) failed = CheckChain(source, to.value());
   });
   if (!failed.ok()) return failed;
   // Only the first can fail for want of memory: it gives the place of the old link to the next.
-  linker_.ForEachLinkTo(from.value(), [&](uint32_t source, uint32_t exit, uint32_t entry) {
-    if (failed.ok()) failed = linker_.Link(source, exit, to.value(), entry);
+  linker_.exits.ForEachLinkTo(from.value(), [&](uint32_t source, uint32_t exit, uint32_t entry) {
+    if (failed.ok()) failed = linker_.exits.Link(source, exit, to.value(), entry);
   });
   AfterCall();
   return failed;
@@ -166,7 +166,7 @@ ExitTaken Arena::ResolveExit(uint64_t returned) const {
   // Acquire: pairs with the release that made the record cold or linked it. The trace itself came here through an entry
   // that it loaded; this is the same order in words that a compiler knows.
   record.entry.load(std::memory_order_acquire);
-  if (hot) linker_.Backoff(record);
+  if (hot) linker_.exits.Backoff(record);
   // Under the pin neither the record nor the index is used again, also when the executor has been freed meanwhile.
   return {table_.IdOf(record.executor), record.exit, hot};
 }

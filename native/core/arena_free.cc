@@ -51,7 +51,7 @@ Status Arena::Retire(const ExecutorId* ids, uint32_t count) {
     executor.entry.store(0, std::memory_order_release);
     if (executor.State() != ExecutorState::kFrozen) continue;
     // Traces that are entered through a jump they made before look here.
-    if (executor.has_flags) linker_.ValidByte(IndexOf(ids[i]))->store(0, std::memory_order_release);
+    if (executor.has_flags) linker_.exits.ValidByte(IndexOf(ids[i]))->store(0, std::memory_order_release);
   }
   TestPoint(TestPointId::kFreeUnpublished);
   for (uint32_t i = 0; i < count; i++)

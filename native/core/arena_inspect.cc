@@ -124,7 +124,7 @@ ArenaStats Arena::Stats() {
   stats.metadata_bytes = sizeof *this + space_.MetadataBytes() + table_.MetadataBytes() + linker_.MetadataBytes() +
                          reclaimer_.MetadataBytes() + frames_.MetadataBytes() + staged_.MetadataBytes() +
                          own_code_.MetadataBytes();
-  std::vector<bool> loops = linker_.FindLoops();
+  std::vector<bool> loops = linker_.exits.FindLoops();
   for (uint32_t index = 1; index < table_.size(); index++) {
     const Executor& executor = table_[index];
     if (executor.State() != ExecutorState::kFrozen) continue;

@@ -289,7 +289,7 @@ bool Collector::IsFollowedBy(SpanId span, SpanId next) const {
 }
 
 void Collector::LayOutChains(Progress& progress) {
-  std::vector<uint32_t> chains = linker_.FindChains();
+  std::vector<uint32_t> chains = linker_.exits.FindChains();
   laying_out_ = true;
   LayOut(Zone::kCode, chains, progress);
   // Exit records are read on the way from one to the next.

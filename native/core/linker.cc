@@ -37,6 +37,7 @@ Linker::Linker(CodeSpace& space, ExecutorTable& table, uint32_t max_references, 
       table_(table),
       far_slots(space, table, max_references),
       references(table, far_slots, max_references),
+      exits(space, table, references),
       full_records_(full_records) {}
 
 // ---- Checks without addresses
@@ -238,7 +239,7 @@ Result<Linker::Checked> Linker::CheckReloc(uint32_t index, const RelocSpec& relo
       anchor = Anchor::kState;
       break;
     case TargetKind::kDone:
-      symbol = done_stub_;
+      symbol = exits.done_stub();
       break;
     case TargetKind::kValid:
       symbol = at.state + executor.ValidOffset();
@@ -395,8 +396,8 @@ Status Linker::OpenSpans(WriteScope& scope, uint32_t index) const {
 void Linker::ForgetReferences(uint32_t index) {
   Executor& executor = table_[index];
   // A thread that is still in the executor leaves it at its next exit.
-  references.RemoveOutbound(index, [&](uint32_t exit) { MakeCold(RecordOf(index, exit)); });
-  UnlinkInbound(index);
+  references.RemoveOutbound(index, [&](uint32_t exit) { exits.MakeCold(exits.RecordOf(index, exit)); });
+  exits.UnlinkInbound(index);
   ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept_count_--; });
   table_.DropKept(executor);
 }
@@ -464,7 +465,7 @@ void Linker::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, 
     known_zero = space_.KnownZero(executor.state_span);
     uint8_t* state = scope.Fill(executor.state_span, 0, executor.StateSpanBytes());
     write(Section::kState, state, 0, known_zero);
-    InitialiseExits(index, state);
+    exits.Initialise(index, state);
   }
 }
 

@@ -7,17 +7,16 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "arch/kept_relocs.h"
-#include "core/chains.h"
 #include "core/chunked_array.h"
 #include "core/code_space.h"
 #include "core/executor_table.h"
+#include "core/exits.h"
 #include "core/far_slots.h"
 #include "core/placement.h"
 #include "core/problem.h"
@@ -31,16 +30,6 @@ struct Moved {
   uint64_t from = 0;
   uint64_t to = 0;
 };
-
-// An exit record as machine code sees it (docs/traces.md).
-struct ExitRecord {
-  std::atomic<uint64_t> entry;  // where the exit goes: the exit stub, or a linked executor
-  uint32_t executor;            // index
-  uint16_t exit;
-  // Counted down by the exit stub in one instruction that is not atomic: counts may be lost between threads.
-  std::atomic<uint16_t> temperature;
-};
-static_assert(sizeof(ExitRecord) == arch::kExitRecordBytes);
 
 // Position of an executor in the batch: a table small enough for the nearest cache, since every reference asks it.
 class BatchPositions {
@@ -92,6 +81,7 @@ class Linker {
  public:
   FarSlots far_slots;
   References references;
+  Exits exits;
 
   // `max_references`: between executors, and from executors to far slots.
   Linker(CodeSpace& space, ExecutorTable& table, uint32_t max_references, bool full_records);
@@ -120,43 +110,6 @@ class Linker {
     const Executor& executor = table_[index];
     if ((executor.outbound | executor.inbound | executor.kept_bytes) != 0) ForgetReferences(index);
   }
-
-  // Exits and links. `exit` is below the executor's exit count, and both executors are frozen.
-
-  // Where cold exits and done jumps go, and how often an exit is taken before it is hot for the first time (1 to 4096).
-  void SetStubs(uint64_t exit_stub, uint64_t done_stub, uint32_t exit_threshold, double exit_growth);
-  // One aligned store; no code is written. Replaces an earlier link. ERR_ARENA_NO_MEMORY.
-  Status Link(uint32_t source, uint32_t exit, uint32_t target, uint32_t entry);
-  // Back to the exit stub, with the temperature of a new exit.
-  void Unlink(uint32_t source, uint32_t exit);
-  void UnlinkAll();
-  // Every exit that is linked to an executor goes back to the stub.
-  void UnlinkInbound(uint32_t target);
-  // Calls visit(source, exit, entry) for every exit linked to an executor; visit may relink it.
-  template <class Visit>
-  void ForEachLinkTo(uint32_t target, Visit visit) const;
-  struct LinkedTo {
-    uint32_t target;  // 0: not linked
-    uint32_t entry;
-  };
-  LinkedTo FindLink(uint32_t source, uint32_t exit) const;
-  // By index: whether links lead from an executor back to it. Looks at every link.
-  std::vector<bool> FindLoops() const;
-  // The movable executors that lead to one another, in chains: each is followed by the one to which its first exit was
-  // linked (the one that was hot first), or to which it branches directly. 0 ends a chain; a chain has two at least.
-  std::vector<uint32_t> FindChains() const;
-  // Links from the last executor that makes progress, or that nothing links to; kEndless for a cycle without progress.
-  static constexpr uint32_t kEndless = chains::kEndless;
-  uint32_t ChainDepth(uint32_t index) const;
-  // The depth of the deepest executor that a link from `source` to `target` would add to; 0 when it adds to none.
-  uint32_t DepthOfLink(uint32_t source, uint32_t target) const;
-  // A hot exit was reported: the next time takes longer.
-  void Backoff(ExitRecord& record) const;
-
-  ExitRecord& RecordOf(uint32_t index, uint32_t exit) const;
-  // The executor's flags, or null.
-  std::atomic<uint8_t>* ValidByte(uint32_t index) const;
-  std::atomic<uint8_t>* WarmByte(uint32_t index) const;
 
   // Moves, for a batch whose executors are distinct and `marked`: Copy writes new copies, fixed up against the final
   // addresses of the whole batch; Publish switches entries and rewrites references from outside the batch. Returns
@@ -236,22 +189,9 @@ class Linker {
   // Calls visit(source, site, field, rest) for each field that a move of the executor's state rewrites.
   template <class Visit>
   void ForEachStateField(uint32_t index, Visit visit) const;
-  void InitialiseExits(uint32_t index, uint8_t* state);
-  void MakeCold(ExitRecord& record) const;
-  // What core/chains.h asks.
-  struct LinkGraph;
-  // The movable executor to which `index` leads most often, as far as is known; 0 when there is none.
-  uint32_t FindSuccessor(uint32_t index) const;
-  void VerifyExits(uint32_t index, std::vector<Problem>* problems) const;
-  uint16_t FirstTemperature() const;
   void SortRelocs(const ExecutorSpec& spec) const;
 
   uint64_t kept_count_ = 0;
-
-  uint64_t exit_stub_ = 0;
-  uint64_t done_stub_ = 0;
-  uint32_t exit_threshold_ = 1;
-  double exit_growth_ = 2;
 
   bool full_records_;  // debug: every reloc is kept as the host gave it
   std::unordered_map<uint32_t, std::vector<RelocSpec>> records_;
@@ -298,15 +238,6 @@ uint64_t Linker::Rebase(const Executor& executor, uint8_t* code, uint8_t* data, 
                  fields++;
                });
   return fields;
-}
-
-template <class Visit>
-void Linker::ForEachLinkTo(uint32_t target, Visit visit) const {
-  for (uint32_t id = table_[target].inbound; id != 0;) {
-    const Reference reference = references[id];
-    id = reference.next_inbound;
-    if (reference.kind == ReferenceKind::kExit) visit(reference.source, reference.site, reference.entry);
-  }
 }
 
 }  // namespace jit_arena

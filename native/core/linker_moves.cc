@@ -125,7 +125,7 @@ uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
       uint64_t delta = target.to - target.from;
       if (reference.kind == ReferenceKind::kExit) {
         // Release: whoever follows the exit finds the bytes.
-        std::atomic<uint64_t>& entry = RecordOf(reference.source, reference.site).entry;
+        std::atomic<uint64_t>& entry = exits.RecordOf(reference.source, reference.site).entry;
         entry.store(entry.load(std::memory_order_relaxed) + delta, std::memory_order_release);
       } else if (reference.kind == ReferenceKind::kSlot) {
         SpanId span = far_slots[reference.source].span;

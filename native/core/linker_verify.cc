@@ -13,7 +13,7 @@ void Linker::Verify(uint32_t index, std::vector<Problem>* problems) const {
   if (executor.entry.load(std::memory_order_relaxed) != at.code)
     problems->push_back({table_.IdOf(index), Section::kCode, 0, at.code, executor.entry.load(std::memory_order_relaxed),
                          "the entry is not the address of the code"});
-  VerifyExits(index, problems);
+  exits.Verify(index, problems);
   // Whole spans: the padding is checked as well.
   uint64_t code_span_bytes = uint64_t{space_[executor.code_span].granules} * kGranuleBytes;
   uint64_t data_span_bytes = executor.apart() ? uint64_t{space_[executor.data_span].granules} * kGranuleBytes : 0;

@@ -59,7 +59,7 @@ Status ChainDepth(ArenaHandle& handle, const Napi::CallbackInfo& info) {
   Result<uint32_t> depth = handle.arena->ChainDepth(IdOf(info[0]));
   if (!depth.ok()) return std::move(depth.status());
   handle.environment->mailbox->numbers[0] =
-      depth.value() == Linker::kEndless ? std::numeric_limits<double>::infinity() : depth.value();
+      depth.value() == Exits::kEndless ? std::numeric_limits<double>::infinity() : depth.value();
   return Status::Ok();
 }
 

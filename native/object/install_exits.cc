@@ -11,7 +11,7 @@
 namespace jit_arena {
 namespace {
 
-struct Exits {
+struct ExitCalls {
   std::vector<RegisteredCall> registered;
   size_t destructors = 0;  // that have been called
 };
@@ -20,7 +20,7 @@ struct Installs {
   std::mutex lock;
   uint64_t last = 0;
   // Some are of installs that have ended without a word, until there are many of those.
-  std::unordered_map<uint64_t, std::weak_ptr<Exits>> exits;
+  std::unordered_map<uint64_t, std::weak_ptr<ExitCalls>> exits;
   size_t many = 64;
 };
 
@@ -35,10 +35,10 @@ Installs& All() {
     os::AtFork([] { All().lock.lock(); }, [] { All().lock.unlock(); }, [] { All().lock.unlock(); });
 
 template <class Use>
-auto With(uint64_t install, Use use) -> decltype(use(std::declval<Exits&>())) {
+auto With(uint64_t install, Use use) -> decltype(use(std::declval<ExitCalls&>())) {
   std::lock_guard guard(All().lock);
   auto found = All().exits.find(install);
-  std::shared_ptr<Exits> exits = found != All().exits.end() ? found->second.lock() : nullptr;
+  std::shared_ptr<ExitCalls> exits = found != All().exits.end() ? found->second.lock() : nullptr;
   if (exits == nullptr) return {};
   return use(*exits);
 }
@@ -46,7 +46,7 @@ auto With(uint64_t install, Use use) -> decltype(use(std::declval<Exits&>())) {
 }  // namespace
 
 InstallExits BeginInstallExits() {
-  auto exits = std::make_shared<Exits>();
+  auto exits = std::make_shared<ExitCalls>();
   std::lock_guard guard(All().lock);
   if (All().exits.size() >= All().many) {
     std::erase_if(All().exits, [](const auto& entry) { return entry.second.expired(); });
@@ -65,7 +65,7 @@ int RegisterInstallExit(void (*function)(void*), void* argument, const uint64_t*
   bool known = false;
   // Nothing may be thrown into the code that calls this.
   Status failed = OrOutOfMemory([&] {
-    known = dso_handle != nullptr && With(*dso_handle, [&](Exits& exits) {
+    known = dso_handle != nullptr && With(*dso_handle, [&](ExitCalls& exits) {
               exits.registered.push_back({reinterpret_cast<uint64_t>(function), reinterpret_cast<uint64_t>(argument)});
               return true;
             });
@@ -74,7 +74,7 @@ int RegisterInstallExit(void (*function)(void*), void* argument, const uint64_t*
 }
 
 std::optional<RegisteredCall> TakeInstallExit(uint64_t install) {
-  return With(install, [](Exits& exits) -> std::optional<RegisteredCall> {
+  return With(install, [](ExitCalls& exits) -> std::optional<RegisteredCall> {
     if (exits.registered.empty()) return std::nullopt;
     RegisteredCall call = exits.registered.back();
     exits.registered.pop_back();
@@ -83,7 +83,7 @@ std::optional<RegisteredCall> TakeInstallExit(uint64_t install) {
 }
 
 std::optional<size_t> TakeInstallDestructor(uint64_t install, size_t count) {
-  return With(install, [&](Exits& exits) -> std::optional<size_t> {
+  return With(install, [&](ExitCalls& exits) -> std::optional<size_t> {
     if (exits.destructors == count) return std::nullopt;
     return exits.destructors++;
   });

@@ -51,7 +51,7 @@ struct Graph {
     return false;
   }
   bool Reaches(uint32_t from, uint32_t to) const { return Reaches(from, to, std::vector<bool>(size())); }
-  // By the words of Linker::ChainDepth.
+  // By the words of Exits::ChainDepth.
   uint32_t Depth(uint32_t node, std::vector<bool> path) const {
     if (path[node]) return kEndless;
     path[node] = true;

@@ -108,7 +108,7 @@ TEST(a_dead_target_puts_the_stub_back_and_a_cycle_dies_like_anything_else) {
   CHECK(host.arena->Link(b, 0, a, 0).ok());
   host.Run(a, 5);
   CHECK_EQ(host.context[0], 33u);  // a b a b a b
-  CHECK_EQ(host.arena->ChainDepth(a).value(), Linker::kEndless);
+  CHECK_EQ(host.arena->ChainDepth(a).value(), Exits::kEndless);
   CHECK(host.arena->Invalidate(b, host.pin).ok());
   CHECK(host.Holds());
   ExitTaken taken = host.Run(a, 5);

@@ -1,11 +1,8 @@
-// Exits and links (docs/traces.md): where each exit goes, and how often it went there cold.
-//
-// A link is one aligned store into the record of the exit; no code is written. So linking, unlinking and the moves of
-// a target need no write scope and reach threads that are executing at their next exit.
-#include <algorithm>
-#include <cmath>
+#include "core/exits.h"
 
-#include "core/linker.h"
+#include <algorithm>
+
+#include "core/placement.h"
 
 namespace jit_arena {
 namespace {
@@ -21,22 +18,20 @@ uint16_t Temperature(double crossings, uint32_t backoff) {
 
 }  // namespace
 
-void Linker::SetStubs(uint64_t exit_stub, uint64_t done_stub, uint32_t exit_threshold, double exit_growth) {
+void Exits::SetStubs(uint64_t exit_stub, uint64_t done_stub, uint32_t exit_threshold, double exit_growth) {
   exit_stub_ = exit_stub;
   done_stub_ = done_stub;
   exit_threshold_ = exit_threshold;
   exit_growth_ = exit_growth;
 }
 
-uint16_t Linker::FirstTemperature() const { return Temperature(exit_threshold_, 0); }
-
-void Linker::MakeCold(ExitRecord& record) const {
-  record.temperature.store(FirstTemperature(), std::memory_order_relaxed);
+void Exits::MakeCold(ExitRecord& record) const {
+  record.temperature.store(Temperature(exit_threshold_, 0), std::memory_order_relaxed);
   // Release: a thread that takes the exit from now on reaches the stub; who has taken it is under its pin.
   record.entry.store(exit_stub_, std::memory_order_release);
 }
 
-void Linker::Backoff(ExitRecord& record) const {
+void Exits::Backoff(ExitRecord& record) const {
   uint32_t temperature = record.temperature.load(std::memory_order_relaxed);
   uint32_t backoff = std::min<uint32_t>((temperature & kLargestBackoff) + 1u, kLargestBackoff);
   double threshold = exit_threshold_;
@@ -44,8 +39,7 @@ void Linker::Backoff(ExitRecord& record) const {
   record.temperature.store(Temperature(threshold, backoff), std::memory_order_relaxed);
 }
 
-// Fills what stands behind the state in its span.
-void Linker::InitialiseExits(uint32_t index, uint8_t* state) {
+void Exits::Initialise(uint32_t index, uint8_t* state) {
   const Executor& executor = table_[index];
   if (executor.has_flags) {
     state[executor.ValidOffset()] = 1;
@@ -59,71 +53,71 @@ void Linker::InitialiseExits(uint32_t index, uint8_t* state) {
   }
 }
 
-ExitRecord& Linker::RecordOf(uint32_t index, uint32_t exit) const {
+ExitRecord& Exits::RecordOf(uint32_t index, uint32_t exit) const {
   const Executor& executor = table_[index];
   return reinterpret_cast<ExitRecord*>(space_.AddressOf(executor.state_span) + executor.RecordsOffset())[exit];
 }
 
-std::atomic<uint8_t>* Linker::ValidByte(uint32_t index) const {
+std::atomic<uint8_t>* Exits::ValidByte(uint32_t index) const {
   const Executor& executor = table_[index];
   if (!executor.has_flags) return nullptr;
   return reinterpret_cast<std::atomic<uint8_t>*>(space_.AddressOf(executor.state_span) + executor.ValidOffset());
 }
 
-std::atomic<uint8_t>* Linker::WarmByte(uint32_t index) const {
+std::atomic<uint8_t>* Exits::WarmByte(uint32_t index) const {
   const Executor& executor = table_[index];
   if (!executor.has_warm) return nullptr;
   return reinterpret_cast<std::atomic<uint8_t>*>(space_.AddressOf(executor.state_span) + executor.WarmOffset());
 }
 
-Linker::LinkedTo Linker::FindLink(uint32_t source, uint32_t exit) const {
-  uint32_t id = references.FindLink(source, exit);
+Exits::LinkedTo Exits::FindLink(uint32_t source, uint32_t exit) const {
+  uint32_t id = references_.FindLink(source, exit);
   if (id == 0) return {0, 0};
-  return {references[id].target, references[id].entry};
+  return {references_[id].target, references_[id].entry};
 }
 
-Status Linker::Link(uint32_t source, uint32_t exit, uint32_t target, uint32_t entry) {
-  uint32_t earlier = references.FindLink(source, exit);
+Status Exits::Link(uint32_t source, uint32_t exit, uint32_t target, uint32_t entry) {
+  uint32_t earlier = references_.FindLink(source, exit);
   Reference reference;
   reference.kind = ReferenceKind::kExit;
   reference.source = source;
   reference.target = target;
   reference.site = exit;
   reference.entry = entry;
-  if (Status failed = references.Add(reference)) return failed;
-  if (earlier != 0) references.Remove(earlier);
+  if (Status failed = references_.Add(reference)) return failed;
+  if (earlier != 0) references_.Remove(earlier);
   // Release: whoever follows the exit finds the target's bytes.
   RecordOf(source, exit).entry.store(EntryAddress(space_, table_, target, entry), std::memory_order_release);
   return Status::Ok();
 }
 
-void Linker::Unlink(uint32_t source, uint32_t exit) {
-  uint32_t id = references.FindLink(source, exit);
+void Exits::Unlink(uint32_t source, uint32_t exit) {
+  uint32_t id = references_.FindLink(source, exit);
   if (id == 0) return;
-  references.Remove(id);
+  references_.Remove(id);
   MakeCold(RecordOf(source, exit));
 }
 
-void Linker::UnlinkAll() {
+void Exits::UnlinkAll() {
   for (uint32_t index = 1; index < table_.size(); index++)
     if (table_[index].State() == ExecutorState::kFrozen) UnlinkInbound(index);
 }
 
-void Linker::UnlinkInbound(uint32_t target) {
+void Exits::UnlinkInbound(uint32_t target) {
   for (uint32_t id = table_[target].inbound; id != 0;) {
-    Reference reference = references[id];
+    Reference reference = references_[id];
     if (reference.kind == ReferenceKind::kExit) {
-      references.Remove(id);
+      references_.Remove(id);
       MakeCold(RecordOf(reference.source, reference.site));
     }
     id = reference.next_inbound;
   }
 }
 
-uint32_t Linker::FindSuccessor(uint32_t index) const {
+uint32_t Exits::FindSuccessor(uint32_t index) const {
   uint32_t linked = 0, branched = 0;
-  for (uint32_t id = table_[index].outbound; id != 0; id = references[id].next_outbound) {
-    const Reference& reference = references[id];
+  for (uint32_t id = table_[index].outbound; id != 0; id = references_[id].next_outbound) {
+    const Reference& reference = references_[id];
     if (reference.target_is_slot() || reference.target == index || !table_[reference.target].movable) continue;
     // The list begins with the last one that was made; the exit that was hot first was linked first.
     if (reference.kind == ReferenceKind::kExit) linked = reference.target;
@@ -135,54 +129,54 @@ uint32_t Linker::FindSuccessor(uint32_t index) const {
 }
 
 // The executors as nodes, and the references between them as edges: those that are exits are links.
-struct Linker::LinkGraph {
+struct Exits::Graph {
   using Direction = chains::Direction;
-  const Linker& linker;
+  const Exits& exits;
 
-  uint32_t size() const { return linker.table_.size(); }
-  // Who has no exits has no links.
+  uint32_t size() const { return exits.table_.size(); }
+  // An executor without exits has no links.
   uint32_t First(uint32_t node, Direction direction) const {
-    const Executor& executor = linker.table_[node];
+    const Executor& executor = exits.table_[node];
     if (direction == Direction::kBack) return executor.inbound;
     return executor.exit_count != 0 ? executor.outbound : 0;
   }
   uint32_t Next(uint32_t edge, Direction direction) const {
-    const Reference& reference = linker.references[edge];
+    const Reference& reference = exits.references_[edge];
     return direction == Direction::kBack ? reference.next_inbound : reference.next_outbound;
   }
   uint32_t EndOf(uint32_t edge, Direction direction) const {
-    const Reference& reference = linker.references[edge];
+    const Reference& reference = exits.references_[edge];
     if (reference.kind != ReferenceKind::kExit) return 0;
     return direction == Direction::kBack ? reference.source : reference.target;
   }
-  bool MakesProgress(uint32_t node) const { return linker.table_[node].makes_progress; }
+  bool MakesProgress(uint32_t node) const { return exits.table_[node].makes_progress; }
   bool CanLead(uint32_t node) const {
-    const Executor& executor = linker.table_[node];
+    const Executor& executor = exits.table_[node];
     return executor.State() == ExecutorState::kFrozen && executor.movable && executor.outbound != 0;
   }
-  uint32_t Successor(uint32_t node) const { return linker.FindSuccessor(node); }
+  uint32_t Successor(uint32_t node) const { return exits.FindSuccessor(node); }
 };
 
-std::vector<bool> Linker::FindLoops() const { return chains::FindLoops(LinkGraph{*this}); }
+std::vector<bool> Exits::FindLoops() const { return chains::FindLoops(Graph{*this}); }
 
-std::vector<uint32_t> Linker::FindChains() const { return chains::FindOrder(LinkGraph{*this}); }
+std::vector<uint32_t> Exits::FindChains() const { return chains::FindOrder(Graph{*this}); }
 
-uint32_t Linker::ChainDepth(uint32_t index) const { return chains::DepthOf(LinkGraph{*this}, index); }
+uint32_t Exits::ChainDepth(uint32_t index) const { return chains::DepthOf(Graph{*this}, index); }
 
-uint32_t Linker::DepthOfLink(uint32_t source, uint32_t target) const {
-  return chains::DepthOfLink(LinkGraph{*this}, source, target);
+uint32_t Exits::DepthOfLink(uint32_t source, uint32_t target) const {
+  return chains::DepthOfLink(Graph{*this}, source, target);
 }
 
-void Linker::VerifyExits(uint32_t index, std::vector<Problem>* problems) const {
+void Exits::Verify(uint32_t index, std::vector<Problem>* problems) const {
   const Executor& executor = table_[index];
   std::vector<uint32_t> reference_of(executor.exit_count);
-  for (uint32_t id = executor.outbound; id != 0; id = references[id].next_outbound)
-    if (references[id].kind == ReferenceKind::kExit) reference_of[references[id].site] = id;
+  for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound)
+    if (references_[id].kind == ReferenceKind::kExit) reference_of[references_[id].site] = id;
   for (uint32_t exit = 0; exit < executor.exit_count; exit++) {
     const ExitRecord& record = RecordOf(index, exit);
     uint32_t id = reference_of[exit];
     uint64_t expected =
-        id != 0 ? EntryAddress(space_, table_, references[id].target, references[id].entry) : exit_stub_;
+        id != 0 ? EntryAddress(space_, table_, references_[id].target, references_[id].entry) : exit_stub_;
     uint64_t found = record.entry.load(std::memory_order_relaxed);
     int64_t offset = static_cast<int64_t>(executor.RecordsOffset() + arch::kExitRecordBytes * exit);
     if (found != expected)
