@@ -47,6 +47,8 @@
 #include "core/planner.cc"
 #include "core/reclaimer.cc"
 #include "core/references.cc"
+#include "core/reloc_check.cc"
+#include "core/reloc_check_shape.cc"
 #include "core/slab.cc"
 #include "core/spec_copy.cc"
 #include "core/staged.cc"

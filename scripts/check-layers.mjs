@@ -33,6 +33,7 @@ const CORE = [
     'collector',
     'planner',
     'linker',
+    'reloc_check',
     'exits',
     'references',
     'far_slots',

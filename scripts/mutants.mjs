@@ -31,7 +31,8 @@ const collector = 'native/core/collector.cc';
 const moves = 'native/core/linker_moves.cc';
 const linker = 'native/core/linker.h';
 const references = 'native/core/references.cc';
-const checks = 'native/core/linker.cc';
+const checks = 'native/core/reloc_check.cc';
+const freeze = 'native/core/linker.cc';
 const verify = 'native/core/linker_verify.cc';
 const arena = 'native/core/arena.cc';
 const freeing = 'native/core/arena_free.cc';
@@ -190,17 +191,17 @@ const mutants = [
   },
   {
     name: 'range-of-a-target-where-it-is',
-    edits: [[checks, 'if (symbol_moves && !symbol_with_site)\n    symbols =', 'if (false)\n    symbols =']],
+    edits: [[checks, 'if (symbol_moves_ && !symbol_with_site_)\n      symbols_ =', 'if (false)\n      symbols_ =']],
     killedBy: ['reloc_range_test of_every_place'],
   },
   {
     name: 'range-of-a-site-where-it-is',
-    edits: [[checks, 'if (executor.movable && !symbol_with_site) places =', 'if (false) places =']],
+    edits: [[checks, 'if (executor_.movable && !symbol_with_site_) sites_ =', 'if (false) sites_ =']],
     killedBy: ['reloc_range_test of_every_place'],
   },
   {
     name: 'page-kept-like-a-distance',
-    edits: [[checks, ' && field.rest_bits == 0', '']],
+    edits: [[checks, ' && field_.rest_bits == 0', '']],
     killedBy: ['fake_cpu_test keeps_pages', 'fake_cpu_test lead_to_their_targets'],
   },
   {
@@ -211,7 +212,7 @@ const mutants = [
   {
     name: 'checksum-without-the-upper-half',
     edits: [
-      [checks, 'static_cast<uint32_t>(sum + beyond)', 'static_cast<uint32_t>(sum)'],
+      [freeze, 'static_cast<uint32_t>(sum + beyond)', 'static_cast<uint32_t>(sum)'],
       [verify, '+ beyond;', ';'],
     ],
     killedBy: ['reloc_range_test verify_sees'],

@@ -147,9 +147,9 @@ void Arena::Unplace(uint32_t index, bool written) {
 Status Arena::CheckBatch(const ExecutorSpec* specs) {
   uint32_t count = static_cast<uint32_t>(batch_.size());
   checks_.assign(count, 0);
-  linker_.BeginFreeze();
+  linker_.reloc_check.BeginFreeze();
   for (uint32_t i = 0; i < count; i++) {
-    Result<size_t> check = linker_.Check(batch_[i], specs[i], batch_);
+    Result<size_t> check = linker_.reloc_check.Check(batch_[i], specs[i], batch_);
     if (!check.ok()) return AtPosition(std::move(check.status()), i, count);
     checks_[i] = check.value();
   }

@@ -139,7 +139,7 @@ ArenaStats Arena::Stats() {
   }
   stats.slabs = space_.slab_count();
   stats.huge_page_bytes = space_.HugePageBytes();
-  stats.kept_relocs = linker_.kept_relocs();
+  stats.kept_relocs = linker_.reloc_check.kept_relocs();
   stats.far_slots = linker_.far_slots.count();
   return stats;
 }

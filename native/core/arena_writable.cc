@@ -35,7 +35,7 @@ Status Arena::CheckSizes(const ExecutorSpec& spec) const {
 
 Status Arena::CheckShape(const ExecutorSpec& spec) const {
   if (spec.reloc_count == 0) return Status::Ok();
-  Status failed = linker_.CheckShape(spec, 0);
+  Status failed = linker_.reloc_check.CheckShape(spec, 0);
   if (!failed.ok()) failed.SetExecutor({});  // it has no id yet
   return failed;
 }
@@ -151,7 +151,7 @@ Status Arena::AddRelocs(ExecutorId id, const RelocSpec* relocs, uint32_t count) 
   SpecCopy& staged = staged_[IndexOf(id)];
   size_t before = staged.reloc_count();
   staged.AddRelocs(relocs, count);
-  if (Status failed = OrOutOfMemory([&] { return linker_.CheckShape(staged.Spec(), id); })) {
+  if (Status failed = OrOutOfMemory([&] { return linker_.reloc_check.CheckShape(staged.Spec(), id); })) {
     staged.KeepRelocs(before);
     // The index counts in the caller's list.
     std::optional<uint64_t> index = failed.error().index;

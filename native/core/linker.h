@@ -21,6 +21,7 @@
 #include "core/placement.h"
 #include "core/problem.h"
 #include "core/references.h"
+#include "core/reloc_check.h"
 #include "core/spec.h"
 
 namespace jit_arena {
@@ -82,20 +83,13 @@ class Linker {
   FarSlots far_slots;
   References references;
   Exits exits;
+  RelocCheck reloc_check;
 
   // `max_references`: between executors, and from executors to far slots.
   Linker(CodeSpace& space, ExecutorTable& table, uint32_t max_references, bool full_records);
 
-  // Checks what can be known without addresses: kinds, sites within their sections and not overlapping.
-  Status CheckShape(const ExecutorSpec& spec, ExecutorId id) const;
-
   // A freeze is BeginFreeze; Check for each executor; then Open and Write for each, or Forget for each.
 
-  void BeginFreeze();
-  // Checks every reloc against the final addresses; keeps what Write needs, and makes the references, the external
-  // links and the kept records. `index` has its spans, and so have the executors of `batch`, which freeze with it
-  // (`marked` is set). Returns the number of the check, for Write.
-  Result<size_t> Check(uint32_t index, const ExecutorSpec& spec, const std::vector<uint32_t>& batch);
   // Makes writable what Write will write.
   Status Open(WriteScope& scope, uint32_t index) const {
     return scope.MustOpen() ? OpenSpans(scope, index) : Status::Ok();
@@ -106,7 +100,7 @@ class Linker {
   // The executor dies: its references end. Its inbound references are none, or come from executors that die with it.
   // Far slots that nobody uses any more wait for FarSlots::TakeUnused, to be retired with it.
   void Forget(uint32_t index) {
-    if (full_records_) records_.erase(index);
+    reloc_check.ForgetFullRecord(index);
     const Executor& executor = table_[index];
     if ((executor.outbound | executor.inbound | executor.kept_bytes) != 0) ForgetReferences(index);
   }
@@ -135,36 +129,9 @@ class Linker {
   // First broken rule of the references and kept relocs, in words, or empty.
   std::string FindBrokenRule() const;
 
-  uint64_t kept_relocs() const { return kept_count_; }
   size_t MetadataBytes() const;
 
  private:
-  // A reloc that has passed its check: what Write inserts.
-  struct Checked {
-    const arch::KindInfo* info;
-    uint64_t value;   // final, or in normal form when a move may change it
-    uint32_t rest;    // as in KeptReloc
-    uint32_t offset;  // in its section
-    Section section;
-    Anchor anchor;  // what the target moves with
-    bool keep;      // belongs into the kept records
-    bool normal;    // `value` is in normal form
-  };
-  // The lowest and the highest address that something can ever have.
-  struct Bounds {
-    uint64_t lowest, highest;
-  };
-
-  // Makes the executor's kept records, from what CheckReloc said of its relocs.
-  Status Keep(uint32_t index, const Checked* checked, size_t count);
-  Result<Checked> CheckReloc(uint32_t index, const RelocSpec& reloc, const Placement& at,
-                             const std::vector<uint32_t>& batch);
-  // Where the byte of a section can be that is at `address` now: anywhere in the reservation where its span fits, if it
-  // moves.
-  Bounds PlacesOf(const Executor& executor, Section section, uint64_t address) const;
-  Words OutOfReach(const arch::KindInfo& info, int64_t addend, const Bounds& symbols, const Bounds& sites) const;
-  // The far slot for an address, made when there is none yet; `user` refers to it.
-  Result<uint32_t> AcquireFarSlot(uint32_t user, const FarAddress& address);
   Status OpenSpans(WriteScope& scope, uint32_t index) const;
   void ForgetReferences(uint32_t index);
 
@@ -189,17 +156,8 @@ class Linker {
   // Calls visit(source, site, field, rest) for each field that a move of the executor's state rewrites.
   template <class Visit>
   void ForEachStateField(uint32_t index, Visit visit) const;
-  void SortRelocs(const ExecutorSpec& spec) const;
 
-  uint64_t kept_count_ = 0;
-
-  bool full_records_;  // debug: every reloc is kept as the host gave it
-  std::unordered_map<uint32_t, std::vector<RelocSpec>> records_;
-
-  // Scratch of one operation, kept to save allocations.
-  mutable std::vector<uint32_t> order_;  // relocs by site
-  std::vector<Checked> checked_;
-  KeptRelocWriter kept_writer_;
+  // Scratch of one operation.
   BatchPositions positions_;
 };
 

@@ -37,9 +37,8 @@ void Linker::Verify(uint32_t index, std::vector<Problem>* problems) const {
 
   // Something differs. With full records the field can be named.
   size_t before = problems->size();
-  auto records = records_.find(index);
-  if (records != records_.end()) {
-    for (const RelocSpec& reloc : records->second) {
+  if (const std::vector<RelocSpec>* record = reloc_check.FindFullRecord(index)) {
+    for (const RelocSpec& reloc : *record) {
       if (reloc.section == Section::kState) continue;
       const arch::KindInfo& info = *arch::FindKind(reloc.kind);
       uint64_t symbol = reloc.target;
@@ -65,19 +64,11 @@ void Linker::Verify(uint32_t index, std::vector<Problem>* problems) const {
 
 std::string Linker::FindBrokenRule() const {
   if (std::string broken = references.FindBrokenRule(); !broken.empty()) return broken;
-  uint64_t kept = 0;
-  for (uint32_t index = 1; index < table_.size(); index++) {
-    const Executor& executor = table_[index];
-    if (executor.State() != ExecutorState::kFrozen) continue;
-    ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept++; });
-  }
-  return kept == kept_count_ ? "" : "the count of kept relocs is wrong";
+  return reloc_check.FindBrokenRule();
 }
 
 size_t Linker::MetadataBytes() const {
-  size_t records = 0;
-  for (const auto& [index, relocs] : records_) records += relocs.capacity() * sizeof(RelocSpec);
-  return sizeof *this + references.MetadataBytes() + far_slots.MetadataBytes() + records;
+  return sizeof *this + references.MetadataBytes() + far_slots.MetadataBytes() + reloc_check.MetadataBytes();
 }
 
 }  // namespace jit_arena

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "arch/arch.h"
@@ -39,6 +40,16 @@ struct RelocSpec {
   Section target_section = Section::kCode;  // of another executor
   uint32_t target_offset = 0;
 };
+
+// An error about one reloc of an executor.
+inline Error RelocError(ErrorCode code, uint64_t executor, const RelocSpec& reloc, Words message) {
+  Error error = ExecutorError(code, executor, std::move(message));
+  error.section = reloc.section;
+  error.offset = reloc.offset;
+  const arch::KindInfo* info = arch::FindKind(reloc.kind);
+  error.kind = info != nullptr ? Words(info->name) : Format("%u", reloc.kind);
+  return error;
+}
 
 // Whether a field holds an address of the executor's own state span. (Of another's, it may: then it is taken for one.)
 inline bool MovesWithState(const RelocSpec& reloc) {

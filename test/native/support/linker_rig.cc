@@ -30,9 +30,10 @@ uint32_t LinkerRig::Place(uint32_t code_bytes, bool movable) {
 }
 
 void LinkerRig::Freeze(const std::vector<Program>& programs) {
-  linker.BeginFreeze();
+  linker.reloc_check.BeginFreeze();
   std::vector<size_t> checks;
-  for (size_t i = 0; i < batch.size(); i++) checks.push_back(linker.Check(batch[i], programs[i].Spec(), batch).value());
+  for (size_t i = 0; i < batch.size(); i++)
+    checks.push_back(linker.reloc_check.Check(batch[i], programs[i].Spec(), batch).value());
   {
     WriteScope scope(space, "test");
     for (uint32_t index : batch) CHECK(linker.Open(scope, index).ok());

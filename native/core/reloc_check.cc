@@ -1,0 +1,391 @@
+#include "core/reloc_check.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/room.h"
+#include "core/placement.h"
+
+namespace jit_arena {
+namespace {
+
+Words PlacesInWords(uint64_t lowest, uint64_t highest) {
+  if (lowest == highest) return Format("%#llx", Wide(lowest));
+  return Format("every place from %#llx to %#llx", Wide(lowest), Wide(highest));
+}
+
+// The lowest and the highest address that something can ever have.
+struct Bounds {
+  uint64_t lowest, highest;
+};
+
+// What the checks of one executor have in common.
+struct Checking {
+  const CodeSpace& space;
+  ExecutorTable& table;
+  References& references;
+  FarSlots& far_slots;
+  uint64_t done_stub;
+  uint32_t index;       // the executor
+  const Placement& at;  // where it will be
+  const std::vector<uint32_t>& batch;
+};
+
+// One reloc on its way through the four steps.
+class RelocCase {
+ public:
+  RelocCase(const Checking& checking, const RelocSpec& reloc)
+      : space_(checking.space),
+        table_(checking.table),
+        checking_(checking),
+        executor_(checking.table[checking.index]),
+        reloc_(reloc),
+        info_(*arch::FindKind(reloc.kind)),
+        field_(arch::FieldOf(info_.field)),
+        addend_(reloc.addend) {}
+
+  Result<CheckedReloc> Check() {
+    if (Status failed = FindTarget()) return failed;
+    if (Status failed = CheckSite()) return failed;
+    if (Status failed = FindWay()) return failed;
+    return MakeRecord();
+  }
+
+ private:
+  // ---- Target
+
+  Status FindTarget() {
+    const Placement& at = checking_.at;
+    switch (reloc_.target_kind) {
+      case TargetKind::kOwnCode:
+        return TakeOwn(Anchor::kCode, at.code + reloc_.target);
+      case TargetKind::kOwnData:
+        return TakeOwn(Anchor::kData, at.data + reloc_.target);
+      case TargetKind::kOwnState:
+        return TakeOwn(Anchor::kState, at.state + reloc_.target);
+      case TargetKind::kAddress:
+        return TakeAddress();
+      case TargetKind::kExecutor:
+        if (table_.Find(reloc_.target) == nullptr)
+          return Refuse(ErrorCode::kRelocTarget, Format("the target executor %llu is gone", Wide(reloc_.target)));
+        return TakeExecutor(IndexOf(reloc_.target));
+      case TargetKind::kBatchMember:
+        if (reloc_.target >= checking_.batch.size())
+          return Refuse(ErrorCode::kRelocTarget, Format("the list has no executor %llu", Wide(reloc_.target)));
+        return TakeExecutor(checking_.batch[reloc_.target]);
+      case TargetKind::kExit:
+        return TakeOwn(Anchor::kState, at.state + executor_.RecordsOffset() + arch::kExitRecordBytes * reloc_.target);
+      case TargetKind::kDone:
+        symbol_ = checking_.done_stub;
+        return Status::Ok();
+      case TargetKind::kValid:
+        return TakeOwn(Anchor::kState, at.state + executor_.ValidOffset());
+      case TargetKind::kWarm:
+        return TakeOwn(Anchor::kState, at.state + executor_.WarmOffset());
+    }
+    return Status::Ok();
+  }
+
+  Status TakeOwn(Anchor anchor, uint64_t address) {
+    symbol_ = address;
+    anchor_ = anchor;
+    return Status::Ok();
+  }
+
+  // Only the arena's own code may be named by address; what belongs to executors moves, or goes.
+  Status TakeAddress() {
+    symbol_ = reloc_.target;
+    if (!space_.Contains(symbol_)) return Status::Ok();
+    SpanId span = space_.FindSpan(symbol_);
+    if (span != 0 && space_[span].State() == SpanState::kInternal) return Status::Ok();
+    return Refuse(ErrorCode::kRelocTarget,
+                  Format("the address %#llx lies among this arena's executors: name the executor as the target, "
+                         "so that the reloc can follow it",
+                         Wide(symbol_)));
+  }
+
+  Status TakeExecutor(uint32_t other) {
+    const Executor& target = table_[other];
+    const Section section = reloc_.target_section;
+    uint32_t size = target.BytesOf(section);
+    if (reloc_.target_offset > size || size == 0)
+      return Refuse(ErrorCode::kRelocTarget,
+                    Format("target offset %u lies outside the %u bytes of %s of executor %llu", reloc_.target_offset,
+                           size, SectionName(section), Wide(table_.IdOf(other))));
+    if (other == checking_.index)
+      return TakeOwn(static_cast<Anchor>(section), AddressIn(checking_.at, section) + reloc_.target_offset);
+    if (target.State() != ExecutorState::kFrozen && !target.marked)
+      return Refuse(ErrorCode::kRelocTarget,
+                    Format("the target executor %llu is still writable: freeze it before, or in the same freeze",
+                           Wide(table_.IdOf(other))));
+    other_ = other;
+    symbol_ = SectionAddress(space_, target, section) + reloc_.target_offset;
+    return Status::Ok();
+  }
+
+  bool SymbolMoves() const {
+    if (other_ != 0) return table_[other_].movable;
+    return anchor_ == Anchor::kState ? executor_.StateMoves() : anchor_ != Anchor::kFixed && executor_.movable;
+  }
+
+  // ---- Site
+
+  Status CheckSite() {
+    symbol_moves_ = SymbolMoves();
+    site_ = AddressIn(checking_.at, reloc_.section) + reloc_.offset;
+    if (reloc_.section == Section::kState &&
+        (field_.relative || info_.through_slot || (symbol_moves_ && anchor_ != Anchor::kState)))
+      return Refuse(ErrorCode::kRelocSite,
+                    "state may hold no address of something that can move, since the code may have copied or changed "
+                    "it: use an absolute reloc to a fixed target, or make the target movable: false");
+    bool same_span = !executor_.apart() || (anchor_ == Anchor::kCode) == (reloc_.section == Section::kCode);
+    symbol_with_site_ = (anchor_ == Anchor::kCode || anchor_ == Anchor::kData) && same_span;
+    sites_ = {site_, site_};
+    if (executor_.movable && !symbol_with_site_) sites_ = PlacesOf(executor_, reloc_.section, site_);
+    symbols_ = {symbol_, symbol_};
+    if (symbol_moves_ && !symbol_with_site_)
+      symbols_ = other_ != 0 ? PlacesOf(table_[other_], reloc_.target_section, symbol_)
+                             : PlacesOf(executor_, static_cast<Section>(anchor_), symbol_);
+    return Status::Ok();
+  }
+
+  // Where the byte of a section can be that is at `address` now: anywhere in the reservation where its span fits, if it
+  // moves.
+  Bounds PlacesOf(const Executor& executor, Section section, uint64_t address) const {
+    bool moves = section == Section::kState ? executor.StateMoves() : executor.movable;
+    if (!moves) return {address, address};
+    SpanId span = section == Section::kState                      ? executor.state_span
+                  : section == Section::kData && executor.apart() ? executor.data_span
+                                                                  : executor.code_span;
+    uint64_t in_span = address - space_.AddressOf(span);
+    uint64_t span_bytes = uint64_t{space_[span].granules} * kGranuleBytes;
+    return {space_.base() + in_span, space_.end() - span_bytes + in_span};
+  }
+
+  // ---- Way
+
+  Status FindWay() {
+    bool out_of_reach = field_.relative && !info_.through_slot && !Reaches();
+    uint64_t thunk_veneer = 0;
+    if (out_of_reach && reloc_.target_kind == TargetKind::kAddress)
+      thunk_veneer = checking_.far_slots.FindThunkVeneer(symbol_);
+    if (thunk_veneer != 0) {
+      symbol_ = thunk_veneer;
+      symbols_ = {symbol_, symbol_};
+      out_of_reach = !Reaches();
+    }
+    bool to_code =
+        other_ != 0 ? reloc_.target_section == Section::kCode : anchor_ == Anchor::kFixed || anchor_ == Anchor::kCode;
+    if (out_of_reach && !(info_.is_branch && to_code)) return RefuseOutOfReach();
+    return out_of_reach || info_.through_slot ? GoThroughFarSlot() : Status::Ok();
+  }
+
+  bool Reaches() const {
+    uint64_t addend = static_cast<uint64_t>(addend_);
+    return arch::Check(info_, arch::ValueOf(info_.field, symbols_.lowest + addend, sites_.highest)) &&
+           arch::Check(info_, arch::ValueOf(info_.field, symbols_.highest + addend, sites_.lowest));
+  }
+
+  // A kind that reads a GOT slot uses the far slot's; a branch uses its veneer.
+  Status GoThroughFarSlot() {
+    bool own = anchor_ != Anchor::kFixed;
+    if ((own && anchor_ != Anchor::kCode) || (other_ != 0 && reloc_.target_section != Section::kCode))
+      return Refuse(ErrorCode::kRelocTarget,
+                    Format("a GOT slot can hold an external address or one of code; refer to data and state of "
+                           "executors with %s",
+                           arch::kNearKind));
+    // A veneer stands for the place that the branch goes to, a GOT slot for the symbol.
+    const bool veneer = !info_.through_slot;
+    FarAddress address{symbol_, other_ != 0 ? other_ : own ? checking_.index : 0};
+    if (veneer) address.target += static_cast<uint64_t>(addend_) + info_.branch_bias;
+    if (address.owner != 0) address.target -= CodeAddress(space_, table_[address.owner]);
+    Result<uint32_t> slot = AcquireFarSlot(address);
+    if (!slot.ok()) return Refuse(slot.status().error().code, slot.status().error().message);
+    symbol_ = veneer ? checking_.far_slots.VeneerAddress(slot.value()) : checking_.far_slots.GotAddress(slot.value());
+    if (veneer) addend_ = -info_.branch_bias;
+    other_ = 0;
+    anchor_ = Anchor::kFixed;
+    symbol_moves_ = false;
+    symbol_with_site_ = false;
+    // The far slot stays and the site may move, also where the symbol went along with the site.
+    symbols_ = {symbol_, symbol_};
+    if (executor_.movable) sites_ = PlacesOf(executor_, reloc_.section, site_);
+    return Reaches() ? Status::Ok() : RefuseOutOfReach();
+  }
+
+  // The far slot for an address, made when there is none yet; the executor refers to it.
+  Result<uint32_t> AcquireFarSlot(const FarAddress& address) {
+    FarSlots& far_slots = checking_.far_slots;
+    References& references = checking_.references;
+    uint32_t slot = far_slots.Find(address);
+    if (slot != 0 && far_slots[slot].last_user == checking_.index) return slot;
+    Status failed;
+    if (slot == 0) {
+      Result<uint32_t> made = far_slots.Make(address);
+      if (!made.ok()) return made;
+      slot = made.value();
+      if (address.owner != 0) failed = references.Add(Reference::Of(ReferenceKind::kSlot, slot, address.owner));
+    }
+    if (failed.ok()) failed = references.Add(Reference::Of(ReferenceKind::kSlotUse, checking_.index, slot));
+    if (!failed.ok()) {
+      if (far_slots[slot].inbound == 0) references.DropFarSlot(slot);
+      return failed;
+    }
+    far_slots[slot].last_user = checking_.index;
+    return slot;
+  }
+
+  // ---- Record
+
+  Result<CheckedReloc> MakeRecord() {
+    target_ = symbol_ + static_cast<uint64_t>(addend_);
+    uint64_t value = arch::ValueOf(info_.field, target_, site_);
+    // An absolute field narrower than an address holds nothing that moves, even where it happens to fit now.
+    if (!field_.relative && (!arch::Check(info_, value) || (symbol_moves_ && !field_.follows)))
+      return Refuse(ErrorCode::kRelocRange,
+                    Format("the value %#llx for %s at %s + %u does not fit the field", Wide(value), info_.name,
+                           SectionName(reloc_.section), reloc_.offset));
+    CheckedReloc checked{&info_, value, 0, reloc_.offset, reloc_.section, anchor_, false, false};
+    if (other_ != 0) {
+      if (Status failed = Refer(&checked)) return failed;
+      return checked;
+    }
+    if (reloc_.section == Section::kState) return checked;
+    // Nothing of an executor that stays changes, except towards state. Nor does a distance within a span; but a field
+    // that needs a rest says more than that.
+    bool keeps_distance = symbol_with_site_ && field_.rest_bits == 0;
+    checked.keep = field_.relative ? (symbol_moves_ || executor_.movable) && !keeps_distance : symbol_moves_;
+    if (checked.keep) Normalise(&checked, AddressOfAnchor(checking_.at, anchor_));
+    return checked;
+  }
+
+  // A reference to the other executor.
+  Status Refer(CheckedReloc* checked) {
+    Reference reference;
+    reference.source = checking_.index;
+    reference.target = other_;
+    reference.site = (reloc_.section == Section::kData ? uint32_t{executor_.code_bytes} : 0) + reloc_.offset;
+    reference.kind = reloc_.section == Section::kState ? ReferenceKind::kHold : ReferenceKind::kReloc;
+    reference.field = info_.field;
+    reference.target_section = reloc_.target_section;
+    if (reference.has_field()) Normalise(checked, SectionAddress(space_, table_[other_], reloc_.target_section));
+    reference.rest = checked->rest;
+    if (Status failed = checking_.references.Add(reference)) return Refuse(failed.error().code, failed.error().message);
+    return Status::Ok();
+  }
+
+  // For a field that moves rewrite: in normal form the site is as far from 0 as from its section, the target as far as
+  // from `base`, which it moves with.
+  void Normalise(CheckedReloc* checked, uint64_t base) const {
+    checked->normal = true;
+    checked->value = arch::ValueOf(info_.field, target_ - base, reloc_.offset);
+    checked->rest = static_cast<uint32_t>((target_ - base) & ((uint64_t{1} << field_.rest_bits) - 1));
+  }
+
+  // ---- Refusals
+
+  Status Refuse(ErrorCode code, Words message) const {
+    return RelocError(code, table_.IdOf(checking_.index), reloc_, std::move(message));
+  }
+
+  Status RefuseOutOfReach() const {
+    return Refuse(
+        ErrorCode::kRelocRange,
+        Format("%s with addend %lld cannot reach its target at %s from its site at %s, and a move may lead to "
+               "any of them: use %s",
+               info_.name, static_cast<long long>(addend_), PlacesInWords(symbols_.lowest, symbols_.highest).c_str(),
+               PlacesInWords(sites_.lowest, sites_.highest).c_str(), arch::kFarKinds));
+  }
+
+  const CodeSpace& space_;
+  ExecutorTable& table_;
+  const Checking& checking_;
+  const Executor& executor_;
+  const RelocSpec& reloc_;
+  const arch::KindInfo& info_;
+  const arch::FieldInfo& field_;
+
+  uint64_t symbol_ = 0;  // S of the psABI
+  int64_t addend_;
+  Anchor anchor_ = Anchor::kFixed;  // the part of the executor itself that the symbol moves with
+  uint32_t other_ = 0;              // another executor, which the symbol moves with
+  bool symbol_moves_ = false;
+  uint64_t site_ = 0;              // P of the psABI
+  bool symbol_with_site_ = false;  // both lie in one span, and keep their distance
+  Bounds symbols_{}, sites_{};     // where they can ever be
+  uint64_t target_ = 0;            // S + A
+};
+
+}  // namespace
+
+Result<size_t> RelocCheck::Check(uint32_t index, const ExecutorSpec& spec, const std::vector<uint32_t>& batch) {
+  size_t first = checked_.size();
+  if (spec.reloc_count == 0) return first;
+  Placement at = PlacementOf(space_, table_[index]);
+  const Checking checking{space_, table_, references_, far_slots_, exits_.done_stub(), index, at, batch};
+  SortRelocs(spec);
+  if (Status failed = MakeRoom(checked_, spec.reloc_count)) return failed;
+  for (uint32_t position : order_) {
+    Result<CheckedReloc> checked = RelocCase(checking, spec.relocs[position]).Check();
+    if (!checked.ok()) {
+      checked.status().SetIndex(position);
+      return std::move(checked.status());
+    }
+    checked_.push_back(checked.value());
+  }
+  if (Status failed = Keep(index, &checked_[first], spec.reloc_count)) return failed;
+  if (full_records_) KeepFullRecord(index, spec, batch);
+  return first;
+}
+
+Status RelocCheck::Keep(uint32_t index, const CheckedReloc* checked, size_t count) {
+  Executor& executor = table_[index];
+  kept_writer_.Clear();
+  for (const CheckedReloc* next = checked; next < checked + count; next++) {
+    if (!next->keep) continue;
+    uint32_t sites_before = next->section == Section::kData ? uint32_t{executor.code_bytes} : 0;
+    kept_writer_.Add({sites_before + next->offset, next->info->field, next->anchor, next->rest});
+  }
+  if (Status failed = table_.SetKept(executor, kept_writer_.packed())) return failed;
+  kept_count_ += kept_writer_.count();
+  return Status::Ok();
+}
+
+void RelocCheck::ForgetKept(uint32_t index) {
+  Executor& executor = table_[index];
+  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept_count_--; });
+  table_.DropKept(executor);
+}
+
+void RelocCheck::KeepFullRecord(uint32_t index, const ExecutorSpec& spec, const std::vector<uint32_t>& batch) {
+  std::vector<RelocSpec>& record = records_[index];
+  record.assign(spec.relocs, spec.relocs + spec.reloc_count);
+  for (RelocSpec& reloc : record) {
+    if (reloc.target_kind != TargetKind::kBatchMember) continue;
+    reloc.target_kind = TargetKind::kExecutor;
+    reloc.target = table_.IdOf(batch[reloc.target]);
+  }
+}
+
+const std::vector<RelocSpec>* RelocCheck::FindFullRecord(uint32_t index) const {
+  auto found = records_.find(index);
+  return found != records_.end() ? &found->second : nullptr;
+}
+
+std::string RelocCheck::FindBrokenRule() const {
+  uint64_t kept = 0;
+  for (uint32_t index = 1; index < table_.size(); index++) {
+    const Executor& executor = table_[index];
+    if (executor.State() != ExecutorState::kFrozen) continue;
+    ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept++; });
+  }
+  return kept == kept_count_ ? "" : "the count of kept relocs is wrong";
+}
+
+size_t RelocCheck::MetadataBytes() const {
+  size_t bytes = 0;
+  for (const auto& [index, relocs] : records_) bytes += relocs.capacity() * sizeof(RelocSpec);
+  return bytes;
+}
+
+}  // namespace jit_arena
