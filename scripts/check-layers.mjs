@@ -22,7 +22,8 @@ const LAYERS = {
 
 /**
  * The parts of core, top to bottom: each may include those below it. First those of the drawing, with what stands beside
- * the arena; then the small ones that they are made of. A part may have several files: core/linker_moves.cc belongs to linker.
+ * the arena; then the small ones that they are made of. A part may have several files: core/relocator_moves.cc belongs to
+ * relocator.
  */
 const CORE = [
   ...[
@@ -33,6 +34,7 @@ const CORE = [
     'collector',
     'planner',
     'linker',
+    'relocator',
     'reloc_check',
     'exits',
     'references',

@@ -28,12 +28,12 @@ const litmus = (name) => [`litmus_test ${name}`];
 const reclaimer = 'native/core/reclaimer.h';
 const reclaimerBody = 'native/core/reclaimer.cc';
 const collector = 'native/core/collector.cc';
-const moves = 'native/core/linker_moves.cc';
-const linker = 'native/core/linker.h';
+const moves = 'native/core/relocator_moves.cc';
+const relocator = 'native/core/relocator.h';
 const references = 'native/core/references.cc';
 const checks = 'native/core/reloc_check.cc';
-const freeze = 'native/core/linker.cc';
-const verify = 'native/core/linker_verify.cc';
+const freeze = 'native/core/relocator.cc';
+const verify = 'native/core/relocator_verify.cc';
 const arena = 'native/core/arena.cc';
 const freeing = 'native/core/arena_free.cc';
 const table = 'native/core/executor_table.h';
@@ -66,9 +66,9 @@ const mutants = [
     edits: [
       [
         collector,
-        '      rewritten = linker_.Copy(scope, batch_);',
+        '      rewritten = relocator_.Copy(scope, batch_);',
         `      for (const Move& move : batch_) table_[move.executor].entry.store(space_.AddressOf(move.code_to));
-      rewritten = linker_.Copy(scope, batch_);`,
+      rewritten = relocator_.Copy(scope, batch_);`,
       ],
     ],
     killedBy: [...torture(...sizes), ...interleaving('a_move_is_seen')],
@@ -104,7 +104,7 @@ const mutants = [
     name: 'no-abs64-rewrite',
     edits: [
       [
-        linker,
+        relocator,
         'if (section == nullptr) return;',
         'if (section == nullptr || (arch::FieldOf(field).bytes == 8 && from.code != 0 && to.code != 0)) return;',
       ],
@@ -206,7 +206,7 @@ const mutants = [
   },
   {
     name: 'page-without-its-rest',
-    edits: [[linker, 'visit(site, field, rest, arch::Ends', 'visit(site, field, rest * 0, arch::Ends']],
+    edits: [[relocator, 'visit(site, field, rest, arch::Ends', 'visit(site, field, rest * 0, arch::Ends']],
     killedBy: ['fake_cpu_test lead_to_their_targets'],
   },
   {
@@ -376,8 +376,8 @@ mutants.push(
       [collector, ' && (progress.host.synchronise() || CloseGate(gate, progress));\n', ';\n'],
       [
         collector,
-        '      progress.result.relocs_rewritten += rewritten + linker_.Publish(scope, batch_);\n',
-        `      progress.result.relocs_rewritten += rewritten + linker_.Publish(scope, batch_);
+        '      progress.result.relocs_rewritten += rewritten + relocator_.Publish(scope, batch_);\n',
+        `      progress.result.relocs_rewritten += rewritten + relocator_.Publish(scope, batch_);
       open = progress.host.synchronise() || CloseGate(gate, progress);
 `,
       ],

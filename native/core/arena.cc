@@ -40,7 +40,7 @@ Arena::Arena(const ArenaOptions& options, std::unique_ptr<os::Memory> memory)
       // An executor takes a granule at least, and a direct reference four bytes.
       table_(static_cast<uint32_t>(BytesToReserve(options) / kGranuleBytes) + 1),
       linker_(space_, table_, static_cast<uint32_t>(BytesToReserve(options) / 4), options.full_records || kDebug),
-      collector_(space_, table_, linker_, reclaimer_, frames_, events_),
+      collector_(space_, table_, linker_.relocator, linker_.exits, reclaimer_, frames_, events_),
       own_code_(space_),
       max_chain_depth_(options.max_chain_depth),
       gated_writes_(space_.memory().writer() == os::WriterKind::kFlip || options.without_barrier ||
@@ -178,9 +178,9 @@ Status Arena::Publish(const ExecutorSpec* specs, const PinSlot* self) {
   // Commit: nothing is published before all of it is written and seen.
   if (failed.ok()) {
     WriteScope scope(space_, "freeze");
-    for (uint32_t i = 0; i < count && failed.ok(); i++) failed = linker_.Open(scope, batch_[i]);
+    for (uint32_t i = 0; i < count && failed.ok(); i++) failed = linker_.relocator.Open(scope, batch_[i]);
     for (uint32_t i = 0; i < count && failed.ok(); i++)
-      linker_.Write(scope, batch_[i], specs[i], has_relocs ? checks_[i] : 0);
+      linker_.relocator.Write(scope, batch_[i], specs[i], has_relocs ? checks_[i] : 0);
   }
   TestPoint(TestPointId::kFreezeWritten);
   bool written = failed.ok();

@@ -1,5 +1,5 @@
-// The façade: the order of calls, the lock, the figures. It decides when; the linker decides what bytes, the code
-// space where.
+// The façade: the order of calls, the lock, the figures. It decides when; the linker's parts decide what bytes, the
+// code space where.
 #pragma once
 
 #include <cstdint>

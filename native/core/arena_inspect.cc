@@ -5,6 +5,7 @@
 
 #include "base/bits.h"
 #include "core/arena.h"
+#include "core/placement.h"
 
 namespace jit_arena {
 
@@ -177,7 +178,7 @@ std::vector<Problem> Arena::Verify() {
   std::vector<Problem> problems;
   if (!CheckProcess().ok()) return problems;
   for (uint32_t index = 1; index < table_.size(); index++)
-    if (table_[index].State() == ExecutorState::kFrozen) linker_.Verify(index, &problems);
+    if (table_[index].State() == ExecutorState::kFrozen) linker_.relocator.Verify(index, &problems);
   linker_.far_slots.Verify(&problems);
   own_code_.ForEachChanged([&](uint64_t expected, uint64_t found) {
     problems.push_back({0, Section::kCode, -1, expected, found, "the arena's own code"});

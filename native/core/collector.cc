@@ -78,7 +78,7 @@ void Collector::DropBlocked() {
   for (bool changed = true; changed;) {
     changed = false;
     for (Move& move : batch_) {
-      if (move.code_to == 0 || linker_.CanMoveBesideOthers(move.executor)) continue;
+      if (move.code_to == 0 || relocator_.CanMoveBesideOthers(move.executor)) continue;
       table_[move.executor].marked = 0;
       space_.Abandon(move.code_to);
       if (move.data_to != 0) space_.Abandon(move.data_to);
@@ -127,7 +127,7 @@ bool Collector::CommitBatch(Progress& progress) {
   // Check: who cannot be rewritten beside other threads moves without them, or stays.
   ClosedGate gate;
   bool blocked = std::any_of(batch_.begin(), batch_.end(),
-                             [&](const Move& move) { return !linker_.CanMoveBesideOthers(move.executor); });
+                             [&](const Move& move) { return !relocator_.CanMoveBesideOthers(move.executor); });
   if (blocked && !CloseGate(gate, progress)) DropBlocked();
   bool open = true, copied = false;
   uint64_t rewritten = 0;
@@ -135,10 +135,10 @@ bool Collector::CommitBatch(Progress& progress) {
     WriteScope scope(space_, "move executors");
     open = events_.Prepare(EventKind::kMoved, static_cast<uint32_t>(batch_.size())).ok();
     progress.no_memory |= !open;
-    open = open && linker_.OpenForMove(scope, batch_).ok();
+    open = open && relocator_.OpenForMove(scope, batch_).ok();
     if (open) {
       copied = true;
-      rewritten = linker_.Copy(scope, batch_);
+      rewritten = relocator_.Copy(scope, batch_);
       // Before Publish: who is found at an address in a copy may have entered it (Arena::FindSignalSafe).
       for (const Move& move : batch_) {
         space_.SetState(move.code_to, SpanState::kLive);
@@ -152,7 +152,7 @@ bool Collector::CommitBatch(Progress& progress) {
     if (open) {
       // Commit.
       frames_.Commit();
-      progress.result.relocs_rewritten += rewritten + linker_.Publish(scope, batch_);
+      progress.result.relocs_rewritten += rewritten + relocator_.Publish(scope, batch_);
       TestPoint(TestPointId::kMovePublished);
     }
   }
@@ -201,9 +201,9 @@ bool Collector::CommitStateBatch(Progress& progress) {
   bool open = !IsInside(self) && CloseGate(gate, progress);
   {
     WriteScope scope(space_, "move state");
-    open = open && linker_.OpenForStateMove(scope, state_batch_).ok();
+    open = open && relocator_.OpenForStateMove(scope, state_batch_).ok();
     if (open) {
-      progress.result.relocs_rewritten += linker_.MoveState(scope, state_batch_);
+      progress.result.relocs_rewritten += relocator_.MoveState(scope, state_batch_);
       scope.Finish();
       progress.host.synchronise();  // nobody is pinned: what enters later synchronises by itself
     }
@@ -289,7 +289,7 @@ bool Collector::IsFollowedBy(SpanId span, SpanId next) const {
 }
 
 void Collector::LayOutChains(Progress& progress) {
-  std::vector<uint32_t> chains = linker_.exits.FindChains();
+  std::vector<uint32_t> chains = exits_.FindChains();
   laying_out_ = true;
   LayOut(Zone::kCode, chains, progress);
   // Exit records are read on the way from one to the next.

@@ -12,10 +12,11 @@
 #include "core/deadline.h"
 #include "core/events.h"
 #include "core/executor_table.h"
+#include "core/exits.h"
 #include "core/frame_tables.h"
-#include "core/linker.h"
 #include "core/planner.h"
 #include "core/reclaimer.h"
+#include "core/relocator.h"
 #include "core/retire.h"
 
 namespace jit_arena {
@@ -40,15 +41,16 @@ struct CollectResult {
 
 class Collector {
  public:
-  Collector(CodeSpace& space, ExecutorTable& table, Linker& linker, Reclaimer& reclaimer, FrameTables& frames,
-            Events& events)
+  Collector(CodeSpace& space, ExecutorTable& table, Relocator& relocator, const Exits& exits, Reclaimer& reclaimer,
+            FrameTables& frames, Events& events)
       : space_(space),
         table_(table),
-        linker_(linker),
+        relocator_(relocator),
+        exits_(exits),
         reclaimer_(reclaimer),
         frames_(frames),
         events_(events),
-        planner_(space, table, linker) {}
+        planner_(space, table, relocator) {}
 
   CompactionPlan Plan() const { return planner_.Plan(); }
 
@@ -116,7 +118,8 @@ class Collector {
 
   CodeSpace& space_;
   ExecutorTable& table_;
-  Linker& linker_;
+  Relocator& relocator_;
+  const Exits& exits_;
   Reclaimer& reclaimer_;
   FrameTables& frames_;
   Events& events_;

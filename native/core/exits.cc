@@ -39,7 +39,7 @@ void Exits::Backoff(ExitRecord& record) const {
   record.temperature.store(Temperature(threshold, backoff), std::memory_order_relaxed);
 }
 
-void Exits::Initialise(uint32_t index, uint8_t* state) {
+void Exits::Initialise(uint32_t index, uint8_t* state) const {
   const Executor& executor = table_[index];
   if (executor.has_flags) {
     state[executor.ValidOffset()] = 1;

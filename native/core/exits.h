@@ -46,7 +46,7 @@ class Exits {
 
   // Fills what stands behind the state of an executor that is being frozen: flags and records. `state` is where its
   // span is written.
-  void Initialise(uint32_t index, uint8_t* state);
+  void Initialise(uint32_t index, uint8_t* state) const;
   ExitRecord& RecordOf(uint32_t index, uint32_t exit) const;
   // The executor's flags, or null.
   std::atomic<uint8_t>* ValidByte(uint32_t index) const;

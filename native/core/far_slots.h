@@ -2,7 +2,8 @@
 // (arch::WriteFarSlot). Everybody in the arena who branches to the address, or loads it, shares the far slot.
 //
 // Far slots never move. The far address is a fixed one, or an offset in the code of an executor, and then it moves.
-// This file keeps the books of far slots and writes new ones; core/references.h knows who uses a far slot.
+// This file keeps the books of far slots and writes new ones; core/references.h knows who uses a far slot, and
+// core/relocator.h rewrites its address.
 #pragma once
 
 #include <cstdint>

@@ -115,14 +115,14 @@ void Planner::CountMoves(const Slab& victim, CompactionPlan* plan) const {
     if (span == executor.state_span) {
       plan->moved++;
       plan->moved_bytes += executor.StateSpanBytes();
-      plan->relocs_rewritten += linker_.CountStateRewrites(node.Owner());
+      plan->relocs_rewritten += relocator_.CountStateRewrites(node.Owner());
       return;
     }
     // An executor that lies apart counts with its code, where that lies in a victim too.
     if (span == executor.data_span && space_.SlabOf(executor.code_span).chosen) return;
     plan->moved++;
     plan->moved_bytes += executor.code_bytes + executor.data_bytes;
-    plan->relocs_rewritten += linker_.CountRewrites(node.Owner());
+    plan->relocs_rewritten += relocator_.CountRewrites(node.Owner());
   });
 }
 

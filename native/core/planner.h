@@ -13,7 +13,7 @@
 
 #include "core/code_space.h"
 #include "core/executor_table.h"
-#include "core/linker.h"
+#include "core/relocator.h"
 
 namespace jit_arena {
 
@@ -42,8 +42,8 @@ struct Victim {
 
 class Planner {
  public:
-  Planner(CodeSpace& space, const ExecutorTable& table, const Linker& linker)
-      : space_(space), table_(table), linker_(linker) {}
+  Planner(CodeSpace& space, const ExecutorTable& table, const Relocator& relocator)
+      : space_(space), table_(table), relocator_(relocator) {}
 
   CompactionPlan Plan() const;
 
@@ -76,7 +76,7 @@ class Planner {
 
   CodeSpace& space_;
   const ExecutorTable& table_;
-  const Linker& linker_;
+  const Relocator& relocator_;
   uint32_t begun_[kZones] = {kNone, kNone, kNone, kNone, kNone, kNone};  // slabs, by their first granule
 };
 

@@ -201,7 +201,7 @@ TEST(fake_cpu_verify_sees_each_bit) {
   rig.Freeze(programs);
   auto problems_of = [&](uint32_t index) {
     std::vector<Problem> problems;
-    rig.linker.Verify(index, &problems);
+    rig.linker.relocator.Verify(index, &problems);
     return problems;
   };
   CHECK(problems_of(source).empty() && problems_of(target).empty());

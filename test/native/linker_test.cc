@@ -895,12 +895,12 @@ TEST(linker_notices_broken_books) {
     rig.Freeze(programs);
     Linker& linker = rig.linker;
     std::vector<Problem> problems;
-    for (uint32_t index : rig.batch) linker.Verify(index, &problems);
+    for (uint32_t index : rig.batch) linker.relocator.Verify(index, &problems);
     linker.far_slots.Verify(&problems);
     CHECK(problems.empty());
     CHECK_EQ(linker.FindBrokenRule(), "");
     damage(rig.table, target, source);
-    for (uint32_t index : rig.batch) linker.Verify(index, &problems);
+    for (uint32_t index : rig.batch) linker.relocator.Verify(index, &problems);
     return !problems.empty() || !linker.FindBrokenRule().empty();
   };
   CHECK(!broken([](ExecutorTable&, uint32_t, uint32_t) {}));

@@ -207,7 +207,7 @@ TEST(reloc_range_verify_sees_a_field_that_wrapped) {
     programs[1].relocs = {{Section::kCode, R_X86_64_PC32, TargetKind::kBatchMember, 8, 0, addend}};
     rig.Freeze(programs);
     std::vector<Problem> problems;
-    rig.linker.Verify(source, &problems);
+    rig.linker.relocator.Verify(source, &problems);
     CHECK(problems.empty());
 
     SpanId to = rig.space.Allocate(Zone::kCode, 48, 16, target, Section::kCode).value();
@@ -216,14 +216,14 @@ TEST(reloc_range_verify_sees_a_field_that_wrapped) {
     std::vector<Move> moves = {{target, rig.table[target].code_span, to, 0, 0}};
     {
       WriteScope scope(rig.space, "test");
-      CHECK(rig.linker.OpenForMove(scope, moves).ok());
-      rig.linker.Copy(scope, moves);
-      rig.linker.Publish(scope, moves);
+      CHECK(rig.linker.relocator.OpenForMove(scope, moves).ok());
+      rig.linker.relocator.Copy(scope, moves);
+      rig.linker.relocator.Publish(scope, moves);
     }
     rig.table[target].marked = false;
-    rig.linker.Verify(target, &problems);
+    rig.linker.relocator.Verify(target, &problems);
     CHECK(problems.empty());
-    rig.linker.Verify(source, &problems);
+    rig.linker.relocator.Verify(source, &problems);
     CHECK_EQ(!problems.empty(), wraps);
   }
 }

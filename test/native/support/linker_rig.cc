@@ -36,8 +36,8 @@ void LinkerRig::Freeze(const std::vector<Program>& programs) {
     checks.push_back(linker.reloc_check.Check(batch[i], programs[i].Spec(), batch).value());
   {
     WriteScope scope(space, "test");
-    for (uint32_t index : batch) CHECK(linker.Open(scope, index).ok());
-    for (size_t i = 0; i < batch.size(); i++) linker.Write(scope, batch[i], programs[i].Spec(), checks[i]);
+    for (uint32_t index : batch) CHECK(linker.relocator.Open(scope, index).ok());
+    for (size_t i = 0; i < batch.size(); i++) linker.relocator.Write(scope, batch[i], programs[i].Spec(), checks[i]);
   }
   for (uint32_t index : batch) {
     table[index].marked = false;

@@ -1,13 +1,13 @@
-// The linker's part of a move: new copies, and everything that refers to them.
+// Moves: new copies, and everything that refers to them.
 #include <algorithm>
 #include <cstring>
 
 #include "base/bits.h"
-#include "core/linker.h"
+#include "core/relocator.h"
 
 namespace jit_arena {
 
-Moved Linker::MovedBy(const std::vector<Move>& batch, const Reference& reference) const {
+Moved Relocator::MovedBy(const std::vector<Move>& batch, const Reference& reference) const {
   const Executor& target = table_[reference.target];
   Section section = reference.target_section;
   // To a field it does not matter where what stays is, and to find out takes a line of memory.
@@ -19,7 +19,7 @@ Moved Linker::MovedBy(const std::vector<Move>& batch, const Reference& reference
   return {space_.AddressOf(move.code_from) + offset, space_.AddressOf(move.code_to) + offset};
 }
 
-SpanId Linker::SpanOfSite(const Executor& executor, uint32_t site, uint32_t* offset) const {
+SpanId Relocator::SpanOfSite(const Executor& executor, uint32_t site, uint32_t* offset) const {
   *offset = site;
   if (site < executor.code_bytes) return executor.code_span;
   *offset -= executor.code_bytes;
@@ -28,14 +28,14 @@ SpanId Linker::SpanOfSite(const Executor& executor, uint32_t site, uint32_t* off
   return executor.code_span;
 }
 
-bool Linker::CanMoveBesideOthers(uint32_t index) const {
-  for (uint32_t id = table_[index].inbound; id != 0; id = references[id].next_inbound) {
-    const Reference& reference = references[id];
+bool Relocator::CanMoveBesideOthers(uint32_t index) const {
+  for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
+    const Reference& reference = references_[id];
     SpanId written = 0;
     uint32_t offset = arch::kFarSlotGotOffset;
     uint32_t bytes = 8;
     if (reference.kind == ReferenceKind::kSlot) {
-      written = far_slots[reference.source].span;
+      written = far_slots_[reference.source].span;
     } else if (reference.has_field() && reference.target_section != Section::kState &&
                !table_[reference.source].marked) {
       written = SpanOfSite(table_[reference.source], reference.site, &offset);
@@ -46,7 +46,7 @@ bool Linker::CanMoveBesideOthers(uint32_t index) const {
   return true;
 }
 
-Status Linker::OpenForMove(WriteScope& scope, const std::vector<Move>& batch) {
+Status Relocator::OpenForMove(WriteScope& scope, const std::vector<Move>& batch) {
   JIT_ARENA_CHECK(batch.size() <= BatchPositions::kMost);
   positions_.Clear();
   for (uint32_t position = 0; position < batch.size(); position++) {
@@ -55,11 +55,11 @@ Status Linker::OpenForMove(WriteScope& scope, const std::vector<Move>& batch) {
     if (Status failed = scope.Open(move.code_to)) return failed;
     if (move.data_to != 0)
       if (Status failed = scope.Open(move.data_to)) return failed;
-    for (uint32_t id = table_[move.executor].inbound; id != 0; id = references[id].next_inbound) {
-      const Reference& reference = references[id];
+    for (uint32_t id = table_[move.executor].inbound; id != 0; id = references_[id].next_inbound) {
+      const Reference& reference = references_[id];
       uint32_t offset;
       SpanId written = 0;
-      if (reference.kind == ReferenceKind::kSlot) written = far_slots[reference.source].span;
+      if (reference.kind == ReferenceKind::kSlot) written = far_slots_[reference.source].span;
       if (reference.has_field() && !table_[reference.source].marked)
         written = SpanOfSite(table_[reference.source], reference.site, &offset);
       if (written == 0) continue;
@@ -70,7 +70,7 @@ Status Linker::OpenForMove(WriteScope& scope, const std::vector<Move>& batch) {
 }
 
 // What a copy reads: where the bytes are that it patches is known only when they are there.
-void Linker::PrefetchForCopy(const Move& move) const {
+void Relocator::PrefetchForCopy(const Move& move) const {
   constexpr uint32_t kLineBytes = 64;
   constexpr uint32_t kMostBytes = 1024;  // further on the processor sees the pattern
   PrefetchToRead(table_[move.executor].kept());
@@ -82,7 +82,7 @@ void Linker::PrefetchForCopy(const Move& move) const {
   }
 }
 
-uint64_t Linker::Copy(WriteScope& scope, const std::vector<Move>& batch) {
+uint64_t Relocator::Copy(WriteScope& scope, const std::vector<Move>& batch) {
   constexpr size_t kAhead = 2;
   uint64_t fields = 0;
   auto moved = [&](const Reference& reference) { return MovedBy(batch, reference); };
@@ -108,7 +108,7 @@ uint64_t Linker::Copy(WriteScope& scope, const std::vector<Move>& batch) {
   return fields;
 }
 
-uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
+uint64_t Relocator::Publish(WriteScope& scope, const std::vector<Move>& batch) {
   uint64_t fields = 0;
   for (const Move& move : batch) {
     Executor& executor = table_[move.executor];
@@ -119,18 +119,18 @@ uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
   }
   for (const Move& move : batch) {
     uint32_t index = move.executor;
-    for (uint32_t id = table_[index].inbound; id != 0; id = references[id].next_inbound) {
-      const Reference& reference = references[id];
+    for (uint32_t id = table_[index].inbound; id != 0; id = references_[id].next_inbound) {
+      const Reference& reference = references_[id];
       Moved target = MovedBy(batch, reference);
       uint64_t delta = target.to - target.from;
       if (reference.kind == ReferenceKind::kExit) {
         // Release: whoever follows the exit finds the bytes.
-        std::atomic<uint64_t>& entry = exits.RecordOf(reference.source, reference.site).entry;
+        std::atomic<uint64_t>& entry = exits_.RecordOf(reference.source, reference.site).entry;
         entry.store(entry.load(std::memory_order_relaxed) + delta, std::memory_order_release);
       } else if (reference.kind == ReferenceKind::kSlot) {
-        SpanId span = far_slots[reference.source].span;
+        SpanId span = far_slots_[reference.source].span;
         uint64_t held =
-            LoadAs<uint64_t>(reinterpret_cast<const uint8_t*>(far_slots.GotAddress(reference.source))) + delta;
+            LoadAs<uint64_t>(reinterpret_cast<const uint8_t*>(far_slots_.GotAddress(reference.source))) + delta;
         scope.Patch(span, arch::kFarSlotGotOffset, reinterpret_cast<const uint8_t*>(&held), sizeof held);
       } else if (reference.has_field() && reference.target_section != Section::kState &&
                  !table_[reference.source].marked) {
@@ -145,8 +145,8 @@ uint64_t Linker::Publish(WriteScope& scope, const std::vector<Move>& batch) {
   return fields;
 }
 
-void Linker::PatchField(WriteScope& scope, const Executor& executor, uint32_t site, arch::FieldClass field,
-                        uint32_t rest, const Moved& target) {
+void Relocator::PatchField(WriteScope& scope, const Executor& executor, uint32_t site, arch::FieldClass field,
+                           uint32_t rest, const Moved& target) {
   uint32_t offset;
   SpanId span = SpanOfSite(executor, site, &offset);
   uint64_t at = space_.AddressOf(span) + offset;
@@ -160,19 +160,19 @@ void Linker::PatchField(WriteScope& scope, const Executor& executor, uint32_t si
 // ---- State
 
 template <class Visit>
-void Linker::ForEachStateField(uint32_t index, Visit visit) const {
+void Relocator::ForEachStateField(uint32_t index, Visit visit) const {
   const Executor& executor = table_[index];
   ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc& kept) {
     if (kept.anchor == Anchor::kState) visit(index, kept.site, kept.field, kept.rest);
   });
-  for (uint32_t id = executor.inbound; id != 0; id = references[id].next_inbound) {
-    const Reference& reference = references[id];
+  for (uint32_t id = executor.inbound; id != 0; id = references_[id].next_inbound) {
+    const Reference& reference = references_[id];
     if (reference.has_field() && reference.target_section == Section::kState)
       visit(reference.source, reference.site, reference.field, reference.rest);
   }
 }
 
-Status Linker::OpenForStateMove(WriteScope& scope, const std::vector<StateMove>& batch) {
+Status Relocator::OpenForStateMove(WriteScope& scope, const std::vector<StateMove>& batch) {
   Status failed;
   for (const StateMove& move : batch)
     ForEachStateField(move.executor, [&](uint32_t source, uint32_t site, arch::FieldClass, uint32_t) {
@@ -182,7 +182,7 @@ Status Linker::OpenForStateMove(WriteScope& scope, const std::vector<StateMove>&
   return failed;
 }
 
-uint64_t Linker::MoveState(WriteScope& scope, const std::vector<StateMove>& batch) {
+uint64_t Relocator::MoveState(WriteScope& scope, const std::vector<StateMove>& batch) {
   uint64_t fields = 0;
   for (const StateMove& move : batch) {
     uint32_t bytes = space_[move.from].granules * kGranuleBytes;
@@ -197,22 +197,22 @@ uint64_t Linker::MoveState(WriteScope& scope, const std::vector<StateMove>& batc
   return fields;
 }
 
-uint64_t Linker::CountStateRewrites(uint32_t index) const {
+uint64_t Relocator::CountStateRewrites(uint32_t index) const {
   uint64_t fields = 0;
   ForEachStateField(index, [&](uint32_t, uint32_t, arch::FieldClass, uint32_t) { fields++; });
   return fields;
 }
 
-uint64_t Linker::CountRewrites(uint32_t index) const {
+uint64_t Relocator::CountRewrites(uint32_t index) const {
   const Executor& executor = table_[index];
   uint64_t fields = 0;
   ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { fields++; });
   if (executor.holds_addresses)
-    for (uint32_t id = executor.outbound; id != 0; id = references[id].next_outbound)
-      fields += references[id].has_field();
-  for (uint32_t id = executor.inbound; id != 0; id = references[id].next_inbound)
-    fields += references[id].has_field() || references[id].kind == ReferenceKind::kSlot ||
-              references[id].kind == ReferenceKind::kExit;
+    for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound)
+      fields += references_[id].has_field();
+  for (uint32_t id = executor.inbound; id != 0; id = references_[id].next_inbound)
+    fields += references_[id].has_field() || references_[id].kind == ReferenceKind::kSlot ||
+              references_[id].kind == ReferenceKind::kExit;
   return fields;
 }
 
