@@ -1,12 +1,12 @@
-// What links make of traces: loops, chains, how deep they are and in which order they are laid out. Pure graphs: this
-// asks for nodes and edges by number and touches no memory of an executor.
+// What links make of traces: loops, chains, how deep the chains are, and in which order they are laid out. This file
+// sees graphs of numbers; it touches no memory of an executor.
 //
-// A graph has nodes from 1 to size() - 1, and edges with numbers from 1 on:
-//   First(node, direction), Next(edge, direction)  the edges that lead on from a node, or back from it; 0 after the
-//   last EndOf(edge, direction)  the node at its far end; 0: the edge is no link MakesProgress(node)     a chain
-//   through it gets somewhere CanLead(node), Successor(node)  for the order alone: whether a chain may go through the
-//   node, and where it goes then;
-//                           0: nowhere
+// A graph has nodes from 1 to size() - 1, and edges whose numbers begin at 1. It answers:
+// - First(node, direction), Next(edge, direction): the edges that lead on from a node, or back from it; 0: no more
+// - EndOf(edge, direction): the node at the far end; 0: the edge is no link
+// - MakesProgress(node): whether a chain through the node gets somewhere
+// - CanLead(node): for the order alone, whether a chain may go through the node
+// - Successor(node): for the order alone, where a chain goes on from the node; 0: nowhere
 #pragma once
 
 #include <algorithm>

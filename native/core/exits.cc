@@ -27,7 +27,7 @@ void Exits::SetStubs(uint64_t exit_stub, uint64_t done_stub, uint32_t exit_thres
 
 void Exits::MakeCold(ExitRecord& record) const {
   record.temperature.store(Temperature(exit_threshold_, 0), std::memory_order_relaxed);
-  // Release: a thread that takes the exit from now on reaches the stub; who has taken it is under its pin.
+  // Release: a thread that takes the exit from now on reaches the stub; a thread that has taken it is pinned.
   record.entry.store(exit_stub_, std::memory_order_release);
 }
 
@@ -43,7 +43,7 @@ void Exits::Initialise(uint32_t index, uint8_t* state) const {
   const Executor& executor = table_[index];
   if (executor.has_flags) {
     state[executor.ValidOffset()] = 1;
-    state[executor.WarmOffset()] = 1;  // one that is new is not cold
+    state[executor.WarmOffset()] = 1;  // a new executor is not cold
   }
   for (uint32_t exit = 0; exit < executor.exit_count; exit++) {
     auto* record = reinterpret_cast<ExitRecord*>(state + executor.RecordsOffset()) + exit;
@@ -86,7 +86,7 @@ Status Exits::Link(uint32_t source, uint32_t exit, uint32_t target, uint32_t ent
   reference.entry = entry;
   if (Status failed = references_.Add(reference)) return failed;
   if (earlier != 0) references_.Remove(earlier);
-  // Release: whoever follows the exit finds the target's bytes.
+  // Release: a thread that follows the exit finds the target's bytes.
   RecordOf(source, exit).entry.store(EntryAddress(space_, table_, target, entry), std::memory_order_release);
   return Status::Ok();
 }

@@ -6,8 +6,9 @@
 // began at address 0), taking the checksum, and rebasing from zero to its place; moved by rebasing a copy from its
 // old place to the new one; verified by rebasing a copy back to zero and comparing the checksum.
 //
-// Which fields those are, the kept records of an executor say, and its references to others. What refers to an executor
-// from elsewhere is rewritten where it stands: a field of another executor, the address in a far slot, an exit record.
+// The kept records of an executor say which fields those are, and so do its references to others. A move also rewrites
+// what refers to the executor from elsewhere, where it stands: a field of another executor, the address in a far slot,
+// an exit record.
 #pragma once
 
 #include <algorithm>
@@ -27,13 +28,14 @@
 
 namespace jit_arena {
 
-// Where something was before a move, and where it is behind it. In normal form everything is at 0.
+// Where something is before a move, and where it is after the move. In normal form everything is at 0.
 struct Moved {
   uint64_t from = 0;
   uint64_t to = 0;
 };
 
-// Position of an executor in the batch: a table small enough for the nearest cache, since every reference asks it.
+// The position of each executor in the batch. Every reference asks for one, so the table is small enough for the
+// nearest cache.
 class BatchPositions {
  public:
   static constexpr uint32_t kMost = 512;
@@ -96,22 +98,28 @@ class Relocator {
   // Writes code, data and state to their spans. `check` is what RelocCheck::Check has returned. Cannot fail.
   void Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spec, size_t check);
 
-  // Moves, for a batch whose executors are distinct and `marked`: Copy writes new copies, fixed up against the final
-  // addresses of the whole batch; Publish switches entries and rewrites references from outside the batch. Returns
-  // rewritten fields. Between the two no failure is possible.
+  // A move of code and data, of a batch whose executors are distinct and `marked`: OpenForMove, Copy, Publish.
 
-  // Whether what refers to the executor from outside the batch can be rewritten while other threads execute it: only
-  // with one aligned store, which needs a view and a field within 8 aligned bytes.
+  // Whether other threads may execute the fields outside the batch that refer to the executor, while a move rewrites
+  // them. That takes one aligned store: a view, and a field within 8 aligned bytes.
   bool CanMoveBesideOthers(uint32_t index) const;
+  // Makes writable what Copy and Publish will write. The last step that can fail.
   Status OpenForMove(WriteScope& scope, const std::vector<Move>& batch);
+  // Writes the copies, against the final addresses of the whole batch. Nothing leads to them yet. Returns the number of
+  // rewritten fields.
   uint64_t Copy(WriteScope& scope, const std::vector<Move>& batch);
+  // Stores the new entries, and rewrites what refers to the batch from outside. Returns the number of rewritten fields.
   uint64_t Publish(WriteScope& scope, const std::vector<Move>& batch);
-  // Moves of state, exit records included, for a batch of distinct executors: nobody may be pinned, since machine code
-  // changes state at any time and holds its addresses in registers. The code stays and its fields are rewritten where
-  // they stand. Returns rewritten fields; cannot fail once it is open.
+
+  // A move of state, exit records included, of a batch of distinct executors: OpenForStateMove, MoveState. No thread
+  // may be pinned, since machine code changes state at any time and holds its addresses in registers. The code stays,
+  // and its fields are rewritten where they stand.
+
   Status OpenForStateMove(WriteScope& scope, const std::vector<StateMove>& batch);
+  // Cannot fail. Returns the number of rewritten fields.
   uint64_t MoveState(WriteScope& scope, const std::vector<StateMove>& batch);
-  // Fields that a move of this executor rewrites; of its state.
+
+  // Fields that a move of the executor rewrites, and that a move of its state rewrites.
   uint64_t CountRewrites(uint32_t index) const;
   uint64_t CountStateRewrites(uint32_t index) const;
 
@@ -166,7 +174,8 @@ void Relocator::ForEachField(const Executor& executor, const Placement& from, co
   ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc& kept) {
     found(kept.site, kept.field, kept.rest, {AddressOfAnchor(from, kept.anchor), AddressOfAnchor(to, kept.anchor)});
   });
-  // Most have links and far slots only, and a move has better things to wait for than their references.
+  // Most executors refer to others through links and far slots only, and a move has better things to wait for than
+  // those references.
   if (!executor.holds_addresses) return;
   for (uint32_t id = executor.outbound; id != 0; id = references_[id].next_outbound) {
     const Reference& reference = references_[id];

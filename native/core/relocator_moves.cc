@@ -10,7 +10,7 @@ namespace jit_arena {
 Moved Relocator::MovedBy(const std::vector<Move>& batch, const Reference& reference) const {
   const Executor& target = table_[reference.target];
   Section section = reference.target_section;
-  // To a field it does not matter where what stays is, and to find out takes a line of memory.
+  // A field does not depend on where a target is that stays, and to find out would load another line of memory.
   if (!target.marked || section == Section::kState) return {};
   const Move& move = batch[positions_.Find(reference.target)];
   if (section == Section::kData && move.data_to != 0)
@@ -69,7 +69,7 @@ Status Relocator::OpenForMove(WriteScope& scope, const std::vector<Move>& batch)
   return Status::Ok();
 }
 
-// What a copy reads: where the bytes are that it patches is known only when they are there.
+// Loads what a copy reads: only the records say which of its bytes to patch.
 void Relocator::PrefetchForCopy(const Move& move) const {
   constexpr uint32_t kLineBytes = 64;
   constexpr uint32_t kMostBytes = 1024;  // further on the processor sees the pattern
@@ -124,7 +124,7 @@ uint64_t Relocator::Publish(WriteScope& scope, const std::vector<Move>& batch) {
       Moved target = MovedBy(batch, reference);
       uint64_t delta = target.to - target.from;
       if (reference.kind == ReferenceKind::kExit) {
-        // Release: whoever follows the exit finds the bytes.
+        // Release: a thread that follows the exit finds the bytes.
         std::atomic<uint64_t>& entry = exits_.RecordOf(reference.source, reference.site).entry;
         entry.store(entry.load(std::memory_order_relaxed) + delta, std::memory_order_release);
       } else if (reference.kind == ReferenceKind::kSlot) {

@@ -57,7 +57,7 @@ void Relocator::FindWrongFields(uint32_t index, std::vector<Problem>* problems) 
       symbol = SectionAddress(space_, table_[IndexOf(reloc.target)], reloc.target_section) + reloc.target_offset;
     else if (reloc.target_kind != TargetKind::kAddress)
       continue;                       // of the executor's own state span: the checksum has it
-    if (info.through_slot) continue;  // the slot is checked by FarSlots::Verify
+    if (info.through_slot) continue;  // FarSlots::Verify checks the far slot
     uint64_t site = AddressIn(at, reloc.section) + reloc.offset;
     uint64_t expected = arch::ValueOf(info.field, symbol + static_cast<uint64_t>(reloc.addend), site);
     if (info.is_branch && !arch::Check(info, expected)) continue;  // through a veneer
