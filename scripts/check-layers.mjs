@@ -1,11 +1,12 @@
 // npm run layers: every #include in native/, and every import in ts/ and stress/, follows the layers of ARCHITECTURE.md,
-// no files need each other in a circle, and what is true of one CPU stands in native/arch. Planted violations are looked
-// for first, so that a checker gone blind cannot pass.
+// no files need each other in a circle, what is true of one CPU stands in native/arch, and no file or function is too
+// long. Planted violations are looked for first, so that a checker gone blind cannot pass.
 import { readFileSync } from 'node:fs';
 import { join, posix } from 'node:path';
 import { circlesIn } from './circles.mjs';
 import { checkCpuFacts, plantedCpuFacts } from './cpu-facts.mjs';
 import { checkDrawing, plantedDrawing } from './drawing.mjs';
+import { checkSizes, plantedSizes } from './sizes.mjs';
 import { filesIn, root } from './tools.mjs';
 import { checkTypeScript, plantedTypeScript } from './typescript-layers.mjs';
 
@@ -21,9 +22,9 @@ const LAYERS = {
 };
 
 /**
- * The parts of core, top to bottom: each may include those below it. First those of the drawing, with what stands beside
- * the arena; then the small ones that they are made of. A part may have several files: core/relocator_moves.cc belongs to
- * relocator.
+ * The parts of core, top to bottom: each may include those below it. First those of the drawing, with what has been split
+ * off from them; then the small ones that they are made of. A part may have several files: core/relocator_moves.cc belongs
+ * to relocator.
  */
 const CORE = [
   ...[
@@ -130,7 +131,8 @@ const cases =
   selfTest(checkNative, plantedNative) +
   selfTest(checkTypeScript, plantedTypeScript) +
   selfTest(checkDrawing, plantedDrawing) +
-  selfTest(checkCpuFacts, plantedCpuFacts);
+  selfTest(checkCpuFacts, plantedCpuFacts) +
+  selfTest(checkSizes, plantedSizes);
 // unity.cc stands for the build, not for a layer.
 const native = read(
   filesIn('native', /\.(cc|h)$/).filter((path) => path !== 'native/unity.cc'),
@@ -142,6 +144,8 @@ const problems = [
   ...checkNative(native).map((problem) => `native/${problem}`),
   ...checkTypeScript(typescript),
   ...checkCpuFacts(code),
+  ...checkSizes(code),
+  ...checkSizes(read(filesIn('stress', /\.ts$/))),
   ...checkDrawing(
     read(['ARCHITECTURE.md', ...[...native.keys()].map((file) => `native/${file}`), ...typescript.keys()]),
   ),

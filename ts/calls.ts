@@ -41,21 +41,7 @@ export function makeFunction<S extends Signature>(
   for (let i = 0; i < places.length; i++) if (isPointer(places[i] as Place)) pointers++;
   // Else nothing of the caller's runs between two arguments.
   const settles = pointers > 1;
-  const finish = () => {
-    enter(arena, executor, offset);
-    let failed: number | undefined;
-    let thrown: typeof shared.thrown;
-    try {
-      failed = call();
-    } finally {
-      // Also when the stack was full for a callback, and in no function that it would be full for: else a later call
-      // threw it.
-      ({ thrown } = shared);
-      shared.thrown = undefined;
-    }
-    if (failed !== undefined || thrown !== undefined) fail(thrown);
-    return take(result);
-  };
+  const finish = callOf(arena, executor, offset, result);
   const expect = (count: number): never => {
     const { length } = places;
     throw new TypeError(`executor ${executor} takes ${length} argument${length === 1 ? '' : 's'}, not ${count}`);
@@ -116,6 +102,25 @@ export function makeFunction<S extends Signature>(
       defineProperty(made, 'length', { value: places.length });
   }
   return made as MachineFunction<S>;
+}
+
+/** A function that enters the executor with what is in the mailbox, and takes the result. */
+function callOf(arena: number, executor: number, offset: number, result: Place): () => unknown {
+  return () => {
+    enter(arena, executor, offset);
+    let failed: number | undefined;
+    let thrown: typeof shared.thrown;
+    try {
+      failed = call();
+    } finally {
+      // Also when the stack was full for a callback, and in no function that it would be full for: else a later call
+      // threw it.
+      ({ thrown } = shared);
+      shared.thrown = undefined;
+    }
+    if (failed !== undefined || thrown !== undefined) fail(thrown);
+    return take(result);
+  };
 }
 
 /** What a native function gives that enters machine code; throws what a callback of that threw. */

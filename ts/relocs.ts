@@ -1,6 +1,6 @@
 // Relocs: what a host writes, and how they reach native code.
 import { checkCount, checkSection } from './checks';
-import { ArenaError, type Section } from './errors';
+import { ArenaError, type ErrorDetails, type Section } from './errors';
 import { idOf, isExecutor, isOf } from './identity';
 import { addon, layout, N, type NativeArena, numbers, shared } from './native';
 import { asIntN, asUintN, floor, freeze, isArray, isSafeInteger, mapGet, setElements } from './primordials';
@@ -243,17 +243,22 @@ export function encodeReloc(index: number, reloc: Reloc, native: NativeArena): v
       targetOffset,
     );
   } else {
-    const { address } = target as { readonly address: bigint };
-    if (typeof address !== 'bigint') {
-      throw new TypeError(
-        `the target of ${what()} is neither an executor, nor { own: 'code' | 'data' | 'state' }, nor has it an address ` +
-          'that is a bigint',
-      );
-    }
-    if (asUintN(64, address) !== address) {
-      const message = `the target address of ${what()} is ${address}n, and not one of 64 bits`;
-      throw new ArenaError('ERR_ARENA_RELOC_TARGET', message, details);
-    }
+    const address = checkAddress(target as { readonly address: unknown }, what, details);
     putReloc(index, sectionNumber, offset, kindNumber, TargetKind.address, address, addend);
   }
+}
+
+/** The absolute address that a target is, if it is nothing else. */
+function checkAddress({ address }: { readonly address: unknown }, what: () => string, details: ErrorDetails): bigint {
+  if (typeof address !== 'bigint') {
+    throw new TypeError(
+      `the target of ${what()} is neither an executor, nor { own: 'code' | 'data' | 'state' }, nor has it an address ` +
+        'that is a bigint',
+    );
+  }
+  if (asUintN(64, address) !== address) {
+    const message = `the target address of ${what()} is ${address}n, and not one of 64 bits`;
+    throw new ArenaError('ERR_ARENA_RELOC_TARGET', message, details);
+  }
+  return address;
 }

@@ -6,6 +6,7 @@
 #include <initializer_list>
 
 #include "base/bits.h"
+#include "object/elf.h"
 #include "object/object_handlers.h"
 #include "object/object_ifuncs.h"
 #include "object/object_limits.h"
@@ -16,20 +17,6 @@
 namespace jit_arena {
 namespace {
 
-// Section indexes, symbol types and bindings: gABI figures 4-7 and 4-16 to 4-19.
-enum : uint16_t {
-  kElfUndefined = 0,
-  kElfReserved = 0xFF00,
-  kElfAbsolute = 0xFFF1,
-  kElfCommon = 0xFFF2,
-};
-enum : uint8_t { kElfLocal = 0, kElfGlobal = 1, kElfWeak = 2, kElfUnique = 10 };
-enum : uint8_t { kElfFunction = 2, kElfSectionSymbol = 3, kElfTls = 6, kElfIfunc = 10 };
-
-constexpr size_t kElfHeaderBytes = 64;
-constexpr size_t kElfSectionHeaderBytes = 64;
-constexpr size_t kElfSymbolBytes = 24;
-constexpr size_t kElfRelaBytes = 24;
 constexpr uint64_t kMaxObjectAlign = uint64_t{1} << 16;
 constexpr size_t kMaxObjectNameBytes = 4096;
 
@@ -181,14 +168,14 @@ class ObjectReader {
     return Status::Ok();
   }
 
-  Status ReadSymbols(ObjectFile* file) {
+  // The symbol table, whole and with names; symbol_table_ stays 0 when there is none.
+  Status FindSymbolTable() {
     for (uint32_t i = 1; i < headers_.size(); i++) {
       if (headers_[i].type != kElfSymTab) continue;
       if (symbol_table_ != 0)
         return Malformed(Format("the object has two symbol tables, sections %u and %u", symbol_table_, i));
       symbol_table_ = i;
     }
-    file->symbols.resize(1);  // symbol 0, which every table has, stands for the absolute value 0
     if (symbol_table_ == 0) return Status::Ok();
     const SectionHeader& table = headers_[symbol_table_];
     if (!Has(table.offset, table.size) || table.size % kElfSymbolBytes != 0)
@@ -197,7 +184,30 @@ class ObjectReader {
       return Malformed(Format("symbols of %llu bytes, and not %zu", Wide(table.entry_size), kElfSymbolBytes));
     if (table.link == 0 || table.link >= headers_.size())
       return Malformed(Format("the symbols' names are said to be in section %u of %zu", table.link, headers_.size()));
+    return Status::Ok();
+  }
 
+  // Puts a COMMON variable behind the others in the section that they make up. The value of such a symbol is its
+  // alignment. `loaded`: bytes of the other sections.
+  template <class Named>
+  static Status PlaceCommon(Named named, uint64_t loaded, ObjectSection* common, ObjectSymbol* symbol) {
+    if (symbol->value > kMaxObjectAlign || !IsPowerOfTwo(symbol->value))
+      return Malformed(Format("%s: the alignment %llu is not a power of two up to %llu", named().c_str(),
+                              Wide(symbol->value), Wide(kMaxObjectAlign)));
+    uint64_t offset = AlignUp(common->size, symbol->value);
+    if (symbol->size > kMaxObjectBytes || offset + symbol->size + loaded > kMaxObjectBytes)
+      return Malformed(named() + " makes the sections larger than any arena");
+    common->align = std::max(common->align, static_cast<uint32_t>(symbol->value));
+    common->size = static_cast<uint32_t>(offset + symbol->size);
+    symbol->value = offset;
+    return Status::Ok();
+  }
+
+  Status ReadSymbols(ObjectFile* file) {
+    file->symbols.resize(1);  // symbol 0, which every table has, stands for the absolute value 0
+    if (Status failed = FindSymbolTable()) return failed;
+    if (symbol_table_ == 0) return Status::Ok();
+    const SectionHeader& table = headers_[symbol_table_];
     uint64_t count = table.size / kElfSymbolBytes;
     file->symbols.resize(std::max<uint64_t>(count, 1));
     // COMMON variables become one section more, .bss as a linker would make it.
@@ -243,16 +253,7 @@ class ObjectReader {
         continue;
       }
       if (index == kElfCommon || index == kObjectLargeCommon) {
-        // The value of such a symbol is its alignment.
-        if (symbol.value > kMaxObjectAlign || !IsPowerOfTwo(symbol.value))
-          return Malformed(Format("%s: the alignment %llu is not a power of two up to %llu", named().c_str(),
-                                  Wide(symbol.value), Wide(kMaxObjectAlign)));
-        uint64_t offset = AlignUp(common.size, symbol.value);
-        if (symbol.size > kMaxObjectBytes || offset + symbol.size + loaded > kMaxObjectBytes)
-          return Malformed(named() + " makes the sections larger than any arena");
-        common.align = std::max(common.align, static_cast<uint32_t>(symbol.value));
-        common.size = static_cast<uint32_t>(offset + symbol.size);
-        symbol.value = offset;
+        if (Status failed = PlaceCommon(named, loaded, &common, &symbol)) return failed;
         symbol.place = ObjectSymbol::Place::kSection;
         symbol.section = common_index;
         continue;
