@@ -11,6 +11,7 @@
 #include "os/linux_process.cc"
 #include "os/linux_procmem.cc"
 #include "os/linux_thread_end.cc"
+#include "os/linux_unwinder.cc"
 #endif
 #include "os/memory.cc"
 
@@ -36,6 +37,7 @@
 #include "core/collector.cc"
 #include "core/events.cc"
 #include "core/executor_table.cc"
+#include "core/frame_tables.cc"
 #include "core/exits.cc"
 #include "core/far_slots.cc"
 #include "core/hole_bins.cc"
@@ -61,6 +63,7 @@
 #include "object/object_escapes.cc"
 #include "object/object_file.cc"
 #include "object/object_groups.cc"
+#include "object/object_handlers.cc"
 #include "object/object_ifuncs.cc"
 #include "object/object_limits.cc"
 #include "object/object_linked.cc"
