@@ -50,6 +50,7 @@ void Frames(const Settings& settings) {
       ExecutorSpec spec = code.Spec();
       spec.bytes[1] = reinterpret_cast<const uint8_t*>(constant);
       spec.sizes[1] = sizeof constant;
+      spec.name = "f";  // as the loader of objects gives one
       if (with) spec.frames = Frames();
       OwnArena own(uint64_t{live} * 1024 + (4 << 20));
       Random random(settings.seed);

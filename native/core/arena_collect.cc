@@ -23,6 +23,7 @@ CollectResult Arena::Collect(const CollectOptions& options, const PinSlot* self)
   }
   CollectResult result = collector_.Collect(options, {self, max_retired_bytes_, [&] { return EvictCold(); },
                                                       [&] { Reclaim(self); }, [&] { return Synchronise(self); }});
+  frames_.ForgetReclaimed();
   stats_.evicted += result.evicted.size();
   stats_.moves += result.moved;
   stats_.moved_bytes += result.moved_bytes;

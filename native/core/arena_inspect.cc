@@ -200,6 +200,7 @@ std::string Arena::FindBrokenRule() {
   if (std::string broken = space_.FindBrokenRule(); !broken.empty()) return broken;
   if (std::string broken = linker_.FindBrokenRule(); !broken.empty()) return broken;
 
+  frames_.ForgetReclaimed();
   if (const char* rule = frames_.FindBrokenRule()) return rule;
 
   // Every granule has one owner: spans and executors agree.

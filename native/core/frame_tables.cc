@@ -24,7 +24,9 @@ FrameTables::~FrameTables() {
 }
 
 void FrameTables::Stage(uint64_t slab, const FrameTable* table, uint64_t code, uint64_t data) {
+  ForgetReclaimed();
   if (empty() && staged_.empty()) by_slab_ = os::UnwinderTakesOverlaps();
+  reclaimed_.reserve(kMostReclaimed);
   Staged staged{GroupOf(slab, code), {}};
   if (table != nullptr) {
     const size_t size = table->bytes.size();
@@ -89,15 +91,31 @@ void FrameTables::Drop() {
   staged_.clear();
 }
 
-void FrameTables::Reclaimed(uint64_t slab, uint64_t code) {
-  auto found = groups_.find(GroupOf(slab, code));
-  if (found == groups_.end()) return;
-  Group& group = found->second;
-  if (!group.Knows(code)) return;
-  group.tables[group.Find(code)].reclaimed = true;
-  if (--group.live != 0) return;
-  os::Deregister(*group.registered);
-  groups_.erase(found);
+void FrameTables::Group::Forget(const Place* begin, const Place* end) {
+  for (size_t at = Find(begin->code); begin != end; ++begin) {
+    while (at < tables.size() && tables[at].code < begin->code) at++;
+    if (at == tables.size()) return;
+    if (tables[at].code != begin->code || tables[at].reclaimed) continue;
+    tables[at].reclaimed = true;
+    live--;
+  }
+}
+
+void FrameTables::ForgetReclaimed() {
+  // The order of groups is that of their code.
+  std::sort(reclaimed_.begin(), reclaimed_.end(), [](const Place& a, const Place& b) { return a.code < b.code; });
+  for (const Place *begin = reclaimed_.data(), *end = begin + reclaimed_.size(); begin != end;) {
+    const Place* next = std::find_if(begin, end, [&](const Place& place) { return place.group != begin->group; });
+    if (auto found = groups_.find(begin->group); found != groups_.end()) {
+      found->second.Forget(begin, next);
+      if (found->second.live == 0) {
+        os::Deregister(*found->second.registered);
+        groups_.erase(found);
+      }
+    }
+    begin = next;
+  }
+  reclaimed_.clear();
 }
 
 void FrameTables::Disown() {

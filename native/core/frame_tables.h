@@ -13,8 +13,9 @@
 // taken back. From gcc 13 on registrations are found by address, and two of them may not overlap for a moment. There
 // each table is a registration. os::UnwinderTakesOverlaps tells them apart.
 //
-// A table of a place that was reclaimed stays in its slab's list until the list changes again, and so a free neither
-// takes memory nor time. The list changes before something else is published in the slab.
+// What was reclaimed is noted, and looked up many at a time: a free should not wait for the lines of memory that tell
+// which table it was. That table stays in its slab's list until the list changes, which is before anything else is
+// published in the slab. So the unwinder may know a frame for somewhat longer than it can be open.
 #pragma once
 
 #include <cstdint>
@@ -62,8 +63,13 @@ class FrameTables {
   void Commit();
   void Drop();
 
-  // What was at `code` has been reclaimed.
-  void Reclaimed(uint64_t slab, uint64_t code);
+  // What was at `code` has been reclaimed. Takes no memory.
+  void Reclaimed(uint64_t slab, uint64_t code) {
+    reclaimed_.push_back({GroupOf(slab, code), code});
+    if (reclaimed_.size() == kMostReclaimed || !by_slab_) ForgetReclaimed();
+  }
+  // Looks up what has been reclaimed since the last time, and ends the registrations that nobody needs any more.
+  void ForgetReclaimed();
 
   // In a forked child that does not have the arena: the unwinder goes on reading what it inherited.
   void Disown();
@@ -74,7 +80,7 @@ class FrameTables {
   bool Knows(uint64_t slab, uint64_t code) const;
   // For tests.
   size_t registrations() const { return groups_.size(); }
-  size_t tables() const;
+  size_t tables() const;  // but for what has been noted as reclaimed
 
  private:
   struct Table {
@@ -82,6 +88,10 @@ class FrameTables {
     std::unique_ptr<uint8_t[]> bytes;
     uint32_t size = 0;
     bool reclaimed = false;
+  };
+  struct Place {
+    uint64_t group;
+    uint64_t code;
   };
   struct Staged {
     uint64_t group;
@@ -94,7 +104,8 @@ class FrameTables {
     std::unique_ptr<os::UnwinderList> next;  // prepared
 
     bool HasReclaimed() const { return live != tables.size(); }
-    size_t Find(uint64_t code) const;  // the position of the first that is not in front of it
+    void Forget(const Place* begin, const Place* end);  // that were reclaimed, in order
+    size_t Find(uint64_t code) const;                   // the position of the first that is not in front of it
     bool Knows(uint64_t code) const;
   };
 
@@ -106,6 +117,8 @@ class FrameTables {
   bool by_slab_ = false;  // while there is anything
   std::unordered_map<uint64_t, Group> groups_;
   std::vector<Staged> staged_;
+  static constexpr size_t kMostReclaimed = 8192;
+  std::vector<Place> reclaimed_;  // room for all of them is there once there is a table
 };
 
 // The executor's table, if it has one, for a place that its code and data will have. Throws std::bad_alloc.
