@@ -1,4 +1,4 @@
-// npm run bench: builds, measures the figures T1 to T17 side by side with their peers, prints a table. docs/bench.md
+// npm run bench: builds, measures the figures T1 to T20 side by side with their peers, prints a table. docs/bench.md
 // explains the figures.
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
