@@ -24,7 +24,7 @@ const text = `#include <cstdlib>
   #include <vector>
   extern "C" void note(int); extern "C" int away(int);
   #define OUT extern "C" __attribute__((visibility("default"))) int
-  namespace {
+  inline namespace own {
   struct Noted { int n; explicit Noted(int n) : n(n) {} ~Noted() noexcept(false) { note(n); } };
   struct Error { int value; virtual ~Error() {} };
   struct Worse : Error {};
@@ -174,6 +174,7 @@ describe('exceptions', () => {
         .install(arena)
         .func('g', i32);
       assert.throws(() => through(2), { code: 'ERR_ARENA_EXCEPTION' });
+      assert.deepEqual(log.splice(0), [9, 9, 9, 4, 9, 9]);
       assert.equal(through(0), 1);
       // Nobody is left inside.
       arena.dispose();

@@ -16,7 +16,7 @@ import {
   take,
 } from './signature';
 
-// What a callback threw is carried in `shared.thrown` past the machine code, which is never unwound, to the call that
+// What a callback threw is carried in `shared.thrown` past the machine code, which goes on to its end, to the call that
 // entered it. A call that is made inside a callback is such a call of its own, so its caller can catch what its callbacks
 // threw.
 

@@ -463,7 +463,7 @@ JA_API ja_status ja_unload_object(ja_object* object);
 
 typedef struct ja_object_info {
   size_t struct_size;
-  size_t executors; /* one for the object, or with -ffunction-sections one per section of code */
+  size_t executors; /* one; with -ffunction-sections one per section of code, unless it has handlers or throws */
   size_t symbols;
   size_t reasons; /* why some executors do not move; 0: all of them do */
 } ja_object_info;

@@ -85,38 +85,51 @@ ja_status CheckIds(const ObjectUse& use, const ja_executor* ids, size_t count) {
       Format("the count of ids is %zu, and the object has %zu executors", count, use->executor_count()));
 }
 
-// Calls machine code with the calling thread's own pin, where it has one, so that it does not stand in its way.
-// ERR_ARENA_EXCEPTION for what the code throws out of itself; ERR_ARENA_FORKED.
-template <class CallCode>
-Status CallUnderPin(const Call& call, CallCode call_code) {
-  Place* place = PlaceIn(call.arena());
-  LoosePin pin;
-  if (place != nullptr)
-    call->reclaimer().Enter(*place->pin);
-  else if (Status refused = call->Begin(pin, nullptr))
-    return refused;
-  Status thrown;
-  try {
-    call_code();
-  } catch (...) {
-    thrown = os::StatusOfException();
+// The calling thread's own pin, where it has one, so that it does not stand in its way; else a loose one.
+class CallPin {
+ public:
+  explicit CallPin(const Call& call) : call_(call), place_(PlaceIn(call.arena())) {
+    if (place_ != nullptr)
+      call_->reclaimer().Enter(*place_->pin);
+    else
+      begun_ = call_->Begin(loose_, nullptr);
   }
-  if (place != nullptr)
-    call->reclaimer().Leave(*place->pin);
-  else
-    call->End(pin);
-  return thrown;
+  ~CallPin() {
+    if (place_ != nullptr)
+      call_->reclaimer().Leave(*place_->pin);
+    else if (begun_.ok())
+      call_->End(loose_);
+  }
+  CallPin(const CallPin&) = delete;
+  CallPin& operator=(const CallPin&) = delete;
+
+  const Status& begun() const { return begun_; }  // ERR_ARENA_FORKED
+
+ private:
+  const Call& call_;
+  Place* place_;
+  LoosePin loose_;
+  Status begun_;
+};
+
+// Calls what `find()` gives under a pin, as `call_code(address)`; nothing when that is 0. ERR_ARENA_EXCEPTION for what
+// the code throws out of itself; ERR_ARENA_FORKED.
+template <class Find, class CallCode>
+Status CallUnderPin(const Call& call, Find find, CallCode call_code) {
+  CallPin pin(call);
+  if (!pin.begun().ok()) return Error(pin.begun().error());
+  const uint64_t function = find();
+  return function == 0 ? Status::Ok() : os::CatchExceptions([&] { call_code(function); });
 }
 
 Status ResolveIfuncs(const Call& call, const ObjectUse& use, const ja_executor* ids) {
   Arena& in = *call.operator->();
   for (size_t i = 0; i < use->resolver_count(); i++) {
-    uint64_t function = 0;
-    Status failed = CallUnderPin(call, [&] {
-      auto resolver = reinterpret_cast<uint64_t (*)()>(use->Resolver(in, ids, i));
-      if (resolver != nullptr) function = resolver();
-    });
-    if (failed.ok()) failed = use->SetResolved(in, ids, i, function);
+    uint64_t resolved = 0;
+    Status failed = CallUnderPin(
+        call, [&] { return use->Resolver(in, ids, i); },
+        [&](uint64_t resolver) { resolved = reinterpret_cast<uint64_t (*)()>(resolver)(); });
+    if (failed.ok()) failed = OrOutOfMemory([&] { return use->SetResolved(in, ids, i, resolved); });
     if (!failed.ok()) return failed;
   }
   return Status::Ok();
@@ -124,11 +137,12 @@ Status ResolveIfuncs(const Call& call, const ObjectUse& use, const ja_executor* 
 
 Status Construct(const Call& call, const ObjectUse& use, const ja_executor* ids) {
   for (size_t i = 0; i < use->constructor_count(); i++) {
-    Status failed = CallUnderPin(call, [&] {
-      char* none = nullptr;
-      auto function = reinterpret_cast<void (*)(int, char**, char**)>(use->Constructor(*call.operator->(), ids, i));
-      if (function != nullptr) function(0, &none, &none);
-    });
+    Status failed = CallUnderPin(
+        call, [&] { return use->Constructor(*call.operator->(), ids, i); },
+        [&](uint64_t constructor) {
+          char* none = nullptr;
+          reinterpret_cast<void (*)(int, char**, char**)>(constructor)(0, &none, &none);
+        });
     if (!failed.ok()) return failed;
   }
   return Status::Ok();
@@ -137,16 +151,20 @@ Status Construct(const Call& call, const ObjectUse& use, const ja_executor* ids)
 // What is to be called at the end, all of it, also behind a call that throws: the first failure is returned.
 Status CallAtEnd(const Call& call, const ObjectUse& use, const ja_executor* ids) {
   Status first;
-  for (bool more = true; more;) {
-    more = false;
-    Status failed = CallUnderPin(call, [&] {
-      std::optional<RegisteredCall> next = use->TakeEndCall(*call.operator->(), ids);
-      more = next.has_value();
-      if (next && next->function != 0)
-        reinterpret_cast<void (*)(void*)>(next->function)(reinterpret_cast<void*>(next->argument));
-    });
+  std::optional<RegisteredCall> next;
+  do {
+    next.reset();
+    Status failed = CallUnderPin(
+        call,
+        [&] {
+          next = use->TakeEndCall(*call.operator->(), ids);
+          return next ? next->function : 0;
+        },
+        [&](uint64_t function) {
+          reinterpret_cast<void (*)(void*)>(function)(reinterpret_cast<void*>(next->argument));
+        });
     if (first.ok()) first = std::move(failed);
-  }
+  } while (next);
   return first;
 }
 
@@ -264,12 +282,22 @@ ja_status ja_install_object(ja_arena* arena, ja_object* object, const ja_install
   how.constructors = options.constructors == JA_YES;
   Arena& in = *call.operator->();
   if (Status failed = use->Install(in, how, ids, call.self())) return Finish(failed);
+  // Also when a constructor ends its thread.
+  struct Undo {
+    const Call& call;
+    const ObjectUse& use;
+    const ja_executor* ids;
+    bool done = false;
+    ~Undo() {
+      if (!done) use->Free(*call.operator->(), ids, call.self()).Ignore();  // the first failure is told
+    }
+  } undo{call, use, ids};
   Status failed = ResolveIfuncs(call, use, ids);
   if (failed.ok() && how.constructors) {
     failed = Construct(call, use, ids);
     if (!failed.ok()) CallAtEnd(call, use, ids).Ignore();  // what the first have made
   }
-  if (!failed.ok()) use->Free(in, ids, call.self()).Ignore();  // the first failure is told
+  undo.done = failed.ok();
   return Finish(failed);
 } catch (const std::bad_alloc&) {
   return FailMemory();

@@ -115,12 +115,11 @@ bool Collector::BatchIsFull(const Progress& progress) const {
          reclaimer_.retired_bytes() + batch_bytes_ >= progress.host.max_retired_bytes;
 }
 
-bool Collector::StageFramesOfBatch() {
-  Status staged = OrOutOfMemory([&] {
+Status Collector::StageFramesOfBatch() {
+  return OrOutOfMemory([&] {
     for (const Move& move : batch_) StageFrames(space_, table_, frames_, move.executor, move.code_to, move.data_to);
     frames_.Prepare();
   });
-  return staged.ok();
 }
 
 bool Collector::CommitBatch(Progress& progress) {
@@ -147,7 +146,9 @@ bool Collector::CommitBatch(Progress& progress) {
       scope.Finish();
       TestPoint(TestPointId::kMoveCopied);
       // The last step that can fail.
-      open = StageFramesOfBatch() && (progress.host.synchronise() || CloseGate(gate, progress));
+      const bool staged = StageFramesOfBatch().ok();
+      progress.no_memory |= !staged;
+      open = staged && (progress.host.synchronise() || CloseGate(gate, progress));
     }
     if (open) {
       // Commit.

@@ -99,8 +99,8 @@ class Collector {
   // Adds an executor to batch_, with spans reserved for its copy; false when no room could be had.
   bool AddToBatch(uint32_t index);
   bool BatchIsFull(const Progress& progress) const;
-  // What the unwinder will know of the copies; false when there is no memory for it.
-  bool StageFramesOfBatch();
+  // What the unwinder will know of the copies. ERR_ARENA_NO_MEMORY.
+  Status StageFramesOfBatch();
   // Moves batch_ and ends it; false when memory could not be written.
   bool CommitBatch(Progress& progress);
   // The same for the state of executors, which moves by itself; CommitStateBatch is also false when somebody is inside.

@@ -23,6 +23,19 @@ FrameTables::~FrameTables() {
   for (auto& [key, group] : groups_) os::Deregister(*group.registered);
 }
 
+std::shared_ptr<uint8_t[]> FrameTables::TakeBytes(size_t size) {
+  size = AlignUp(size, sizeof(uint64_t));
+  if (chunk_left_ < size) {
+    const size_t bytes = std::max(size, kChunkBytes);
+    chunk_ = std::make_shared<uint8_t[]>(bytes);
+    chunk_end_ = chunk_.get() + bytes;
+    chunk_left_ = bytes;
+  }
+  std::shared_ptr<uint8_t[]> taken(chunk_, chunk_end_ - chunk_left_);
+  chunk_left_ -= size;
+  return taken;
+}
+
 void FrameTables::Stage(uint64_t slab, const FrameTable* table, uint64_t code, uint64_t data) {
   ForgetReclaimed();
   if (empty() && staged_.empty()) by_slab_ = os::UnwinderTakesOverlaps();
@@ -30,7 +43,7 @@ void FrameTables::Stage(uint64_t slab, const FrameTable* table, uint64_t code, u
   Staged staged{GroupOf(slab, code), {}};
   if (table != nullptr) {
     const size_t size = table->bytes.size();
-    staged.table = {code, std::make_unique<uint8_t[]>(size), static_cast<uint32_t>(size), false};
+    staged.table = {code, TakeBytes(size), static_cast<uint32_t>(size), false};
     std::memcpy(staged.table.bytes.get(), table->bytes.data(), size);
     for (const FrameTable::Fixup& fixup : table->fixups)
       StoreAs<uint64_t>(staged.table.bytes.get() + fixup.at,
@@ -124,7 +137,7 @@ void FrameTables::Disown() {
 }
 
 size_t FrameTables::MetadataBytes() const {
-  size_t bytes = 0;
+  size_t bytes = reclaimed_.capacity() * sizeof(Place);
   for (const auto& [key, group] : groups_) {
     bytes += sizeof group + sizeof(os::UnwinderList) + group.tables.capacity() * (sizeof(Table) + sizeof(void*));
     for (const Table& table : group.tables) bytes += table.size;

@@ -85,7 +85,7 @@ class FrameTables {
  private:
   struct Table {
     uint64_t code = 0;
-    std::unique_ptr<uint8_t[]> bytes;
+    std::shared_ptr<uint8_t[]> bytes;  // in a chunk
     uint32_t size = 0;
     bool reclaimed = false;
   };
@@ -109,6 +109,10 @@ class FrameTables {
     bool Knows(uint64_t code) const;
   };
 
+  // Memory for a table, beside that of others which are published together: what has a heap block of its own scatters
+  // everything else. A chunk ends with its last table, and a collect that moves the code together does so with the
+  // tables. Throws std::bad_alloc.
+  std::shared_ptr<uint8_t[]> TakeBytes(size_t size);
   // Calls visit(key, begin, end) for what is staged of each group, once it is sorted.
   template <class Visit>
   void ForEachStagedGroup(Visit visit);
@@ -117,6 +121,10 @@ class FrameTables {
   bool by_slab_ = false;  // while there is anything
   std::unordered_map<uint64_t, Group> groups_;
   std::vector<Staged> staged_;
+  static constexpr size_t kChunkBytes = 4096;
+  std::shared_ptr<uint8_t[]> chunk_;
+  uint8_t* chunk_end_ = nullptr;
+  size_t chunk_left_ = 0;
   static constexpr size_t kMostReclaimed = 8192;
   std::vector<Place> reclaimed_;  // room for all of them is there once there is a table
 };

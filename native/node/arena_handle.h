@@ -13,6 +13,7 @@
 #include "node/environment.h"
 #include "node/listeners.h"
 #include "node/shared_arena.h"
+#include "os/unwinder.h"
 
 namespace jit_arena::node {
 
@@ -89,8 +90,8 @@ Status ExitTag(ArenaHandle& handle, const Napi::CallbackInfo& info);
 Error DisposedError();
 // The error that the machine code which has just returned called a callback on a wrong thread, if it has.
 [[gnu::cold, gnu::noinline]] napi_value FailWrongThread(Environment& environment);
-// In a handler of what machine code has thrown, under the pin: the exception and its type may be the code's own.
-[[gnu::cold, gnu::noinline]] Status StatusOfThrown(const Environment& environment);
+// Machine code has thrown, and not come back through the gate.
+[[gnu::cold, gnu::noinline]] napi_value FailThrown(Environment& environment, Status thrown);
 
 // Why call() or run() did not enter; out of line, so that those who do pay nothing for it.
 [[gnu::cold, gnu::noinline]] napi_value FailToEnter(Environment& environment, Arena* arena, ExecutorId id);
@@ -118,19 +119,13 @@ napi_value EnterMachineCode(napi_env env, Through through) {
     Pinned pinned(arena->reclaimer(), *handle.pin);
     if (arena->in_own_process()) entry = arena->EntryOf(id);
     if (entry != 0) {
-      Environment*& innermost = environment.thread->in_machine_code;
-      Environment* const outer = innermost;
-      innermost = &environment;
-      try {
-        through(environment, *arena, reinterpret_cast<const void*>(entry + offset));
-      } catch (...) {
-        thrown = StatusOfThrown(environment);
-      }
-      innermost = outer;
+      InMachineCode inside(environment);
+      thrown =
+          os::CatchExceptions([&] { through(environment, *arena, reinterpret_cast<const void*>(entry + offset)); });
     }
   }
   if (entry == 0) return FailToEnter(environment, arena, id);
-  if (!thrown.ok()) return environment.Fail(std::move(thrown));
+  if (!thrown.ok()) return FailThrown(environment, std::move(thrown));
   if (environment.thread->wrong_thread.load(std::memory_order_relaxed)) return FailWrongThread(environment);
   return nullptr;
 }

@@ -1,7 +1,6 @@
 // Calls into machine code: a function without arguments, since every argument of a Node-API call costs as much as the
 // call of a small executor. TypeScript puts the arguments into the mailbox's call frame and takes the result out.
 #include "node/arena_handle.h"
-#include "os/unwinder.h"
 
 namespace jit_arena::node {
 
@@ -27,10 +26,11 @@ napi_value FailWrongThread(Environment& environment) {
             "machine code called a callback on another thread than the one that made it, or on a stack of its own"});
 }
 
-Status StatusOfThrown(const Environment& environment) {
-  // The gate, which an exception passes by, would have set it.
+napi_value FailThrown(Environment& environment, Status thrown) {
+  // What the gate would have set. And this call has its error: the next one is not to be told of another.
   arch::WriteFloatControl(environment.float_control);
-  return os::StatusOfException();
+  environment.thread->wrong_thread.store(false, std::memory_order_relaxed);
+  return environment.Fail(std::move(thrown));
 }
 
 Status Bind(ArenaHandle& handle, const Napi::CallbackInfo& info) {

@@ -66,6 +66,19 @@ struct ScriptThread {
   std::atomic<bool> wrong_thread{false};
 };
 
+// Lives while machine code that the environment has entered is innermost on its thread.
+class InMachineCode {
+ public:
+  explicit InMachineCode(Environment& environment);
+  ~InMachineCode() { thread_.in_machine_code = outer_; }
+  InMachineCode(const InMachineCode&) = delete;
+  InMachineCode& operator=(const InMachineCode&) = delete;
+
+ private:
+  ScriptThread& thread_;
+  Environment* outer_;
+};
+
 struct Environment {
   explicit Environment(napi_env env);
   ~Environment();  // on the environment's thread
@@ -104,5 +117,10 @@ struct Environment {
   std::vector<std::unique_ptr<ArenaHandle>> arenas;
   Status last_error;
 };
+
+inline InMachineCode::InMachineCode(Environment& environment)
+    : thread_(*environment.thread), outer_(thread_.in_machine_code) {
+  thread_.in_machine_code = &environment;
+}
 
 }  // namespace jit_arena::node

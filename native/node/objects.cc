@@ -36,18 +36,12 @@ Napi::Value CallUnderPin(ArenaHandle& handle, arch::CallFrame* frame, Find find)
     Pinned pinned(arena.reclaimer(), *handle.pin);
     function = find();
     if (function != 0) {
-      Environment*& innermost = environment.thread->in_machine_code;
-      Environment* const outer = innermost;
-      innermost = &environment;
-      try {
-        arena.call_gate()(reinterpret_cast<const void*>(function), frame, environment.float_control);
-      } catch (...) {
-        thrown = StatusOfThrown(environment);
-      }
-      innermost = outer;
+      InMachineCode inside(environment);
+      thrown = os::CatchExceptions(
+          [&] { arena.call_gate()(reinterpret_cast<const void*>(function), frame, environment.float_control); });
     }
   }
-  if (!thrown.ok()) return environment.Fail(std::move(thrown));
+  if (!thrown.ok()) return {environment.env, FailThrown(environment, std::move(thrown))};
   if (environment.thread->wrong_thread.load(std::memory_order_relaxed))
     return {environment.env, FailWrongThread(environment)};
   return Napi::Boolean::New(environment.env, function != 0);

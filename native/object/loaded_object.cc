@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/bits.h"
+#include "object/object_escapes.h"
 #include "os/memory.h"
 #include "os/unwinder.h"
 
@@ -33,6 +34,7 @@ void LoadedObject::KeepNames() {
     for (ObjectExport& exported : units_.exports) visit(exported.name);
     for (AskedSymbol& asked : units_.asked) visit(asked.name);
     for (IfuncPlace& ifunc : units_.ifuncs) visit(ifunc.name);
+    visit(units_.compared_by_address);
   };
   size_t bytes = 0;
   for_each([&](std::string_view& name) { bytes += name.size() + 1; });
@@ -193,6 +195,12 @@ Status LoadedObject::CheckCalls(const ObjectInstall& how) const {
     return Error{ErrorCode::kMovable,
                  "the object registers destructors with __cxa_atexit, and so keeps addresses that outlive a call: it "
                  "cannot be promised to be movable"};
+  if (how.movable == true && !units_.compared_by_address.empty())
+    return Error{
+        ErrorCode::kMovable,
+        Format("'%s' is the name of a type that is compared by its address, which is another in each copy: the "
+               "object cannot be promised to be movable unless the type gets out of its anonymous namespace",
+               Shown(units_.compared_by_address).c_str())};
   if (how.movable == true && !units_.ifuncs.empty())
     return Error{ErrorCode::kMovable,
                  "the object has an IFUNC, whose resolver gives an address that is kept: it cannot be promised to be "

@@ -287,10 +287,17 @@ class ObjectReader {
     });
   }
 
+  // Functions that only throw: the ABI's, and those in which the C++ library throws for its templates
+  // (std::__throw_out_of_range_fmt, std::rethrow_exception).
+  static bool IsThrower(std::string_view name) {
+    return StartsWith(name, "_Unwind_") || StartsWith(name, "__cxa_throw") || StartsWith(name, "__cxa_bad_") ||
+           name == "__cxa_rethrow" ||
+           (StartsWith(name, "_ZSt") && (name.find("__throw_") != name.npos || name.find("rethrow_") != name.npos));
+  }
+
   static bool Throws(const ObjectFile& file) {
     return std::any_of(file.symbols.begin(), file.symbols.end(), [](const ObjectSymbol& symbol) {
-      return symbol.place == ObjectSymbol::Place::kUndefined &&
-             (StartsWith(symbol.name, "_Unwind_") || symbol.name == "__cxa_throw" || symbol.name == "__cxa_rethrow");
+      return symbol.place == ObjectSymbol::Place::kUndefined && IsThrower(symbol.name);
     });
   }
 

@@ -21,7 +21,12 @@ class TypePointers {
     if (pointers_.empty()) return;
     ForEachReloc([&](const ObjectSection& section, ObjectReloc& reloc) {
       if (HoldsHandlers(section) && IsDistance(reloc)) return;
-      if (auto found = pointers_.find(PlaceOf(reloc)); found != pointers_.end()) found->second.reloc = nullptr;
+      // An instruction counts from its end, and a constant of 1, 2 or 4 bytes may stand behind the field.
+      for (uint64_t behind : {0, 4, 5, 6, 8}) {
+        Place place = PlaceOf(reloc);
+        place.second += behind;
+        if (behind == 0 || section.role == ObjectRole::kCode) Keep(place);
+      }
     });
   }
 
@@ -55,6 +60,14 @@ class TypePointers {
     for (const ObjectSection& section : file_->sections)
       for (uint32_t i = section.first_reloc; i < section.first_reloc + section.reloc_count; i++)
         visit(section, file_->relocs[i]);
+  }
+
+  // Something else than a table refers to the place: a pointer that it lies in stays.
+  void Keep(const Place& place) {
+    auto found = pointers_.upper_bound(place);
+    if (found == pointers_.begin()) return;
+    --found;
+    if (found->first.first == place.first && place.second - found->first.second < 8) found->second.reloc = nullptr;
   }
 
   // What it refers to; {0, 0}, where no variable is, when it is nothing of the object.

@@ -8,6 +8,7 @@
 #include "object/object_escapes.h"
 #include "object/object_groups.h"
 #include "object/object_limits.h"
+#include "object/object_roles.h"
 
 namespace jit_arena {
 namespace {
@@ -31,6 +32,7 @@ class UnitMaker {
     if (Status failed = CheckNeeds(file_, escapes_.count())) return failed;
     AddReasons();
     StayWithSuspendedStacks();
+    StayWithTypesOfOneAddress();
     return AddFrames();
   }
 
@@ -330,6 +332,20 @@ class UnitMaker {
     std::string_view name = FindStackSwitch(file_);
     if (!units_->units.empty() && !name.empty())
       StayAll(Format("'%s' can suspend a stack that has return addresses into the object", Shown(name).c_str()));
+  }
+
+  // Itanium C++ ABI 2.9.1: the name of a type that is local to the object begins with '*' where gcc makes it, and the
+  // C++ library compares such names by address. While a thread is inside, an object that moves has two of each.
+  void StayWithTypesOfOneAddress() {
+    for (const ObjectSymbol& symbol : file_.symbols) {
+      if (symbol.place != ObjectSymbol::Place::kSection || !StartsWith(symbol.name, "_ZTS")) continue;
+      const ObjectSection& section = file_.sections[symbol.section];
+      if (section.role != ObjectRole::kData || section.bytes == nullptr || symbol.value >= section.size ||
+          section.bytes[symbol.value] != '*')
+        continue;
+      units_->compared_by_address = symbol.name;
+      return StayAll(Format("'%s' is the name of a type that is compared by its address", Shown(symbol.name).c_str()));
+    }
   }
 
   // ---- Frames

@@ -115,6 +115,9 @@ struct ObjectUnits {
     std::vector<Asked> asked;  // whose addresses the table gets once they are known
   };
   std::optional<Frames> frames;
+  // The name of a type that is compared by the address of its name (one of an anonymous namespace, by gcc), or empty.
+  // In two copies of the object it would be two types.
+  std::string_view compared_by_address;
 };
 
 // ERR_ARENA_OBJECT for what a compiler never makes: a symbol defined twice, a constructor that is no function, or a

@@ -242,6 +242,8 @@ class TableMaker {
       }
     }
     if (ok_ && at_ != end) return Malformed(entry, "has an augmentation of another length");
+    for (uint8_t encoding : {cie->address_encoding, cie->handlers_encoding})
+      if (encoding != kOmitted && (encoding & kIndirect) != 0) return Unsupported(entry, "an unknown encoding");
     size_t copied = out_.size() - length_at - 1;
     if (copied > 0x7F) return Unsupported(entry, "an unknown augmentation");  // the length has one byte
     out_[length_at] = static_cast<uint8_t>(copied);

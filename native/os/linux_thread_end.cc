@@ -59,9 +59,9 @@ class Key {
     ForgetFrames();
   }
 
-  // A thread that was cancelled inside machine code, through which nothing unwinds, left its frames without their ends.
-  // In an instrumented host these still are marked as guarded, and the sanitizer's own destructor, which comes next,
-  // would report itself for touching them: a false alarm.
+  // A thread that was cancelled inside machine code whose frames the unwinder does not know left its own without their
+  // ends. In an instrumented host these still are marked as guarded, and the sanitizer's own destructor, which comes
+  // next, would report itself for touching them: a false alarm.
   static void ForgetFrames() {
     pthread_attr_t attributes;
     if (&__asan_unpoison_memory_region == nullptr || pthread_getattr_np(pthread_self(), &attributes) != 0) return;

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <exception>
+#include <memory>
+#include <string>
 #include <typeinfo>
 
 #include "base/bits.h"
@@ -45,19 +47,36 @@ struct Probe {
   }
 };
 
-// Asks the unwinder itself, since nothing tells its version. From gcc 13 on it ignores the second of two tables for the
-// same addresses, and aborts when the second is taken back.
-bool TakesOverlaps(RegisterTables to_register, DeregisterTables to_deregister, FindTable find) {
+// Asks the unwinder itself, since nothing tells its version. There are some whose functions do nothing. From gcc 13 on
+// the second of two tables for the same addresses is ignored, and taking it back aborts.
+enum class Overlaps { kNothingFound, kIgnored, kTaken };
+
+Overlaps TryOverlaps(RegisterTables to_register, DeregisterTables to_deregister, FindTable find) {
   // None of them ends: an unwinder that ignored the second may have kept something of it.
   static uint8_t function[16];
   static auto* first = new Probe(function);
   static auto* second = new Probe(function);
-  for (Probe* probe : {first, second}) to_register(probe->table, probe->room);
+  auto is_found = [&] {
+    void* bases[3];
+    return find(function + 8, bases) != nullptr;
+  };
+  to_register(first->table, first->room);
+  if (!is_found()) return Overlaps::kNothingFound;
+  to_register(second->table, second->room);
   to_deregister(first->table);
-  void* bases[3];
-  if (find(function + 8, bases) == nullptr) return false;
+  if (!is_found()) return Overlaps::kIgnored;
   to_deregister(second->table);
-  return true;
+  return Overlaps::kTaken;
+}
+
+// Whether what is being handled was thrown by C++: only then there is a type. Itanium C++ ABI 2.2.1 (__cxa_exception,
+// whose last member is the unwinder's header) and 2.2.2; the class of the header is "GNUCC++" and 0, or 1 for an
+// exception that std::rethrow_exception has thrown.
+bool HandlesCppException() {
+  constexpr size_t kHeaderOffset = 80;
+  constexpr uint64_t kClass = 0x474E5543432B2B00;
+  auto* caught = *reinterpret_cast<const uint8_t* const*>(abi::__cxa_get_globals());
+  return caught != nullptr && (LoadAs<uint64_t>(caught + kHeaderOffset) & ~uint64_t{1}) == kClass;
 }
 
 bool FindFunctions() {
@@ -65,11 +84,12 @@ bool FindFunctions() {
   auto list = Find<RegisterTables>("__register_frame_info_table");
   auto end = Find<DeregisterTables>("__deregister_frame_info");
   auto find = Find<FindTable>("_Unwind_Find_FDE");
-  if (one == nullptr || end == nullptr) return false;
+  if (one == nullptr || end == nullptr || find == nullptr) return false;
+  Overlaps overlaps = TryOverlaps(one, end, find);
+  if (overlaps == Overlaps::kNothingFound) return false;
   register_table.store(one, std::memory_order_relaxed);
   deregister.store(end, std::memory_order_relaxed);
-  if (list != nullptr && find != nullptr && TakesOverlaps(one, end, find))
-    register_list.store(list, std::memory_order_relaxed);
+  if (list != nullptr && overlaps == Overlaps::kTaken) register_list.store(list, std::memory_order_relaxed);
   return true;
 }
 
@@ -96,25 +116,25 @@ void Deregister(UnwinderList& list) {
   linux_unwinder::deregister.load(std::memory_order_relaxed)(begin);
 }
 
-Status StatusOfException() {
-  const std::type_info* type = abi::__cxa_current_exception_type();
-  if (type == nullptr) throw;
-  char* name = abi::__cxa_demangle(type->name(), nullptr, nullptr, nullptr);
-  const std::string shown = name != nullptr ? name : type->name();
-  std::free(name);
-  auto status = [&](const char* words) {
+Status StatusOfException() noexcept {
+  return OrOutOfMemory([]() -> Status {
+    std::string what = "an exception of another language";
+    if (linux_unwinder::HandlesCppException()) {
+      const char* type = abi::__cxa_current_exception_type()->name();
+      const std::unique_ptr<char, decltype(&std::free)> name(abi::__cxa_demangle(type, nullptr, nullptr, nullptr),
+                                                             &std::free);
+      what = name != nullptr ? name.get() : type;
+      try {
+        throw;
+      } catch (const std::exception& exception) {
+        if (const char* words = exception.what()) what.append(": ").append(words);
+      } catch (...) {
+      }
+    }
     return Error{ErrorCode::kException,
-                 Format("the machine code threw %s%s%s, and nothing in it caught that: catch it there, or compile the "
-                        "code without exceptions",
-                        shown.c_str(), *words != 0 ? ": " : "", words)};
-  };
-  try {
-    throw;
-  } catch (const std::exception& exception) {
-    return status(exception.what());
-  } catch (...) {
-    return status("");
-  }
+                 "the machine code threw " + what +
+                     ", and nothing in it caught that: catch it there, or compile the code without exceptions"};
+  });
 }
 
 }  // namespace jit_arena::os

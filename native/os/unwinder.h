@@ -4,6 +4,8 @@
 // Register until Deregister returns, on any thread that throws.
 #pragma once
 
+#include <cxxabi.h>
+
 #include <cstddef>
 #include <memory>
 
@@ -28,8 +30,21 @@ bool UnwinderTakesOverlaps();
 void Register(UnwinderList& list);
 void Deregister(UnwinderList& list);
 
-// For a handler of all exceptions around machine code: ERR_ARENA_EXCEPTION with the exception's type, and its words
-// when it is a std::exception. Throws on what is no C++ exception, such as the end of a thread that is cancelled.
-Status StatusOfException();
+// Inside a handler: ERR_ARENA_EXCEPTION with the exception's type, and its words when it is a std::exception.
+Status StatusOfException() noexcept;
+
+// Calls machine code, and is StatusOfException where that throws out of itself. The end of a thread, by pthread_exit or
+// pthread_cancel, passes.
+template <class Call>
+Status CatchExceptions(Call call) {
+  try {
+    call();
+  } catch (abi::__forced_unwind&) {
+    throw;
+  } catch (...) {
+    return StatusOfException();
+  }
+  return Status::Ok();
+}
 
 }  // namespace jit_arena::os

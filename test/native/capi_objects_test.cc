@@ -668,6 +668,105 @@ TEST(what_a_destructor_throws_is_an_error_behind_the_free) {
   CHECK_EQ(CountExecutors(host), 0u);
 }
 
+// Neither the end of a thread nor what another language throws is a C++ exception with a type.
+TEST(what_is_no_cpp_exception_leaves_no_pin_behind) {
+  const std::string text =
+      "#include <pthread.h>\n#include <unwind.h>\n#include <cstring>\n extern \"C\" int how(int);"
+      "static void gone(_Unwind_Reason_Code, _Unwind_Exception*) {} static _Unwind_Exception foreign;"
+      "__attribute__((constructor)) static void first() {"
+      "  if (how(0) == 1) pthread_exit(0);"
+      "  std::memset(&foreign, 0, sizeof foreign); std::memcpy(&foreign.exception_class, \"OTHERLNG\", 8);"
+      "  foreign.exception_cleanup = gone; _Unwind_RaiseException(&foreign); }"
+      "extern \"C\" int f(int n) { try { return how(n); } catch (...) { return 0; } }";
+  static std::atomic<int> how;
+  how = 0;
+  Object object(CompileText(text, kPic, "cc", ".cc"), [](const std::string& name, bool, bool, ja_place* place) {
+    int (*ask)(int) = [](int) { return how.load(); };
+    place->address = reinterpret_cast<uint64_t>(ask);
+    return name == "how";
+  });
+  Host host;
+  ja_install_options options = ja_install_options_init();
+  options.constructors = JA_YES;
+  std::vector<ja_executor> ids(object.Info().executors);
+  // Attached and not.
+  CHECK_STATUS(ja_install_object(host.arena, object.handle, &options, ids.data(), ids.size()), JA_ERR_EXCEPTION);
+  CHECK(Says("of another language"));
+  std::thread([&] {
+    CHECK_STATUS(ja_install_object(host.arena, object.handle, &options, ids.data(), ids.size()), JA_ERR_EXCEPTION);
+  }).join();
+  how = 1;
+  for (bool detached : {false, true}) {
+    std::atomic<bool> ended{false};
+    struct Ending {
+      std::atomic<bool>* ended;
+      ~Ending() { *ended = true; }
+    };
+    std::thread thread([&] {
+      thread_local Ending ending{&ended};
+      (void)&ending;
+      std::vector<ja_executor> own(object.Info().executors);
+      ja_install_object(host.arena, object.handle, &options, own.data(), own.size());
+    });
+    detached ? thread.detach() : thread.join();
+    while (!ended) std::this_thread::yield();
+    CHECK_EQ(CountExecutors(host), 0u);
+  }
+  ja_stats_result stats = ja_stats_result_init();
+  CHECK_OK(ja_stats(host.arena, &stats));
+  CHECK_EQ(stats.pins, 0u);
+}
+
+TEST(types_that_are_compared_by_address_do_not_move) {
+  const std::string text =
+      "namespace { struct Own { int n; }; } extern \"C\" int f(int n) {"
+      "  try { if (n) throw Own{n}; return 0; } catch (Own& own) { return own.n + 1; } }";
+  Host host;
+  Object object(CompileText(text, "-O2 -fPIC -fvisibility=hidden", "cc", ".cc"));
+  CHECK(object.Reasons().find("compared by its address") != std::string::npos);
+  ja_install_options promised = ja_install_options_init();
+  promised.movable = JA_YES;
+  std::vector<ja_executor> ids(object.Info().executors);
+  CHECK_STATUS(ja_install_object(host.arena, object.handle, &promised, ids.data(), ids.size()), JA_ERR_MOVABLE);
+  CHECK_EQ(Installed(host, object).Int("f", 3), 4);
+}
+
+TEST(what_a_library_throws_for_a_template_passes) {
+  Host host;
+  Object thrower(
+      CompileText("#include <vector>\n extern \"C\" int pick(const std::vector<int>* v, int n) {"
+                  " return v->at(n); }",
+                  kPic, "cc", ".cc"));
+  Installed in(host, thrower);
+  Object catcher(CompileText("#include <vector>\n#include <stdexcept>\n"
+                             "extern \"C\" int pick(const std::vector<int>*, int);"
+                             "extern \"C\" int f(int n) { std::vector<int> v(3);"
+                             "  try { return pick(&v, n); } catch (std::out_of_range&) { return -1; } }",
+                             kPic, "cc", ".cc"),
+                 [&](const std::string& name, bool, bool, ja_place* place) {
+                   if (name != "pick") return 0;
+                   *place = in.Place("pick");
+                   return 1;
+                 });
+  Installed x(host, catcher);
+  CHECK_EQ(x.Int("f", 2), 0);
+  CHECK_EQ(x.Int("f", 3), -1);
+}
+
+// A table of handlers names its type by way of a variable, which is nobody else's: unless it is.
+TEST(a_pointer_to_a_type_that_code_reads_stays) {
+  const std::string text =
+      "#include <stdexcept>\n"
+      "extern const void* pointer asm(\"DW.ref._ZTISt13runtime_error\") __attribute__((visibility(\"hidden\")));"
+      "extern \"C\" int f(int n) { try { if (n) throw std::runtime_error(\"\"); return pointer != 0; }"
+      "  catch (std::runtime_error&) { return 5; } }";
+  Host host;
+  Object object(CompileText(text, "-O2 -fPIC", "cc", ".cc"));
+  Installed x(host, object);
+  CHECK_EQ(x.Int("f", 0), 1);
+  CHECK_EQ(x.Int("f", 1), 5);
+}
+
 // The loader's lock may be held by a thread that runs a library's constructor and waits for the arena.
 TEST(what_frees_an_object_asks_the_loader_nothing) {
   Host host;
