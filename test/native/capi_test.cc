@@ -33,14 +33,14 @@ TEST(code_is_installed_called_and_freed) {
 
 TEST(statuses_and_reloc_kinds_have_names) {
   std::set<std::string> names;
-  for (int status = JA_ERR_ENDED; status <= JA_ERR_WRITER_UNSHAREABLE; status++) {
+  for (int status = JA_ERR_ENDED; status <= JA_ERR_EXCEPTION; status++) {
     CHECK(ja_status_name(status) != nullptr);
     CHECK(ja_status_text(status) != nullptr);
     names.insert(Name(status));
   }
-  CHECK_EQ(names.size(), JA_ERR_WRITER_UNSHAREABLE - JA_ERR_ENDED + 1);
+  CHECK_EQ(names.size(), JA_ERR_EXCEPTION - JA_ERR_ENDED + 1);
   CHECK_EQ(std::string(Name(JA_ERR_CHAIN_DEPTH)), "ERR_ARENA_CHAIN_DEPTH");
-  for (int status : {JA_ERR_ENDED - 1, JA_ERR_WRITER_UNSHAREABLE + 1, INT32_MIN, INT32_MAX}) {
+  for (int status : {JA_ERR_ENDED - 1, JA_ERR_EXCEPTION + 1, INT32_MIN, INT32_MAX}) {
     CHECK(ja_status_name(status) == nullptr);
     CHECK(ja_status_text(status) == nullptr);
   }
