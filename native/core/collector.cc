@@ -46,7 +46,9 @@ SpanId Collector::ReserveCopy(SpanId span) {
   // In a full arena the holes of the other slabs have to do, until a victim is empty.
   const SpanNode& node = space_[span];
   Result<SpanId> hole = space_.Allocate(zone, bytes, align, node.Owner(), static_cast<Section>(node.Section()));
-  return hole.ok() ? hole.value() : 0;
+  if (hole.ok()) return hole.value();
+  no_memory_ |= committed.status().out_of_memory() || hole.status().out_of_memory();
+  return 0;
 }
 
 template <class Visit>
@@ -133,7 +135,7 @@ bool Collector::CommitBatch(Progress& progress) {
   if (!batch_.empty()) {
     WriteScope scope(space_, "move executors");
     open = events_.Prepare(EventKind::kMoved, static_cast<uint32_t>(batch_.size())).ok();
-    progress.no_memory |= !open;
+    no_memory_ |= !open;
     open = open && relocator_.OpenForMove(scope, batch_).ok();
     if (open) {
       copied = true;
@@ -147,7 +149,7 @@ bool Collector::CommitBatch(Progress& progress) {
       TestPoint(TestPointId::kMoveCopied);
       // The last step that can fail.
       const bool staged = StageFramesOfBatch().ok();
-      progress.no_memory |= !staged;
+      no_memory_ |= !staged;
       open = staged && (progress.host.synchronise() || CloseGate(gate, progress));
     }
     if (open) {
@@ -273,7 +275,7 @@ void Collector::EvacuateVictims(Progress& progress) {
     }
     slab->SetEvacuating(false);
     begun_victim_ = progress.result.done ? kNone : victim.first;
-    if (progress.result.done && slab->live_granules() != 0 && !progress.no_memory) {
+    if (progress.result.done && slab->live_granules() != 0 && !no_memory_) {
       slab->given_up = round_;
       progress.gave_up = true;
     }
@@ -352,7 +354,7 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
     evicted_ = true;
   }
   host.reclaim();
-  gate_refused_ = false;
+  gate_refused_ = no_memory_ = false;
   if (!slice) round_++;
   bool trimmed = slice && trimming_;
   if (trimmed)
@@ -365,8 +367,8 @@ CollectResult Collector::Collect(const CollectOptions& options, const Host& host
     if (options.compact && options.follow_links && result.done) LayOutChains(progress);
     if (options.compact && result.done) EvacuateVictims(progress);
   });
-  // A listener that had no memory for a batch has stopped the moving.
-  const bool no_memory = progress.no_memory || !planned.ok();
+  // Without memory for a batch the moving has stopped.
+  const bool no_memory = no_memory_ || !planned.ok();
   if (no_memory) result.done = false;
   for (int zone = 0; zone < kZones; zone++) planner_.SetBegun(static_cast<Zone>(zone), destinations_[zone]);
   // A slice that had to stop leaves the rest to the next. One that has come to every slab and moved nothing since has

@@ -73,8 +73,7 @@ class Collector {
     Deadline deadline;
     uint64_t max_bytes;  // of a batch
     CollectResult result{};
-    bool gave_up = false;    // on a victim: it stays as it is for the rest of the round
-    bool no_memory = false;  // of a listener, for a batch
+    bool gave_up = false;  // on a victim: it stays as it is for the rest of the round
 
     // True when no further batch may begin: result.done is false then.
     bool IsUp(uint64_t retired_bytes);
@@ -131,6 +130,7 @@ class Collector {
   bool laying_out_ = false;        // chains: see ReserveCopy
   uint32_t round_ = 1;             // of slices: from one that found everything done to the next
   bool evicted_ = false;           // in this round
+  bool no_memory_ = false;         // during Collect: for a batch, of the system or of a listener
   bool gate_refused_ = false;      // during Collect: a thread stayed, and nobody is made to wait again
   std::vector<Move> batch_;        // scratch
   uint64_t batch_bytes_ = 0;       // of its spans, or of those of state_batch_

@@ -206,6 +206,49 @@ TEST(objects_may_fail_whole) {
   CHECK(done);
 }
 
+// The unwinder is told of copies before they are published: without memory for that nothing moves, and collect says so.
+TEST(a_collect_without_memory_for_frames_says_so) {
+  const std::vector<uint8_t> bytes =
+      test::CompileText("extern \"C\" int f(int n) { try { throw n; } catch (int value) { return value + 1; } }",
+                        "-O2 -fPIC", "cc", ".cc");
+  ja_object* object = nullptr;
+  CHECK_OK(ja_load_object(bytes.data(), bytes.size(), nullptr, &object));
+  bool done = false;
+  int refused = 0;
+  for (long nth = 1; !done && nth < 500; nth++) {
+    Host host;
+    std::vector<ja_executor> ids(2000), kept;
+    for (ja_executor& id : ids) CHECK_OK(ja_install_object(host.arena, object, nullptr, &id, 1));
+    for (size_t i = 0; i < ids.size(); i++) {
+      if (i % 40 == 0)
+        kept.push_back(ids[i]);
+      else
+        CHECK_OK(ja_free(host.arena, &ids[i], 1));
+    }
+    fault = {nth, true, 0};
+    ja_collect_result result = ja_collect_result_init();
+    ja_status status = Hindered([&] { return ja_collect(host.arena, nullptr, &result); });
+    done = fault.seen < nth;
+    fault = {};
+    if (status != JA_OK) CHECK_EQ(status, JA_ERR_NO_MEMORY);
+    if (status != JA_OK || result.done == 0) refused++;
+    CHECK_EQ(Problems(host.arena), 0u);
+    ja_collect_result rest = ja_collect_result_init();
+    CHECK_OK(ja_collect(host.arena, nullptr, &rest));
+    // Whoever was told that all was done finds nothing left to do.
+    CHECK(rest.done != 0 && (status != JA_OK || result.done == 0 || rest.moved == 0));
+    CHECK_OK(ja_enter(host.thread));
+    for (ja_executor id : kept) {
+      uint64_t entry = 0;
+      CHECK_OK(ja_entry(host.thread, id, &entry));
+      CHECK_EQ(reinterpret_cast<int (*)(int)>(entry)(4), 5);
+    }
+    CHECK_OK(ja_leave(host.thread));
+  }
+  CHECK(done && refused > 0);
+  CHECK_OK(ja_unload_object(object));
+}
+
 // Old copies of what has moved are retired, too.
 TEST(what_moves_without_memory_for_the_list_moves_all_the_same) {
   Host host;
