@@ -69,15 +69,15 @@ Overlaps TryOverlaps(RegisterTables to_register, DeregisterTables to_deregister,
   return Overlaps::kTaken;
 }
 
-// Whether what is being handled was thrown by C++: only then there is a type. Itanium C++ ABI 2.2.1 (__cxa_exception,
-// whose last member is the unwinder's header) and 2.2.2; the class of the header is "GNUCC++" and 0, or 1 for an
-// exception that std::rethrow_exception has thrown.
-bool HandlesCppException() {
+// The class of what is being handled. Itanium C++ ABI 2.2.1 (__cxa_exception, whose last member is the unwinder's
+// header; what C++ has not thrown is found as if it were such a member) and 2.2.2.
+uint64_t ClassOfHandled() {
   constexpr size_t kHeaderOffset = 80;
-  constexpr uint64_t kClass = 0x474E5543432B2B00;
-  auto* caught = *reinterpret_cast<const uint8_t* const*>(abi::__cxa_get_globals());
-  return caught != nullptr && (LoadAs<uint64_t>(caught + kHeaderOffset) & ~uint64_t{1}) == kClass;
+  return LoadAs<uint64_t>(*reinterpret_cast<const uint8_t* const*>(abi::__cxa_get_globals()) + kHeaderOffset);
 }
+
+// "GNUCC++" and 0, or 1 for what std::rethrow_exception has thrown.
+bool IsCppClass(uint64_t exception_class) { return (exception_class & ~uint64_t{1}) == 0x474E5543432B2B00; }
 
 bool FindFunctions() {
   auto one = Find<RegisterTables>("__register_frame_info");
@@ -116,10 +116,13 @@ void Deregister(UnwinderList& list) {
   linux_unwinder::deregister.load(std::memory_order_relaxed)(begin);
 }
 
+// glibc's pthread_exit and pthread_cancel unwind by an exception without a class.
+bool HandlesEndOfThread() noexcept { return linux_unwinder::ClassOfHandled() == 0; }
+
 Status StatusOfException() noexcept {
   return OrOutOfMemory([]() -> Status {
     std::string what = "an exception of another language";
-    if (linux_unwinder::HandlesCppException()) {
+    if (linux_unwinder::IsCppClass(linux_unwinder::ClassOfHandled())) {
       const char* type = abi::__cxa_current_exception_type()->name();
       const std::unique_ptr<char, decltype(&std::free)> name(abi::__cxa_demangle(type, nullptr, nullptr, nullptr),
                                                              &std::free);

@@ -4,8 +4,6 @@
 // Register until Deregister returns, on any thread that throws.
 #pragma once
 
-#include <cxxabi.h>
-
 #include <cstddef>
 #include <memory>
 
@@ -33,15 +31,17 @@ void Deregister(UnwinderList& list);
 // Inside a handler: ERR_ARENA_EXCEPTION with the exception's type, and its words when it is a std::exception.
 Status StatusOfException() noexcept;
 
+// Inside a handler: what arrives there is the end of the thread, and has to go on.
+bool HandlesEndOfThread() noexcept;
+
 // Calls machine code, and is StatusOfException where that throws out of itself. The end of a thread, by pthread_exit or
 // pthread_cancel, passes.
 template <class Call>
 Status CatchExceptions(Call call) {
   try {
     call();
-  } catch (abi::__forced_unwind&) {
-    throw;
   } catch (...) {
+    if (HandlesEndOfThread()) throw;
     return StatusOfException();
   }
   return Status::Ok();
