@@ -242,7 +242,7 @@ const mutants = [
   },
   {
     name: 'frames-stay-for-ever',
-    edits: [[retire, '  if (!frames.empty()) ForgetFrames(space, frames, retired.spans[0]);\n', '']],
+    edits: [[retire, '  ForgetFrames(space, frames, retired.spans[0]);\n', '']],
     killedBy: ['exceptions_test a_move_while', 'exceptions_test what_takes_the_place'],
   },
   {

@@ -38,7 +38,6 @@ std::shared_ptr<uint8_t[]> FrameTables::TakeBytes(size_t size) {
 
 void FrameTables::Stage(uint64_t slab, const FrameTable* table, uint64_t code, uint64_t data) {
   ForgetReclaimed();
-  if (empty() && staged_.empty()) by_slab_ = os::UnwinderTakesOverlaps();
   reclaimed_.reserve(kMostReclaimed);
   Staged staged{GroupOf(slab, code), {}};
   if (table != nullptr) {

@@ -66,7 +66,7 @@ class FrameTables {
   // What was at `code` has been reclaimed. Takes no memory.
   void Reclaimed(uint64_t slab, uint64_t code) {
     reclaimed_.push_back({GroupOf(slab, code), code});
-    if (reclaimed_.size() == kMostReclaimed || !by_slab_) ForgetReclaimed();
+    if (reclaimed_.size() == kMostReclaimed || !os::UnwinderTakesOverlaps()) ForgetReclaimed();
   }
   // Looks up what has been reclaimed since the last time, and ends the registrations that nobody needs any more.
   void ForgetReclaimed();
@@ -116,9 +116,9 @@ class FrameTables {
   // Calls visit(key, begin, end) for what is staged of each group, once it is sorted.
   template <class Visit>
   void ForEachStagedGroup(Visit visit);
-  uint64_t GroupOf(uint64_t slab, uint64_t code) const { return by_slab_ ? slab : code; }
+  // The same for as long as the process is there, once a table can have been staged: hosts ask os::FindUnwinder before.
+  static uint64_t GroupOf(uint64_t slab, uint64_t code) { return os::UnwinderTakesOverlaps() ? slab : code; }
 
-  bool by_slab_ = false;  // while there is anything
   std::unordered_map<uint64_t, Group> groups_;
   std::vector<Staged> staged_;
   static constexpr size_t kChunkBytes = 4096;
@@ -140,7 +140,7 @@ inline void StageFrames(const CodeSpace& space, const ExecutorTable& table, Fram
 }
 
 inline void ForgetFrames(const CodeSpace& space, FrameTables& frames, SpanId code) {
-  if (code != 0) frames.Reclaimed(space.SlabOf(code).first(), space.AddressOf(code));
+  if (code != 0 && !frames.empty()) frames.Reclaimed(space.SlabOf(code).first(), space.AddressOf(code));
 }
 
 }  // namespace jit_arena

@@ -37,7 +37,7 @@ inline void TellReclaimed(const CodeSpace& space, const ExecutorTable& table, Ev
 inline void FreeRetired(CodeSpace& space, ExecutorTable& table, FrameTables& frames, Events& events,
                         const Retired& retired) {
   if (events.Wants(EventKind::kReclaimed)) TellReclaimed(space, table, events, retired.spans[0]);
-  if (!frames.empty()) ForgetFrames(space, frames, retired.spans[0]);
+  ForgetFrames(space, frames, retired.spans[0]);
   for (SpanId span : retired.spans)
     if (span != 0) space.Free(span);
   if (retired.executor_index != 0) table.Recycle(retired.executor_index);
@@ -48,7 +48,7 @@ inline void FreeDue(CodeSpace& space, ExecutorTable& table, FrameTables& frames,
   reclaimer.Reclaim([&](const Retired& retired) { FreeRetired(space, table, frames, events, retired); });
   if (!reclaimer.TakeUnlisted()) return;
   space.FreeUnlisted([&](SpanId span) {
-    if (!frames.empty()) ForgetFrames(space, frames, span);
+    ForgetFrames(space, frames, span);
     if (events.Wants(EventKind::kReclaimed)) TellReclaimed(space, table, events, span);
   });
   for (uint32_t index = 1; index < table.size(); index++)

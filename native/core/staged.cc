@@ -8,6 +8,7 @@ SpecCopy Staged::CopyOf(const ExecutorSpec& spec) {
   changing.entries = nullptr;
   changing.entry_count = 0;
   changing.exit_tags = nullptr;
+  changing.frames = nullptr;
   changing.keeps = nullptr;
   return SpecCopy(changing);
 }

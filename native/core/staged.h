@@ -1,7 +1,7 @@
 // Writable executors: the copies of their specs, by index, until they are frozen or freed.
 //
-// A name, entries, exit tags and what the executor keeps never change, and the executor's record and notes hold them:
-// the copies are without.
+// A name, entries, exit tags, frames and what the executor keeps never change. The executor's record and notes hold
+// them, and the copies are without.
 #pragma once
 
 #include <cstddef>

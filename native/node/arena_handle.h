@@ -96,6 +96,19 @@ Error DisposedError();
 // Why call() or run() did not enter; out of line, so that those who do pay nothing for it.
 [[gnu::cold, gnu::noinline]] napi_value FailToEnter(Environment& environment, Arena* arena, ExecutorId id);
 
+// Calls machine code of the environment's, under the thread's pin; what it throws out of itself.
+template <class Call>
+Status CallMachineCode(Environment& environment, Call call) {
+  InMachineCode inside(environment);
+  return os::CatchExceptions(call);
+}
+// Behind the pin: null, or the number of the error that the call has.
+inline napi_value AfterMachineCode(Environment& environment, Status thrown) {
+  if (!thrown.ok()) return FailThrown(environment, std::move(thrown));
+  if (environment.thread->wrong_thread.load(std::memory_order_relaxed)) return FailWrongThread(environment);
+  return nullptr;
+}
+
 // call() and run(), which must cost little: enters what the mailbox's `entered` says, without the arena's lock.
 // `through(environment, arena, entry)` does it while the thread is pinned. Returns undefined (a null napi_value costs
 // nothing), or the number of an error.
@@ -119,15 +132,12 @@ napi_value EnterMachineCode(napi_env env, Through through) {
     Pinned pinned(arena->reclaimer(), *handle.pin);
     if (arena->in_own_process()) entry = arena->EntryOf(id);
     if (entry != 0) {
-      InMachineCode inside(environment);
-      thrown =
-          os::CatchExceptions([&] { through(environment, *arena, reinterpret_cast<const void*>(entry + offset)); });
+      thrown = CallMachineCode(environment,
+                               [&] { through(environment, *arena, reinterpret_cast<const void*>(entry + offset)); });
     }
   }
   if (entry == 0) return FailToEnter(environment, arena, id);
-  if (!thrown.ok()) return FailThrown(environment, std::move(thrown));
-  if (environment.thread->wrong_thread.load(std::memory_order_relaxed)) return FailWrongThread(environment);
-  return nullptr;
+  return AfterMachineCode(environment, std::move(thrown));
 }
 
 // An id that TypeScript has checked to be one.

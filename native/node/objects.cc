@@ -36,14 +36,12 @@ Napi::Value CallUnderPin(ArenaHandle& handle, arch::CallFrame* frame, Find find)
     Pinned pinned(arena.reclaimer(), *handle.pin);
     function = find();
     if (function != 0) {
-      InMachineCode inside(environment);
-      thrown = os::CatchExceptions(
-          [&] { arena.call_gate()(reinterpret_cast<const void*>(function), frame, environment.float_control); });
+      thrown = CallMachineCode(environment, [&] {
+        arena.call_gate()(reinterpret_cast<const void*>(function), frame, environment.float_control);
+      });
     }
   }
-  if (!thrown.ok()) return {environment.env, FailThrown(environment, std::move(thrown))};
-  if (environment.thread->wrong_thread.load(std::memory_order_relaxed))
-    return {environment.env, FailWrongThread(environment)};
+  if (napi_value failed = AfterMachineCode(environment, std::move(thrown))) return {environment.env, failed};
   return Napi::Boolean::New(environment.env, function != 0);
 }
 

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "object/object_groups.h"
-#include "object/object_handlers.h"
 
 namespace jit_arena {
 namespace {
@@ -25,7 +24,7 @@ bool SwitchesStacks(std::string_view name) {
 SiteUse UseOf(const ObjectSection& section, const ObjectReloc& reloc) {
   if (section.role == ObjectRole::kCode) return UseOfCodeSite(reloc.kind, section.bytes, section.size, reloc.offset);
   // A distance in data is of use only to code that has the data's address; a table of handlers only to the unwinder.
-  bool harmless = IsDistance(reloc) || HoldsHandlers(section);
+  bool harmless = IsDistance(reloc) || HoldsHandlers(section.name);
   return harmless ? SiteUse::kAccess : SiteUse::kAddress;
 }
 
@@ -40,13 +39,9 @@ void Escapes::Add(uint32_t section, const ObjectReloc& reloc, SiteUse use) {
 
 void Escapes::AddOwnAddresses(uint32_t index) {
   const ObjectSection& section = file_.sections[index];
-  auto first = file_.relocs.begin() + section.first_reloc;
-  auto end = first + section.reloc_count;
   uint32_t target = 0;
   for (uint32_t site = 0; FindOwnAddress(section.bytes, section.size, &site, &target); site++) {
-    auto reloc =
-        std::lower_bound(first, end, site, [](const ObjectReloc& r, uint32_t offset) { return r.offset < offset; });
-    if (reloc != end && reloc->offset == site) continue;
+    if (FindReloc(file_, index, site, uint64_t{site} + 1) != nullptr) continue;
     Add({index, SymbolAt(index, target), SiteUse::kAddress}, site, index);
   }
 }

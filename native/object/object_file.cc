@@ -283,7 +283,7 @@ class ObjectReader {
 
   static bool HasHandlers(const ObjectFile& file) {
     return std::any_of(file.sections.begin(), file.sections.end(), [](const ObjectSection& section) {
-      return IsLoaded(section.role) && section.size != 0 && HoldsHandlers(section);
+      return IsLoaded(section.role) && section.size != 0 && HoldsHandlers(section.name);
     });
   }
 

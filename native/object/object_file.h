@@ -7,6 +7,7 @@
 // ERR_ARENA_OBJECT_UNSUPPORTED.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -94,6 +95,25 @@ struct ObjectFile {
 // The section itself, or one of the -ffunction-sections kind: ".data" and ".data.x", not ".database".
 inline bool IsOrIsUnder(std::string_view name, std::string_view parent) {
   return name.substr(0, parent.size()) == parent && (name.size() == parent.size() || name[parent.size()] == '.');
+}
+
+// A section of tables that say where exceptions are handled.
+inline bool HoldsHandlers(std::string_view section_name) { return IsOrIsUnder(section_name, ".gcc_except_table"); }
+
+// The first reloc of a section whose field begins in the range, or null.
+inline const ObjectReloc* FindReloc(const ObjectFile& file, uint32_t section, uint64_t from, uint64_t end) {
+  const ObjectReloc* first = file.relocs.data() + file.sections[section].first_reloc;
+  const ObjectReloc* last = first + file.sections[section].reloc_count;
+  const ObjectReloc* found = std::lower_bound(
+      first, last, from, [](const ObjectReloc& reloc, uint64_t offset) { return reloc.offset < offset; });
+  return found != last && found->offset < end ? found : nullptr;
+}
+
+// The reloc of a pointer: of 8 bytes at this place that hold an address; or null.
+inline const ObjectReloc* FindPointer(const ObjectFile& file, uint32_t section, uint64_t offset) {
+  const ObjectReloc* found = FindReloc(file, section, offset, offset + 1);
+  bool is_pointer = found != nullptr && found->kind == kObjectAbsolute64 && found->got == GotUse::kNone;
+  return is_pointer ? found : nullptr;
 }
 
 // The most that an object's code, data and state may take, each and together: no arena is larger.

@@ -1,6 +1,5 @@
 #include "object/object_handlers.h"
 
-#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -15,12 +14,12 @@ class TypePointers {
 
   void Find() {
     ForEachReloc([&](const ObjectSection& section, ObjectReloc& reloc) {
-      if (!HoldsHandlers(section) || !IsDistance(reloc)) return;
+      if (!HoldsHandlers(section.name) || !IsDistance(reloc)) return;
       if (ObjectReloc* pointer = PointerAt(PlaceOf(reloc))) pointers_.try_emplace(PlaceOf(reloc), Pointer{pointer});
     });
     if (pointers_.empty()) return;
     ForEachReloc([&](const ObjectSection& section, ObjectReloc& reloc) {
-      if (HoldsHandlers(section) && IsDistance(reloc)) return;
+      if (HoldsHandlers(section.name) && IsDistance(reloc)) return;
       // An instruction counts from its end, and a constant of 1, 2 or 4 bytes may stand behind the field.
       for (uint64_t behind : {0, 4, 5, 6, 8}) {
         Place place = PlaceOf(reloc);
@@ -39,7 +38,7 @@ class TypePointers {
       pointer.reloc->addend = 0;
     }
     ForEachReloc([&](const ObjectSection& section, ObjectReloc& reloc) {
-      if (!HoldsHandlers(section) || !IsDistance(reloc)) return;
+      if (!HoldsHandlers(section.name) || !IsDistance(reloc)) return;
       auto found = pointers_.find(PlaceOf(reloc));
       if (found == pointers_.end() || found->second.reloc == nullptr) return;
       reloc.symbol = found->second.symbol;
@@ -78,17 +77,11 @@ class TypePointers {
   }
 
   ObjectReloc* PointerAt(const Place& place) {
-    const ObjectSection& section = file_->sections[place.first];
-    if (section.role != ObjectRole::kState) return nullptr;
-    ObjectReloc* first = file_->relocs.data() + section.first_reloc;
-    ObjectReloc* end = first + section.reloc_count;
-    ObjectReloc* found = std::lower_bound(
-        first, end, place.second, [](const ObjectReloc& reloc, uint64_t offset) { return reloc.offset < offset; });
-    bool is_pointer = found != end && found->offset == place.second && found->kind == kObjectAbsolute64 &&
-                      found->got == GotUse::kNone;
+    if (file_->sections[place.first].role != ObjectRole::kState) return nullptr;
+    const ObjectReloc* found = FindPointer(*file_, place.first, place.second);
     // A slot has the address of a symbol.
-    bool has_symbol = is_pointer && (found->addend == 0 || PlaceOf(*found).first != 0);
-    return has_symbol ? found : nullptr;
+    bool has_symbol = found != nullptr && (found->addend == 0 || PlaceOf(*found).first != 0);
+    return has_symbol ? &file_->relocs[static_cast<size_t>(found - file_->relocs.data())] : nullptr;
   }
 
   // One for the very place that the pointer leads to.
@@ -107,8 +100,6 @@ class TypePointers {
 };
 
 }  // namespace
-
-bool HoldsHandlers(const ObjectSection& section) { return IsOrIsUnder(section.name, ".gcc_except_table"); }
 
 void KeepTypesInSlots(ObjectFile* file) {
   TypePointers pointers(file);

@@ -13,7 +13,4 @@ namespace jit_arena {
 // Once relocs are read. A pointer that something else refers to as well stays as it is.
 void KeepTypesInSlots(ObjectFile* file);
 
-// A section of such tables.
-bool HoldsHandlers(const ObjectSection& section);
-
 }  // namespace jit_arena

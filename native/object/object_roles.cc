@@ -9,7 +9,7 @@ namespace jit_arena {
 namespace {
 
 bool IsIgnoredName(std::string_view name) {
-  return IsOrIsUnder(name, ".eh_frame") || IsOrIsUnder(name, ".gcc_except_table") || IsOrIsUnder(name, ".note") ||
+  return IsOrIsUnder(name, ".eh_frame") || HoldsHandlers(name) || IsOrIsUnder(name, ".note") ||
          IsOrIsUnder(name, ".comment") || IsOrIsUnder(name, ".stack_sizes") || StartsWith(name, ".debug_") ||
          StartsWith(name, ".llvm");
 }
@@ -69,7 +69,7 @@ Result<ObjectRole> RoleOf(const SectionHeader& header, uint32_t index, std::stri
                        " has constructors or destructors, which nobody would run: export a function "
                        "and call it");
   if (header.size != 0 && HasCalls(name)) return ObjectRole::kCalls;
-  bool has_handlers = header.size != 0 && header.type == kElfProgBits && IsOrIsUnder(name, ".gcc_except_table");
+  bool has_handlers = header.size != 0 && header.type == kElfProgBits && HoldsHandlers(name);
   if (has_handlers && read_for == ReadFor::kStencils)
     return unsupported(named() +
                        " says where exceptions are handled, and the unwinder would not find it: compile with "

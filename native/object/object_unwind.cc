@@ -133,16 +133,7 @@ class TableMaker {
     std::memcpy(out_.data() + begin, &length, sizeof length);
   }
 
-  // The first of a section with its field in the range.
-  const ObjectReloc* RelocAt(uint32_t from, uint32_t end) const { return RelocAt(section_, from, end); }
-  const ObjectReloc* RelocAt(uint32_t index, uint32_t from, uint32_t end) const {
-    const ObjectSection& section = file_->sections[index];
-    const ObjectReloc* first = file_->relocs.data() + section.first_reloc;
-    const ObjectReloc* last = first + section.reloc_count;
-    const ObjectReloc* found =
-        std::lower_bound(first, last, from, [](const ObjectReloc& reloc, uint32_t at) { return reloc.offset < at; });
-    return found != last && found->offset < end ? found : nullptr;
-  }
+  const ObjectReloc* RelocAt(uint32_t from, uint32_t end) const { return FindReloc(*file_, section_, from, end); }
 
   // An address: `*reloc` is null for 0.
   Status TakeAddress(uint32_t entry, uint8_t encoding, const ObjectReloc** reloc) {
@@ -177,10 +168,8 @@ class TableMaker {
       return Unsupported(entry, "a pointer to its personality routine in another object");
     uint64_t at = symbol.value + static_cast<uint64_t>((*reloc)->addend);
     if (at >= file_->sections[symbol.section].size) return Malformed(entry, "has a pointer outside of its section");
-    auto offset = static_cast<uint32_t>(at);
-    *reloc = RelocAt(symbol.section, offset, offset + 1);
-    if (*reloc == nullptr || (*reloc)->kind != kObjectAbsolute64 || (*reloc)->got != GotUse::kNone)
-      return Unsupported(entry, "a pointer to its personality routine that holds no address");
+    *reloc = FindPointer(*file_, symbol.section, at);
+    if (*reloc == nullptr) return Unsupported(entry, "a pointer to its personality routine that holds no address");
     return Status::Ok();
   }
 

@@ -92,8 +92,7 @@ struct Machine {
   // Under a pin of its own, or in one that is there.
   uint32_t Call(ExecutorId id) {
     Pinned pinned(arena->reclaimer(), *self);
-    uint32_t result = CallAt(arena->EntryOf(id));
-    return result;
+    return CallAt(arena->EntryOf(id));
   }
   uint32_t CallAt(uint64_t entry) {
     CHECK(entry != 0);

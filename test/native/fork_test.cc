@@ -185,8 +185,7 @@ struct Machine {
   Status Free(ExecutorId id) { return arena->Free(&id, 1, self); }
   uint32_t Call(ExecutorId id) {
     Pinned pinned(arena->reclaimer(), *self);
-    uint32_t result = CallAt(*arena, arena->EntryOf(id));
-    return result;
+    return CallAt(*arena, arena->EntryOf(id));
   }
 
   // The whole check of an arena in a child: it is all there, and everything can be done with it.

@@ -183,8 +183,7 @@ struct Stage {
   }
   uint64_t Call(PinSlot* slot, ExecutorId id) {
     Pinned pinned(arena->reclaimer(), *slot);
-    uint64_t result = CallAt(arena->EntryOf(id));
-    return result;
+    return CallAt(arena->EntryOf(id));
   }
   static uint64_t CallAt(uint64_t entry) { return entry == 0 ? 0 : reinterpret_cast<Function>(entry)(); }
 };
