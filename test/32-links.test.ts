@@ -173,14 +173,14 @@ withEachWriter('a link', (writer) => {
       const second = first.mark(3).exitWhileToTake(0).done();
       const data = new Uint8Array(800).fill(1);
       // Scattered over their slabs; and when most of them have died, over what is left.
-      const groups = Array.from({ length: 30 }, () => {
+      const groups = Array.from({ length: 10 }, () => {
         const [a, b, self] = scatter(arena, [step(1, { data }), second.spec({ entries, data }), step(4, { data })]);
         arena.link(a!, 0, b!, { entry: 1 });
         arena.link(b!, 0, a!);
         arena.link(self!, 0, self!);
         return [a, b, self] as [Executor, Executor, Executor];
       });
-      for (const living of [groups, groups.filter((_, i) => i % 10 === 5)]) {
+      for (const living of [groups, groups.filter((_, i) => i % 5 === 2)]) {
         arena.free(groups.filter((group) => !living.includes(group)).flat());
         const before = living.map((group) => group.map(({ address }) => address));
         arena.collect();

@@ -194,10 +194,16 @@ void CodeSpace::Free(SpanId span) {
   if (AccessOf(slab.zone()) == os::Access::kCode) {
     // A slab under evacuation is about to go or to be filled again: poison what is left of it once, in Trim. What the
     // system does not let us write now waits for Trim as well, since a free cannot fail.
-    if (slab.evacuating() || !Poison(node)) slab.needs_poison = true;
+    if (slab.evacuating() || holds_poison_ || !Poison(node)) slab.needs_poison = true;
   }
   slab.given_up = 0;  // it has less to move now
   Release(slab, span);
+}
+
+void CodeSpace::PoisonHeld() {
+  if (!std::exchange(holds_poison_, false)) return;
+  for (auto& slab : slabs_)
+    if (slab && slab->needs_poison && !slab->evacuating()) slab->needs_poison = !PoisonHoles(*slab);
 }
 
 void CodeSpace::Abandon(SpanId span) { Release(SlabOf(span), span); }

@@ -57,6 +57,10 @@ class CodeSpace {
   // Frees a span of any state, whose granules may be reused at once. Poisons code. May give back a slab that is empty
   // then.
   void Free(SpanId span);
+  // Until PoisonHeld, Free leaves poison to it where each window costs system calls: it poisons slab by slab. Nobody
+  // may execute or allocate in between.
+  void HoldPoison() { holds_poison_ = writer_ == os::WriterKind::kFlip; }
+  void PoisonHeld();
   // For a span at `address` that will be freed soon: fetches the cache lines that Free will write, all at once rather
   // than one after the other.
   void PrefetchForFree(SpanId span, uint64_t address) const {
@@ -189,6 +193,7 @@ class CodeSpace {
   Slab* spare_[kZones] = {};  // one empty slab per zone is kept, so that a free and an install at the edge of a slab
                               // do not cost system calls each time
   uint32_t slab_count_ = 0;
+  bool holds_poison_ = false;
   std::vector<uint8_t> staging_;   // procmem: bytes on their way through the current WriteScope
   const char* writing_ = nullptr;  // the reason of the current WriteScope
 };

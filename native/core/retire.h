@@ -45,7 +45,9 @@ inline void FreeRetired(CodeSpace& space, ExecutorTable& table, FrameTables& fra
 
 // Frees what is due.
 inline void FreeDue(CodeSpace& space, ExecutorTable& table, FrameTables& frames, Events& events, Reclaimer& reclaimer) {
+  space.HoldPoison();
   reclaimer.Reclaim([&](const Retired& retired) { FreeRetired(space, table, frames, events, retired); });
+  space.PoisonHeld();
   if (!reclaimer.TakeUnlisted()) return;
   space.FreeUnlisted([&](SpanId span) {
     ForgetFrames(space, frames, span);

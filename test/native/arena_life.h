@@ -64,7 +64,7 @@ class Life {
     if (thread_ == nullptr) CHECK_OK(ja_attach(arena_, &thread_));
     for (uint32_t i = 0; i < 6; i++) InstallOne(i);
     InstallMany();
-    for (uint32_t i = 0; i < 250; i++) InstallOne(100 + i);
+    for (uint32_t i = 0; i < 150; i++) InstallOne(100 + i);
     Check();
     InstallInSteps(90);
     Link();
@@ -74,7 +74,7 @@ class Life {
     Check();
     Collect(0);
     Check();
-    for (uint32_t i = 0; i < 150; i++) InstallOne(400 + i);
+    for (uint32_t i = 0; i < 80; i++) InstallOne(400 + i);
     FreeMost();
     StartRunning();
     for (int slices = 0; slices < 30 && !Collect(100'000); slices++) {

@@ -282,6 +282,24 @@ TEST(what_could_not_be_unmapped_is_left_alone_by_children) {
   munmap(at, kBytes);
 }
 
+// Poison is written slab by slab, not executor by executor, where each window costs system calls.
+TEST(a_free_of_many_opens_few_windows) {
+  ja_options options = ja_options_init();
+  options.writer = JA_WRITER_FLIP;
+  Host host(options);
+  std::vector<ja_executor> ids;
+  for (uint32_t i = 0; i < 200; i++) ids.push_back(host.Install(Returns(i)));
+  const uint64_t address = host.Address(ids[100]);
+  fault = {kMprotect, 0, false, 0, 0, -1};
+  hindered = true;
+  CHECK_OK(ja_free(host.arena, ids.data(), 199));
+  hindered = false;
+  CHECK(fault.seen > 0 && fault.seen < 100);
+  CHECK_EQ(*reinterpret_cast<const uint8_t*>(address), 0xCCu);
+  CHECK_EQ(CallOf(host.thread, ids[199]), 199u);
+  CHECK_EQ(host.Problems(), 0u);
+}
+
 // Where the second way to write is refused, too, an install says so, what is there goes on, and a later install works.
 TEST(a_writer_that_has_stopped_working_says_so) {
   for (ja_writer writer : {JA_WRITER_PROCMEM, JA_WRITER_FLIP}) {
