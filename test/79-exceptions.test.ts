@@ -123,6 +123,77 @@ describe('exceptions', () => {
     }
   }
 
+  // Code in C knows nothing of exceptions: it may still stand between the one that throws and the one that catches.
+  for (const compiler of compilers) {
+    for (const each of flags.slice(0, 3)) {
+      it(`pass frames of C that move meanwhile: ${compiler} ${each.join(' ')}`, () => {
+        using arena = new Arena();
+        let fillers: Executor[] = [];
+        const fill = () =>
+          arena.install(Array.from({ length: 400 }, (_, i) => ({ code: new Uint8Array(1000 + i).fill(0xcc) })));
+        const note = arena.callback({ args: ['i32'], returns: 'void' }, () => {
+          arena.free(fillers.filter((_, i) => i % 40 !== 0));
+          fillers = fillers.filter((_, i) => i % 40 === 0);
+          arena.collect();
+        });
+        fillers = fill();
+        const c = `int away(int); void note(int);
+          static __attribute__((noinline)) int inner(volatile int *n) { note(*n); return away(*n) + *n; }
+          int middle(int n) { volatile int room[40]; room[7] = n; return inner(room + 7) + room[7]; }`;
+        const catcher = `extern "C" int middle(int);
+          extern "C" int f(int n) { try { return middle(n); } catch (int value) { return -value; } catch (const char *) { return -1; } }`;
+        const away = loadObject(compileText(thrower, each, compiler, '.cc')).install(arena);
+        const middle = loadObject(compileText(c, each, compiler), {
+          resolve: (name) => (name === 'note' ? note : name === 'away' ? away.target(name) : undefined),
+        });
+        assert.ok(middle.movable);
+        const installed = middle.install(arena);
+        const f = loadObject(compileText(catcher, each, compiler, '.cc'), {
+          resolve: (name) => (name === 'middle' ? installed.target(name) : undefined),
+        })
+          .install(arena)
+          .func('f', i32);
+        const before = installed.executors.map(({ address }) => address);
+        for (let round = 0; round < 3; round++) {
+          assert.deepEqual(
+            [0, 1, 2, 3].map((n) => f(n)),
+            [0, -20, -1, 9],
+          );
+          fillers.push(...fill());
+        }
+        assert.notDeepEqual(
+          installed.executors.map(({ address }) => address),
+          before,
+        );
+        const { ok, broken } = arena.verify();
+        assert.ok(ok, broken);
+      });
+    }
+  }
+
+  it('cost an install of many functions little', function () {
+    this.timeout(60_000);
+    const functions = Array.from(
+      { length: 1500 },
+      (_, i) => `int g${i}(int); int f${i}(int n) { return g${i}(n) + ${i}; } int g${i}(int n) { return n * ${i}; }`,
+    ).join('\n');
+    const install = (flag: string) => {
+      const object = loadObject(compileText(functions, ['-O0', '-fPIC', '-ffunction-sections', flag]));
+      const times = Array.from({ length: 7 }, () => {
+        using arena = new Arena();
+        const begin = process.hrtime.bigint();
+        object.install(arena);
+        return Number(process.hrtime.bigint() - begin);
+      });
+      return Math.min(...times);
+    };
+    const [without, withTables] = ['-fno-asynchronous-unwind-tables', '-fasynchronous-unwind-tables'].map(install) as [
+      number,
+      number,
+    ];
+    assert.ok(withTables < 2.5 * without, `${withTables} ns with tables, ${without} without`);
+  });
+
   it('of the types of a library move unless addresses are taken', () => {
     const types = `#include <new>
       extern "C" int f(int n) {

@@ -63,7 +63,9 @@ void FrameTables::ForEachStagedGroup(Visit visit) {
 }
 
 void FrameTables::Prepare() {
-  std::sort(staged_.begin(), staged_.end(), [](const Staged& a, const Staged& b) { return a.group < b.group; });
+  std::sort(staged_.begin(), staged_.end(), [](const Staged& a, const Staged& b) {
+    return a.group != b.group ? a.group < b.group : a.table.code < b.table.code;
+  });
   ForEachStagedGroup([&](uint64_t key, auto begin, auto end) {
     Group& group = groups_[key];
     const size_t most = group.tables.size() + static_cast<size_t>(end - begin);
@@ -84,10 +86,12 @@ void FrameTables::Commit() {
     os::Register(*group.registered);
     if (old != nullptr) os::Deregister(*old);
     if (group.HasReclaimed()) std::erase_if(group.tables, [](const Table& table) { return table.reclaimed; });
+    const auto known = static_cast<ptrdiff_t>(group.tables.size());
     for (auto staged = begin; staged != end; ++staged)
-      if (staged->table.bytes != nullptr)
-        group.tables.insert(group.tables.begin() + static_cast<ptrdiff_t>(group.Find(staged->table.code)),
-                            std::move(staged->table));
+      if (staged->table.bytes != nullptr) group.tables.push_back(std::move(staged->table));
+    // Without memory for its buffer it takes longer, and no more than that.
+    std::inplace_merge(group.tables.begin(), group.tables.begin() + known, group.tables.end(),
+                       [](const Table& a, const Table& b) { return a.code < b.code; });
     group.live = group.tables.size();
   });
   staged_.clear();

@@ -51,8 +51,8 @@ size_t LoadedObject::kept_bytes() const {
   for (const ObjectUnit& unit : units_.units) {
     bytes += sizeof unit + unit.relocs.size() * sizeof(UnitReloc);
     for (const std::vector<uint8_t>& section : unit.bytes) bytes += section.size();
+    bytes += unit.frames.bytes.size();
   }
-  if (units_.frames) bytes += units_.frames->table.bytes.size();
   for (const ImmovableReason& reason : units_.reasons) bytes += sizeof reason + reason.text.size();
   return bytes;
 }
@@ -74,25 +74,33 @@ Status LoadedObject::Resolve() {
                                            "', which neither resolve() nor the process has"};
     Answer(i, {TargetKind::kAddress, reinterpret_cast<uintptr_t>(found)});
   }
-  return units_.frames ? MakeFrames() : Status::Ok();
+  return MakeFrames();
 }
 
-// The table has no address of the arena but those of the object's own code and data, so that every install shares it.
+// A table has no address of the arena but those of the unit's own code and data, so that every install shares it.
 Status LoadedObject::MakeFrames() {
-  if (!os::FindUnwinder())
+  auto has_frames = [](const ObjectUnit& unit) { return !unit.frames.bytes.empty(); };
+  if (std::none_of(units_.units.begin(), units_.units.end(), has_frames)) return Status::Ok();
+  if (!os::FindUnwinder()) {
+    if (!units_.needs_unwinder) return Status::Ok();
     return Error{ErrorCode::kObjectUnsupported,
                  "the object throws or handles exceptions, and the process has no unwinder that can be told of it: "
                  "compile with -fno-exceptions"};
-  for (const ObjectUnits::Frames::Asked& asked : units_.frames->asked) {
-    const SymbolTarget& target = answers_[asked.asked].target;
-    if (target.kind != TargetKind::kAddress)
-      return Error{ErrorCode::kObjectUnsupported, "'" + std::string(units_.asked[asked.asked].name) +
-                                                      "' handles exceptions for the object: resolve() has to answer "
-                                                      "with an address outside of the arena"};
-    StoreAs<uint64_t>(units_.frames->table.bytes.data() + asked.at,
-                      target.target + static_cast<uint64_t>(asked.addend));
   }
-  frames_ = std::make_shared<const FrameTable>(std::move(units_.frames->table));
+  frames_.resize(units_.units.size());
+  for (size_t i = 0; i < frames_.size(); i++) {
+    ObjectUnit& unit = units_.units[i];
+    if (!has_frames(unit)) continue;
+    for (const ObjectUnit::AskedOfFrames& asks : unit.frames_ask) {
+      const SymbolTarget& target = answers_[asks.asked].target;
+      if (target.kind != TargetKind::kAddress)
+        return Error{ErrorCode::kObjectUnsupported, "'" + std::string(units_.asked[asks.asked].name) +
+                                                        "' handles exceptions for the object: resolve() has to answer "
+                                                        "with an address outside of the arena"};
+      StoreAs<uint64_t>(unit.frames.bytes.data() + asks.at, target.target + static_cast<uint64_t>(asks.addend));
+    }
+    frames_[i] = std::make_shared<const FrameTable>(std::move(unit.frames));
+  }
   return Status::Ok();
 }
 
@@ -172,7 +180,7 @@ Status LoadedObject::Install(Arena& arena, const ObjectInstall& how, ExecutorId*
     spec.entries = unit.entries.data();
     spec.entry_count = static_cast<uint32_t>(unit.entries.size());
     spec.keeps = exits.list;
-    if (units_.frames && units_.frames->unit == i) spec.frames = frames_;
+    if (!frames_.empty()) spec.frames = frames_[i];
   }
   if (Status failed = arena.Install(specs.data(), static_cast<uint32_t>(specs.size()), ids, self)) return failed;
   if (!units_.dso_handle) return Status::Ok();

@@ -99,12 +99,13 @@ class LoadedObject {
   uint64_t AddressOf(const CalledEntry& called, Arena& arena, const ExecutorId* ids) const;
 
   ObjectUnits units_;
-  std::string names_;                         // that the views of units_ are of
-  bool registers_calls_ = false;              // with the loader's __cxa_atexit
-  std::vector<Answered> answers_;             // by asked()
-  std::vector<uint32_t> by_name_;             // exports, sorted by their names
-  std::vector<uint32_t> needed_;              // asked() without those that the object defines
-  std::shared_ptr<const FrameTable> frames_;  // of units_.frames, once its names are answered
+  std::string names_;              // that the views of units_ are of
+  bool registers_calls_ = false;   // with the loader's __cxa_atexit
+  std::vector<Answered> answers_;  // by asked()
+  std::vector<uint32_t> by_name_;  // exports, sorted by their names
+  std::vector<uint32_t> needed_;   // asked() without those that the object defines
+  // By unit, once the names are answered: null for one without. Empty where the unwinder cannot be told.
+  std::vector<std::shared_ptr<const FrameTable>> frames_;
 };
 
 }  // namespace jit_arena

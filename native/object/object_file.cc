@@ -34,7 +34,7 @@ class ObjectReader {
     AddIfuncStubs(file);
     if (Status failed = AddUnwindTable(file)) return failed;
     KeepTypesInSlots(file);
-    if (HasHandlers(*file) && file->frames.bytes.empty())
+    if (HasHandlers(*file) && file->frames.entries.empty())
       return Unsupported(
           "'.gcc_except_table' says where exceptions are handled, and no '.eh_frame' of which functions");
     return Status::Ok();
@@ -302,7 +302,7 @@ class ObjectReader {
   }
 
   Status FindUnwindSections(ObjectFile* file) const {
-    if (!HasHandlers(*file) && !Throws(*file)) return Status::Ok();
+    file->frames.needed = HasHandlers(*file) || Throws(*file);
     uint64_t total = 0;
     for (uint32_t i = 1; i < headers_.size(); i++) {
       const SectionHeader& header = headers_[i];

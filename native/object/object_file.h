@@ -23,7 +23,7 @@ namespace jit_arena {
 // What a section becomes in an executor.
 enum class ObjectRole : uint8_t {
   kIgnored,  // not loaded: symbols, debug information, .comment, .note, .eh_frame
-  kUnwind,   // not loaded as it is: .eh_frame of an object that has to do with exceptions (object_unwind.h)
+  kUnwind,   // not loaded as it is: .eh_frame (object_unwind.h)
   kCalls,    // not loaded: addresses of constructors and destructors (object_calls.h)
   kCode,     // executable
   kData,     // read-only, or so once relocated (.data.rel.ro)
@@ -83,11 +83,23 @@ struct ObjectFile {
   };
   std::vector<Ifunc> ifuncs;
   uint32_t ifunc_slots = kNoIndex;  // the section of their state
+  // The unwinder's table: object_unwind.h.
   struct Frames {
+    // Of a function, or what functions have in common.
+    struct Entry {
+      uint32_t at;  // in bytes
+      uint32_t size;
+      uint32_t common;       // of a function: its entry; kNoIndex for what is common
+      uint32_t section;      // of the function's code
+      uint32_t first_reloc;  // in relocs
+      uint32_t reloc_count;
+    };
     std::vector<uint8_t> bytes;
-    std::vector<ObjectReloc> relocs;  // absolute addresses of 8 bytes
+    std::vector<ObjectReloc> relocs;  // absolute addresses of 8 bytes; the offsets are in bytes
+    std::vector<Entry> entries;       // what is common before the first function that has it
+    bool needed = false;              // the object throws or handles exceptions
   };
-  Frames frames;                                 // the unwinder's table: object_unwind.h
+  Frames frames;
   std::vector<std::vector<uint8_t>> made_bytes;  // of sections that are not in the object
   uint32_t dso_handle = kNoIndex;  // the section of 8 bytes that an object with something to call at its end has
 };

@@ -56,13 +56,19 @@ class Grouper {
     }
   }
 
-  // A table for the unwinder is of one run of addresses, in which nothing of another table may lie.
-  void JoinCode() {
-    uint32_t first = kNoIndex;
-    for (uint32_t i = 0; i < file_.sections.size(); i++) {
-      if (!IsCodeOfUnit(file_.sections[i])) continue;
-      if (first == kNoIndex) first = i;
-      Join(i, first);
+  // What a table for the unwinder names lies beside its code: handlers, and a personality routine of the object's own.
+  void JoinHandlers() {
+    const ObjectFile::Frames& frames = file_.frames;
+    auto join = [&](uint32_t code, const ObjectFile::Frames::Entry& entry) {
+      for (uint32_t i = entry.first_reloc; i < entry.first_reloc + entry.reloc_count; i++) {
+        const ObjectSymbol& symbol = file_.symbols[frames.relocs[i].symbol];
+        if (symbol.place == ObjectSymbol::Place::kSection) Join(code, symbol.section);
+      }
+    };
+    for (const ObjectFile::Frames::Entry& entry : frames.entries) {
+      if (entry.common == kNoIndex) continue;
+      join(entry.section, entry);
+      join(entry.section, frames.entries[entry.common]);
     }
   }
 
@@ -76,7 +82,7 @@ class Grouper {
       if (!is_new) Join(i, found->second);
     }
     JoinUsersOfBase();
-    if (!file_.frames.bytes.empty()) JoinCode();
+    JoinHandlers();
     for (uint32_t i = 0; i < count; i++) {
       if (file_.sections[i].role != ObjectRole::kData) continue;
       ForEachTarget(i, [&](const ObjectReloc& reloc, uint32_t target) {

@@ -351,17 +351,48 @@ class UnitMaker {
   // ---- Frames
 
   Status AddFrames() {
-    if (file_.frames.bytes.empty()) return Status::Ok();
-    ObjectUnits::Frames& frames = units_->frames.emplace();
-    frames.unit = kNoIndex;
-    frames.table.bytes = file_.frames.bytes;
-    for (const ObjectReloc& reloc : file_.frames.relocs) {
+    units_->needs_unwinder = file_.frames.needed;
+    const std::vector<ObjectFile::Frames::Entry>& entries = file_.frames.entries;
+    // By unit and entry: where what functions have in common lies in the unit's table.
+    std::map<std::pair<uint32_t, uint32_t>, uint32_t> common_at;
+    constexpr uint64_t kMostCommonTimes = 8;
+    uint64_t common_bytes = 0;
+    for (const ObjectFile::Frames::Entry& entry : entries) {
+      if (entry.common == kNoIndex) continue;
+      const uint32_t index = place_[entry.section].unit;
+      ObjectUnit& unit = units_->units[index];
+      auto [common, is_new] = common_at.try_emplace({index, entry.common}, 0);
+      if (is_new) {
+        // Compilers make a few dozen bytes of it, so that it takes less than the functions do.
+        common_bytes += entries[entry.common].size;
+        if (common_bytes > kMostCommonTimes * file_.frames.bytes.size())
+          return Error{ErrorCode::kObject, "'.eh_frame' has larger entries in common than any compiler makes"};
+        if (Status failed = AddEntry(entries[entry.common], index, &common->second)) return failed;
+      }
+      uint32_t at = 0;
+      if (Status failed = AddEntry(entry, index, &at)) return failed;
+      StoreAs<uint32_t>(unit.frames.bytes.data() + at + 4, at + 4 - common->second);
+    }
+    for (ObjectUnit& unit : units_->units)
+      if (!unit.frames.bytes.empty()) unit.frames.bytes.resize(unit.frames.bytes.size() + 4);
+    return Status::Ok();
+  }
+
+  Status AddEntry(const ObjectFile::Frames::Entry& entry, uint32_t index, uint32_t* at) {
+    ObjectUnit& unit = units_->units[index];
+    std::vector<uint8_t>& bytes = unit.frames.bytes;
+    *at = static_cast<uint32_t>(bytes.size());
+    auto from = file_.frames.bytes.begin() + entry.at;
+    bytes.insert(bytes.end(), from, from + entry.size);
+    for (uint32_t i = entry.first_reloc; i < entry.first_reloc + entry.reloc_count; i++) {
+      const ObjectReloc& reloc = file_.frames.relocs[i];
       const ObjectSymbol& symbol = file_.symbols[reloc.symbol];
+      const uint32_t site = *at + reloc.offset - entry.at;
       if (symbol.place == ObjectSymbol::Place::kUndefined && reloc.symbol != 0) {
-        frames.asked.push_back({reloc.offset, AskedOf(reloc.symbol), reloc.addend});
+        unit.frames_ask.push_back({site, AskedOf(reloc.symbol), reloc.addend});
       } else if (symbol.place != ObjectSymbol::Place::kSection) {
-        StoreAs<uint64_t>(frames.table.bytes.data() + reloc.offset, symbol.value + static_cast<uint64_t>(reloc.addend));
-      } else if (Status failed = AddFrameFixup(reloc, symbol, &frames)) {
+        StoreAs<uint64_t>(bytes.data() + site, symbol.value + static_cast<uint64_t>(reloc.addend));
+      } else if (Status failed = AddFrameFixup(reloc, symbol, index, site)) {
         return failed;
       }
     }
@@ -369,19 +400,17 @@ class UnitMaker {
   }
 
   // The tables of a place follow its code and data, and nothing else that may move.
-  Status AddFrameFixup(const ObjectReloc& reloc, const ObjectSymbol& symbol, ObjectUnits::Frames* frames) {
+  Status AddFrameFixup(const ObjectReloc& reloc, const ObjectSymbol& symbol, uint32_t unit, uint32_t site) {
     const ObjectSection& section = file_.sections[symbol.section];
     const Placed& placed = place_[symbol.section];
-    if ((section.role != ObjectRole::kCode && section.role != ObjectRole::kData) || placed.unit == kNoIndex ||
-        (frames->unit != kNoIndex && frames->unit != placed.unit))
+    if ((section.role != ObjectRole::kCode && section.role != ObjectRole::kData) || placed.unit != unit)
       return Error{ErrorCode::kObjectUnsupported, "'.eh_frame' refers to '" + Shown(section.name) +
                                                       "', which does not lie beside the code: handlers and their "
                                                       "personality routine must"};
     uint64_t offset = symbol.value + static_cast<uint64_t>(reloc.addend);
     if (offset > section.size)
       return Error{ErrorCode::kObject, "'.eh_frame' refers to a place beyond '" + Shown(section.name) + "'"};
-    frames->unit = placed.unit;
-    frames->table.fixups.push_back({reloc.offset, SectionOfRole(section.role), placed.offset + offset});
+    units_->units[unit].frames.fixups.push_back({site, SectionOfRole(section.role), placed.offset + offset});
     return Status::Ok();
   }
 

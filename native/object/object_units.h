@@ -8,7 +8,7 @@
 //   or through data of its own; the other users refer to them across executors. What nobody uses belongs to the first.
 // - Code that counts from the base of a GOT, as the large code model does, is one unit, and the base is the first byte
 //   of that unit's code.
-// - Code that the unwinder is told of is one unit (object_unwind.h).
+// - A function is one unit with the table of its handlers of exceptions.
 // An object without code gets one unit whose code is a trap.
 //
 // What may move
@@ -47,7 +47,15 @@ struct ObjectUnit {
   uint32_t aligns[kSections] = {16, 8, 16};
   std::vector<UnitReloc> relocs;  // by section and offset
   std::vector<uint32_t> entries;  // offsets in code of global functions; one of 0 when there is none
-  bool movable = true;            // unless a reason says otherwise
+  // What the unwinder is told, or nothing. The table gets the addresses that are asked for once they are known.
+  struct AskedOfFrames {
+    uint32_t at;  // in the table: 8 bytes
+    uint32_t asked;
+    int64_t addend;
+  };
+  FrameTable frames;
+  std::vector<AskedOfFrames> frames_ask;
+  bool movable = true;  // unless a reason says otherwise
 };
 
 // A global symbol that the object defines.
@@ -103,18 +111,7 @@ struct ObjectUnits {
   std::vector<CalledEntry> destructors;
   std::optional<StatePlace> dso_handle;  // of an object that has these, or registers calls of its own: install_exits.h
   std::vector<IfuncPlace> ifuncs;
-  // What the unwinder is told of the one unit that has code.
-  struct Frames {
-    struct Asked {
-      uint32_t at;  // in the table: 8 bytes for the address
-      uint32_t asked;
-      int64_t addend;
-    };
-    uint32_t unit;
-    FrameTable table;
-    std::vector<Asked> asked;  // whose addresses the table gets once they are known
-  };
-  std::optional<Frames> frames;
+  bool needs_unwinder = false;  // the object throws or handles exceptions
   // The name of a type that is compared by the address of its name (one of an anonymous namespace, by gcc), or empty.
   // In two copies of the object it would be two types.
   std::string_view compared_by_address;

@@ -63,14 +63,14 @@ class TableMaker {
 
   void Finish() {
     if (!has_functions_) return;
-    Put<uint32_t>(0);
-    file_->frames = {std::move(out_), std::move(relocs_)};
+    frames_.needed = file_->frames.needed;
+    file_->frames = std::move(frames_);
   }
 
  private:
   // What functions have in common.
   struct Cie {
-    uint32_t out;
+    uint32_t entry;  // in frames_.entries
     uint8_t address_encoding = kAbsolute;
     uint8_t handlers_encoding = kOmitted;
     bool has_augmentation = false;
@@ -121,16 +121,20 @@ class TableMaker {
     std::memcpy(out_.data() + at, &value, sizeof value);
   }
 
-  uint32_t Begin() {
-    auto at = static_cast<uint32_t>(out_.size());
+  uint32_t Begin(uint32_t common, uint32_t section) {
+    auto relocs = static_cast<uint32_t>(frames_.relocs.size());
+    frames_.entries.push_back({static_cast<uint32_t>(out_.size()), 0, common, section, relocs, 0});
     Put<uint32_t>(0);  // the length
-    return at;
+    Put<uint32_t>(0);  // the distance to what is common: of a function, UnitMaker::AddFrames writes it
+    return static_cast<uint32_t>(frames_.entries.size() - 1);
   }
   // Zeros are instructions that do nothing.
-  void End(uint32_t begin) {
+  void End() {
+    ObjectFile::Frames::Entry& entry = frames_.entries.back();
     out_.resize(AlignUp(out_.size(), 8));  // the next one's addresses are aligned
-    auto length = static_cast<uint32_t>(out_.size()) - begin - 4;
-    std::memcpy(out_.data() + begin, &length, sizeof length);
+    entry.size = static_cast<uint32_t>(out_.size()) - entry.at;
+    entry.reloc_count = static_cast<uint32_t>(frames_.relocs.size()) - entry.first_reloc;
+    StoreAs<uint32_t>(out_.data() + entry.at, entry.size - 4);
   }
 
   const ObjectReloc* RelocAt(uint32_t from, uint32_t end) const { return FindReloc(*file_, section_, from, end); }
@@ -156,8 +160,8 @@ class TableMaker {
   }
   void PutAddress(const ObjectReloc* reloc) {
     if (reloc != nullptr)
-      relocs_.push_back({static_cast<uint32_t>(out_.size()), kObjectAbsolute64, GotUse::kNone, kObjectAbsolute64,
-                         reloc->symbol, reloc->addend});
+      frames_.relocs.push_back({static_cast<uint32_t>(out_.size()), kObjectAbsolute64, GotUse::kNone, kObjectAbsolute64,
+                                reloc->symbol, reloc->addend});
     Put<uint64_t>(0);
   }
 
@@ -174,8 +178,7 @@ class TableMaker {
   }
 
   Status CopyCie(uint32_t entry) {
-    Cie cie{Begin()};
-    Put<uint32_t>(0);
+    Cie cie{Begin(kNoIndex, kNoIndex)};
     auto version = Take<uint8_t>();
     if (version != 1 && version != 3) return Unsupported(entry, "an unknown version");
     Put(version);
@@ -194,7 +197,7 @@ class TableMaker {
       if (Status failed = CopyAugmentation(entry, augmentation, &cie)) return failed;
     if (!ok_) return Status::Ok();
     if (Status failed = CopyRest(entry)) return failed;
-    End(cie.out);
+    End();
     cies_[entry] = cie;
     return Status::Ok();
   }
@@ -251,12 +254,11 @@ class TableMaker {
     std::memcpy(&range, bytes() + at_, count);
     at_ += count;
     // Of code that is not loaded there is nothing to know.
-    if (function == nullptr || !IsCode(*function)) return Status::Ok();
+    if (function == nullptr || range == 0 || !IsCode(*function)) return Status::Ok();
     if (!IsWithin(*function, range)) return Malformed(entry, "is of code beyond its section");
 
     has_functions_ = true;
-    uint32_t begin = Begin();
-    Put<uint32_t>(static_cast<uint32_t>(out_.size()) - cie.out);
+    Begin(cie.entry, file_->symbols[function->symbol].section);
     PutAddress(function);
     Put<uint64_t>(range);
     if (cie.has_augmentation) {
@@ -272,7 +274,7 @@ class TableMaker {
     }
     if (!ok_) return Status::Ok();
     if (Status failed = CopyRest(entry)) return failed;
-    End(begin);
+    End();
     return Status::Ok();
   }
 
@@ -294,8 +296,8 @@ class TableMaker {
   bool ok_ = true;             // nothing was read behind the end
   bool has_functions_ = false;
   std::map<uint32_t, Cie> cies_;
-  std::vector<uint8_t> out_;
-  std::vector<ObjectReloc> relocs_;
+  ObjectFile::Frames frames_;
+  std::vector<uint8_t>& out_ = frames_.bytes;
 };
 
 }  // namespace
@@ -304,7 +306,10 @@ Status AddUnwindTable(ObjectFile* file) {
   TableMaker maker(file);
   for (uint32_t i = 0; i < file->sections.size(); i++)
     if (file->sections[i].role == ObjectRole::kUnwind)
-      if (Status failed = maker.Read(i)) return failed;
+      if (Status failed = maker.Read(i)) {
+        if (file->frames.needed) return failed;
+        return Status::Ok();
+      }
   maker.Finish();
   return Status::Ok();
 }

@@ -8,8 +8,8 @@
 // Compilers refer to the personality routine through a pointer in a variable (DW.ref.…). The new table has the
 // routine's own address, since the variable may move.
 //
-// Some unwinders find a table by the run of addresses from its lowest to its highest (gcc 13). So the code of a table
-// is one executor, and a table names no address beyond it.
+// Some unwinders find a table by the run of addresses from its lowest to its highest (gcc 13). So each unit with code
+// has a table of its own, which names no address beyond that code: the entries are kept apart until there are units.
 #pragma once
 
 #include "base/status.h"
@@ -18,7 +18,8 @@
 namespace jit_arena {
 
 // Makes ObjectFile::frames of the sections of the role kUnwind. ERR_ARENA_OBJECT for what is no such table;
-// ERR_ARENA_OBJECT_UNSUPPORTED for encodings that no compiler uses.
+// ERR_ARENA_OBJECT_UNSUPPORTED for encodings that no compiler uses. An object that neither throws nor handles
+// exceptions does without a table that cannot be read.
 Status AddUnwindTable(ObjectFile* file);
 
 }  // namespace jit_arena

@@ -74,16 +74,15 @@ inline const char* FindBrokenObjectRule(const uint8_t* given, size_t size) {
     for (const CalledEntry& call : *calls)
       if (call.unit >= units.units.size() || call.entry >= units.units[call.unit].entries.size())
         return "a constructor or destructor that is no entry";
-  if (const auto& frames = units.frames) {
-    if (frames->unit >= units.units.size()) return "a table for the unwinder in no unit";
-    const size_t size = frames->table.bytes.size();
-    for (const FrameTable::Fixup& fixup : frames->table.fixups) {
+  for (const ObjectUnit& unit : units.units) {
+    const size_t size = unit.frames.bytes.size();
+    for (const FrameTable::Fixup& fixup : unit.frames.fixups) {
       if (fixup.at + size_t{8} > size) return "an address outside of the unwinder's table";
-      if (fixup.offset > units.units[frames->unit].sizes[static_cast<int>(fixup.section)])
+      if (fixup.offset > unit.sizes[static_cast<int>(fixup.section)])
         return "a frame or a handler outside of its section";
     }
-    for (const auto& asked : frames->asked)
-      if (asked.at + size_t{8} > size || asked.asked >= units.asked.size()) return "an address of no symbol";
+    for (const ObjectUnit::AskedOfFrames& asks : unit.frames_ask)
+      if (asks.at + size_t{8} > size || asks.asked >= units.asked.size()) return "an address of no symbol";
   }
   for (const IfuncPlace& ifunc : units.ifuncs) {
     if (ifunc.resolver.unit >= units.units.size() || ifunc.slot.unit >= units.units.size())

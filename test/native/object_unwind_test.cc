@@ -24,13 +24,14 @@ const std::string kText =
     "int g(int n) { Noted noted; return away(n) + 1; } int h(int n) { return n; }";
 
 // A table by hand, over 16 bytes of code: entries as words, and relocs.
-std::vector<uint8_t> With(std::vector<uint8_t> table, std::vector<ElfMaker::MadeReloc> relocs, uint32_t type = 1) {
+std::vector<uint8_t> With(std::vector<uint8_t> table, std::vector<ElfMaker::MadeReloc> relocs, uint32_t type = 1,
+                          const char* needs = "__cxa_throw") {
   ElfMaker maker;
   uint32_t text = maker.Add(".text", kAX, std::vector<uint8_t>(16, 0xC3), 1);
   uint32_t frames = maker.Add(".eh_frame", kA, std::move(table), 8);
   maker.sections.back().type = type;
   maker.Symbol("f", kGlobalFunction, static_cast<uint16_t>(text), 0);  // 1
-  maker.Symbol("__cxa_throw", kGlobalNone, 0, 0);                      // 2
+  maker.Symbol(needs, kGlobalNone, 0, 0);                              // 2
   maker.Relocs(frames, std::move(relocs));
   return maker.Make();
 }
@@ -42,17 +43,24 @@ std::vector<uint8_t> Table() {
 }
 const std::vector<ElfMaker::MadeReloc> kOneFunction = {{32, 2, 1, 0}};
 
+bool HasFrames(const ObjectUnits& units) {
+  return std::any_of(units.units.begin(), units.units.end(),
+                     [](const ObjectUnit& unit) { return !unit.frames.bytes.empty(); });
+}
+
 }  // namespace
 
 TEST(a_table_has_absolute_addresses_and_an_end) {
   for (uint32_t type : {1u, 0x70000001u}) {
     ObjectUnits units = UnitsOf(With(Table(), kOneFunction, type));
-    CHECK(units.frames.has_value());
-    if (!units.frames) return;
-    const ObjectUnit& unit = units.units[units.frames->unit];
+    CHECK_EQ(units.units.size(), 1u);
+    CHECK(units.needs_unwinder);
+    const ObjectUnit& unit = units.units[0];
     CHECK(unit.movable);
     CHECK_EQ(units.reasons.size(), 0u);
-    const FrameTable& table = units.frames->table;
+    const FrameTable& table = unit.frames;
+    CHECK(!table.bytes.empty());
+    if (table.bytes.empty()) return;
     const uint8_t* at = table.bytes.data();
     // The common part, with another encoding, and the function with 8 bytes for each address.
     uint32_t common = LoadAs<uint32_t>(at) + 4;
@@ -69,12 +77,77 @@ TEST(a_table_has_absolute_addresses_and_an_end) {
   }
 }
 
-TEST(without_exceptions_there_is_none) {
+// Exceptions pass through code that knows nothing of them. Such code does without a table as well.
+TEST(code_without_exceptions_needs_no_table) {
   for (const std::string& compiler : Compilers()) {
-    CHECK(!UnitsOf(CompileText("int f(int n) { return n; }", "-O2 -fPIC", compiler, ".cc")).frames);
-    CHECK(UnitsOf(CompileText(kText, "-O2 -fPIC", compiler, ".cc")).frames.has_value());
-    CHECK(UnitsOf(CompileText("int f(int n) { throw n; }", "-O2 -fPIC", compiler, ".cc")).frames.has_value());
+    const std::string text = "int f(int n) { return n; }";
+    ObjectUnits none = UnitsOf(CompileText(text, "-O2 -fPIC -fno-asynchronous-unwind-tables", compiler));
+    CHECK(!HasFrames(none) && !none.needs_unwinder);
+    ObjectUnits plain = UnitsOf(CompileText(text, "-O2 -fPIC", compiler));
+    CHECK(HasFrames(plain) && !plain.needs_unwinder);
+    for (const std::string& throws : {kText, std::string("int f(int n) { throw n; }")}) {
+      ObjectUnits units = UnitsOf(CompileText(throws, "-O2 -fPIC", compiler, ".cc"));
+      CHECK(HasFrames(units) && units.needs_unwinder);
+    }
   }
+  std::vector<uint8_t> unknown = Table();
+  unknown[8] = 2;
+  CHECK(!HasFrames(UnitsOf(With(unknown, kOneFunction, 1, "puts"))));
+}
+
+// Each function moves alone, with its handlers.
+TEST(each_unit_has_the_table_of_its_own_code) {
+  for (const std::string& compiler : Compilers()) {
+    ObjectUnits units = UnitsOf(CompileText(kText, "-O2 -fPIC -ffunction-sections", compiler, ".cc"));
+    CHECK(units.units.size() >= 3);
+    size_t handlers = 0;
+    for (const ObjectUnit& unit : units.units) {
+      if (unit.sizes[static_cast<int>(Section::kCode)] == 0) continue;
+      CHECK(!unit.frames.bytes.empty());
+      for (const FrameTable::Fixup& fixup : unit.frames.fixups) handlers += fixup.section == Section::kData;
+      // Whole entries, each function behind what it has in common with others, and the end.
+      const std::vector<uint8_t>& bytes = unit.frames.bytes;
+      size_t functions = 0, at = 0;
+      while (at + 4 < bytes.size()) {
+        uint32_t distance = LoadAs<uint32_t>(bytes.data() + at + 4);
+        if (distance != 0) {
+          functions++;
+          CHECK(distance <= at + 4);
+          CHECK_EQ(LoadAs<uint32_t>(bytes.data() + at + 4 - distance + 4), 0u);
+        }
+        at += LoadAs<uint32_t>(bytes.data() + at) + 4;
+      }
+      CHECK(functions > 0);
+      CHECK_EQ(at + 4, bytes.size());
+      CHECK_EQ(LoadAs<uint32_t>(bytes.data() + at), 0u);
+    }
+    CHECK(handlers >= 2);
+  }
+}
+
+// What functions have in common is written once for each unit: a large one must not make an object grow.
+TEST(what_many_units_have_in_common_is_small) {
+  ElfMaker maker;
+  std::vector<uint8_t> table = Table();
+  std::vector<uint8_t> function(table.end() - 24, table.end() - 4);
+  table.resize(24);
+  table.insert(table.end(), 4000, 0);
+  StoreAs<uint32_t>(table.data(), 4020);
+  std::vector<ElfMaker::MadeReloc> relocs;
+  for (uint32_t i = 0; i < 200; i++) {
+    uint32_t text = maker.Add(".text.f" + std::to_string(i), kAX, std::vector<uint8_t>(16, 0xC3), 1);
+    maker.Symbol("f" + std::to_string(i), kGlobalFunction, static_cast<uint16_t>(text), 0);
+    StoreAs<uint32_t>(function.data() + 4, static_cast<uint32_t>(table.size()) + 4);
+    relocs.push_back({table.size() + 8, 2, i + 1, 0});
+    table.insert(table.end(), function.begin(), function.end());
+  }
+  uint32_t frames = maker.Add(".eh_frame", kA, std::move(table), 8);
+  maker.Relocs(frames, std::move(relocs));
+  std::vector<uint8_t> bytes = maker.Make();
+  Result<ObjectFile> file = ReadObject(bytes.data(), bytes.size(), ReadFor::kExecutors);
+  CHECK(file.ok());
+  Result<ObjectUnits> units = MakeUnits(file.value());
+  CHECK(!units.ok() && units.status().error().message.find("larger entries in common") != std::string::npos);
 }
 
 TEST(a_table_that_is_none_is_refused) {
@@ -107,8 +180,8 @@ TEST(a_table_that_is_none_is_refused) {
   linked[32] = 1;
   CHECK(Refuses(With(linked, {}), "an address without a reloc", unsupported));
   // Of code that is not there, and of none.
-  CHECK(!UnitsOf(With(Table(), {{32, 2, 2, 0}})).frames);
-  CHECK(!UnitsOf(With(Table(), {})).frames);
+  CHECK(!HasFrames(UnitsOf(With(Table(), {{32, 2, 2, 0}}))));
+  CHECK(!HasFrames(UnitsOf(With(Table(), {}))));
 }
 
 TEST(tables_that_share_bytes_are_refused) {
