@@ -183,25 +183,28 @@ TEST(objects_may_fail_whole) {
     noted.clear();
     fault = {nth, true, 0};
     ja_object* object = nullptr;
-    ja_executor id = 0;
+    ja_executor ids[4] = {};
     ja_status loaded = Hindered([&] { return ja_load_object(bytes.data(), bytes.size(), &loading, &object); });
     if (loaded != JA_OK) {
       CHECK_EQ(loaded, JA_ERR_NO_MEMORY);
       CHECK(object == nullptr);
       continue;
     }
-    ja_status installed = Hindered([&] { return ja_install_object(host.arena, object, &installing, &id, 1); });
+    ja_object_info info = ja_object_info_init();
+    CHECK_OK(ja_describe_object(object, &info));
+    ja_status installed =
+        Hindered([&] { return ja_install_object(host.arena, object, &installing, ids, info.executors); });
     done = fault.seen < nth;
     fault = {};
     size_t count = 99;
     CHECK_OK(ja_executors(host.arena, nullptr, 0, &count));
-    CHECK_EQ(count, installed == JA_OK ? 1u : 0u);
+    CHECK_EQ(count, installed == JA_OK ? info.executors : 0u);
     CHECK_EQ(noted.size(), installed == JA_OK ? 2u : 0u);
     if (installed == JA_OK) {
-      CHECK_OK(ja_free_object(host.arena, object, &id, 1));
+      CHECK_OK(ja_free_object(host.arena, object, ids, info.executors));
     } else {
       CHECK_EQ(installed, JA_ERR_NO_MEMORY);
-      CHECK_OK(ja_install_object(host.arena, object, &installing, &id, 1));
+      CHECK_OK(ja_install_object(host.arena, object, &installing, ids, info.executors));
     }
     CHECK_OK(ja_unload_object(object));
   }
