@@ -20,7 +20,10 @@ bool FrameTables::Group::Knows(uint64_t code) const {
 }
 
 FrameTables::~FrameTables() {
+  if (disowned_) return;
   for (auto& [key, group] : groups_) os::Deregister(*group.registered);
+  using Groups = std::unordered_map<uint64_t, Group>;
+  groups_.~Groups();
 }
 
 std::shared_ptr<uint8_t[]> FrameTables::TakeBytes(size_t size) {
@@ -132,11 +135,6 @@ void FrameTables::ForgetReclaimed() {
     begin = next;
   }
   reclaimed_.clear();
-}
-
-void FrameTables::Disown() {
-  auto* kept = new std::unordered_map<uint64_t, Group>;
-  kept->swap(groups_);
 }
 
 size_t FrameTables::MetadataBytes() const {

@@ -45,7 +45,7 @@ struct FrameTable {
 // Under the arena's lock. A change is staged table by table, prepared, and then committed or dropped.
 class FrameTables {
  public:
-  FrameTables() = default;
+  FrameTables() : groups_() {}
   ~FrameTables();
   FrameTables(const FrameTables&) = delete;
   FrameTables& operator=(const FrameTables&) = delete;
@@ -71,8 +71,9 @@ class FrameTables {
   // Looks up what has been reclaimed since the last time, and ends the registrations that nobody needs any more.
   void ForgetReclaimed();
 
-  // In a forked child that does not have the arena: the unwinder goes on reading what it inherited.
-  void Disown();
+  // In a forked child that does not have the arena: the unwinder goes on reading what it inherited. Only the destructor
+  // may follow.
+  void Disown() { disowned_ = true; }
   size_t MetadataBytes() const;
   // Rules: the tables of a group are in order, and registered. The first broken one in words, or empty.
   const char* FindBrokenRule() const;
@@ -119,7 +120,11 @@ class FrameTables {
   // The same for as long as the process is there, once a table can have been staged: hosts ask os::FindUnwinder before.
   static uint64_t GroupOf(uint64_t slab, uint64_t code) { return os::UnwinderTakesOverlaps() ? slab : code; }
 
-  std::unordered_map<uint64_t, Group> groups_;
+  // In a union, so that disowned groups have no destructor: to move them elsewhere would take memory.
+  union {
+    std::unordered_map<uint64_t, Group> groups_;
+  };
+  bool disowned_ = false;
   std::vector<Staged> staged_;
   static constexpr size_t kChunkBytes = 4096;
   std::shared_ptr<uint8_t[]> chunk_;

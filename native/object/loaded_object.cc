@@ -97,6 +97,9 @@ Status LoadedObject::MakeFrames() {
         return Error{ErrorCode::kObjectUnsupported, "'" + std::string(units_.asked[asks.asked].name) +
                                                         "' handles exceptions for the object: resolve() has to answer "
                                                         "with an address outside of the arena"};
+      if (target.target == 0)  // a weak one: without it the handlers would be passed over
+        return Error{ErrorCode::kSymbol, "'" + std::string(units_.asked[asks.asked].name) +
+                                             "' handles exceptions for the object, and nobody has it"};
       StoreAs<uint64_t>(unit.frames.bytes.data() + asks.at, target.target + static_cast<uint64_t>(asks.addend));
     }
     frames_[i] = std::make_shared<const FrameTable>(std::move(unit.frames));

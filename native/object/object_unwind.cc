@@ -47,7 +47,10 @@ class TableMaker {
       at_ = at;
       end_ = from.size;
       uint32_t length = Take<uint32_t>();
-      if (ok_ && length == 0) break;
+      if (ok_ && length == 0) {  // an end, behind which ld -r may have put another table
+        at = at_;
+        continue;
+      }
       if (!ok_ || length == ~uint32_t{0} || length < 4 || length > from.size - at_)
         return Malformed(at, "does not lie within it");
       end_ = at_ + length;

@@ -732,6 +732,23 @@ TEST(types_that_are_compared_by_address_do_not_move) {
   CHECK_EQ(Installed(host, object).Int("f", 3), 4);
 }
 
+// A null routine would let the unwinder pass handlers over.
+TEST(handlers_without_their_routine_are_refused) {
+  for (const std::string& compiler : Compilers()) {
+    ja_object* none = nullptr;
+    Resolve nobody = [](const std::string& name, bool, bool, ja_place* place) {
+      place->address = 0;
+      return name == "__gxx_personality_v0" ? 1 : 0;
+    };
+    const std::string text =
+        "asm(\".weak __gxx_personality_v0\");"
+        "extern \"C\" int f(int n) { try { if (n) throw n; return 0; } catch (int value) { return value + 1; } }";
+    CHECK_STATUS(Load(CompileText(text, kPic, compiler, ".cc"), nobody, &none), JA_ERR_SYMBOL);
+    CHECK(Says("handles exceptions"));
+    CHECK(none == nullptr);
+  }
+}
+
 TEST(what_a_library_throws_for_a_template_passes) {
   Host host;
   Object thrower(

@@ -95,6 +95,13 @@ TEST(code_without_exceptions_needs_no_table) {
   CHECK(!HasFrames(UnitsOf(With(unknown, kOneFunction, 1, "puts"))));
 }
 
+// Of two tables in one section, as ld -r makes of objects with an end each, both are read.
+TEST(an_end_is_not_the_end_of_the_section) {
+  std::vector<uint8_t> table = Table();
+  table.insert(table.begin(), 4, 0);
+  CHECK_EQ(UnitsOf(With(table, {{36, 2, 1, 0}})).units[0].frames.fixups.size(), 1u);
+}
+
 // Each function moves alone, with its handlers.
 TEST(each_unit_has_the_table_of_its_own_code) {
   for (const std::string& compiler : Compilers()) {
