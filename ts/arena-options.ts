@@ -46,7 +46,9 @@ export interface ArenaOptions {
 
 /** The functions of a new arena. ERR_ARENA_NO_EXEC, _NO_MEMORY, _WRITER_UNAVAILABLE, _SIZE. */
 export function createArena(options: ArenaOptions): NativeArena {
-  const { maxBytes = 64 * 2 ** 20, writer = 'auto', layout = 'together', maxRetiredBytes = 0, name = '' } = options;
+  const { defaults } = addon;
+  const { maxBytes = defaults.maxBytes, maxRetiredBytes = defaults.maxRetiredBytes } = options;
+  const { writer = 'auto', layout = 'together', name = '' } = options;
   const writerNumber = writer === 'alias' ? 0 : writer === 'procmem' ? 1 : writer === 'flip' ? 2 : -1;
   if (writer !== 'auto' && writerNumber < 0) {
     throw new TypeError(`the writer is ${String(writer)}, and not 'auto', 'alias', 'procmem' or 'flip'`);
@@ -54,7 +56,8 @@ export function createArena(options: ArenaOptions): NativeArena {
   if (layout !== 'together' && layout !== 'apart') {
     throw new TypeError(`the layout is ${String(layout)}, and not 'together' or 'apart'`);
   }
-  const { exitThreshold = 1024, exitGrowth = 2, maxChainDepth = maxSize, fork = 'drop' } = options;
+  const { exitThreshold = defaults.exitThreshold, exitGrowth = defaults.exitGrowth } = options;
+  const { maxChainDepth = defaults.maxChainDepth, fork = 'drop' } = options;
   if (fork !== 'drop' && fork !== 'copy') {
     throw new TypeError(`fork is ${String(fork)}, and not 'drop' or 'copy'`);
   }

@@ -150,6 +150,21 @@ export type WriterName = 'alias' | 'procmem' | 'flip';
 
 interface Addon {
   layout: Record<LayoutKey, number>;
+  positions: Record<'id' | 'sizes' | 'aligns' | 'movable' | 'relocs' | 'evictable' | 'makesProgress' | 'exits', number>;
+  /** Of ArenaOptions and ExecutorSpec: the core's. */
+  defaults: Record<
+    | 'maxBytes'
+    | 'maxRetiredBytes'
+    | 'exitThreshold'
+    | 'exitGrowth'
+    | 'maxChainDepth'
+    | 'align'
+    | 'dataAlign'
+    | 'stateAlign'
+    | 'exits',
+    number
+  > &
+    Record<'movable' | 'makesProgress', boolean>;
   machine: Record<'pageBytes' | 'granuleBytes' | 'slabBytes' | 'maxArenaBytes', number> & { cpu: string };
   relocKinds: Record<string, number>;
   setMailbox(buffer: ArrayBuffer): void;
@@ -269,17 +284,8 @@ export const mailbox = {
 /** numbers[]: arguments and results of functions that are not calls into machine code. */
 export const numbers = new Float64Array(buffer, layout.numbers);
 
-/** Positions in numbers[], as native/node/arena_functions.cc names them. */
-export const N = {
-  id: 0,
-  sizes: 1,
-  aligns: 4,
-  movable: 7,
-  relocs: 8,
-  evictable: 9,
-  makesProgress: 10,
-  exits: 11,
-} as const;
+/** Positions in numbers[]; of sizes and aligns, that of code, which data and state follow. */
+export const N = addon.positions;
 
 const { f64, u32 } = mailbox;
 const executorAt = layout.enteredExecutor / 8;

@@ -1,6 +1,6 @@
 // Specs of executors, checked and put where native code looks.
 import { checkArrayLike, checkCount, checkMemory, maxSize } from './checks';
-import { N, type NativeArena, numbers } from './native';
+import { addon, N, type NativeArena, numbers } from './native';
 import { elementsOf, isUint8Array, Words } from './primordials';
 import { encodeRelocs, endRelocs } from './relocs';
 import type { ExecutorSpec } from './types';
@@ -15,8 +15,9 @@ export type SpecArguments = Pick<ExecutorSpec, 'name'> &
  */
 export function encodeSpec(native: NativeArena, spec: ExecutorSpec): SpecArguments {
   if (typeof spec !== 'object' || spec === null) throw new TypeError('the spec is not an object');
-  const { code, data = 0, state = 0, relocs = noRelocs, name, movable = true } = spec;
-  const { align = 16, dataAlign = 8, stateAlign = 16, exits = 0, evictable, makesProgress = false } = spec;
+  const { code, data = 0, state = 0, relocs = noRelocs, name, movable = defaults.movable } = spec;
+  const { align = defaults.align, dataAlign = defaults.dataAlign, stateAlign = defaults.stateAlign } = spec;
+  const { exits = defaults.exits, evictable, makesProgress = defaults.makesProgress } = spec;
   checkCount(exits, 0xffff, 'ERR_ARENA_SIZE', 'exits');
   const { entries: givenEntries, exitTags: givenTags } = spec;
   const exitTags = givenTags === undefined ? undefined : encodeExitTags(givenTags, exits);
@@ -39,6 +40,7 @@ export function encodeSpec(native: NativeArena, spec: ExecutorSpec): SpecArgumen
   return { code: bytesOf(code), data: bytesOf(data), state: bytesOf(state), name, entries, exitTags };
 }
 
+const { defaults } = addon;
 const noRelocs: readonly never[] = [];
 const inCode = { section: 'code' } as const;
 const inData = { section: 'data' } as const;

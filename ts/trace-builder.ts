@@ -93,6 +93,7 @@ export class TraceBuilder {
     const built = orRaise(addon.buildTrace(trace, ...host));
     this.#statistics = built.statistics;
     const [align, dataAlign, stateAlign] = built.aligns;
+    const { defaults } = addon;
     return {
       ...others,
       code: built.code,
@@ -102,9 +103,9 @@ export class TraceBuilder {
         const { target } = reloc;
         return typeof target === 'number' ? { ...reloc, target: targets[target] as RelocTarget } : { ...reloc, target };
       }),
-      align: Math.max(options.align ?? 16, align),
-      dataAlign: Math.max(options.dataAlign ?? 8, dataAlign),
-      stateAlign: Math.max(options.stateAlign ?? 16, stateAlign),
+      align: Math.max(options.align ?? defaults.align, align),
+      dataAlign: Math.max(options.dataAlign ?? defaults.dataAlign, dataAlign),
+      stateAlign: Math.max(options.stateAlign ?? defaults.stateAlign, stateAlign),
       ...(entries !== undefined && {
         entries: entries.map((entry) => (typeof entry === 'string' ? this.#labelOffset(entry, built) : entry)),
       }),

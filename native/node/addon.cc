@@ -5,6 +5,7 @@
 #include "node/elements.h"
 #include "node/objects.h"
 #include "node/results.h"
+#include "node/specs.h"
 #include "node/stencils.h"
 
 namespace jit_arena::node {
@@ -94,6 +95,39 @@ Napi::Object Layout(Napi::Env env) {
   return layout;
 }
 
+// Positions in numbers[].
+Napi::Object Positions(Napi::Env env) {
+  Napi::Object positions = Napi::Object::New(env);
+  positions.Set("id", Napi::Number::New(env, kId));
+  positions.Set("sizes", Napi::Number::New(env, kCodeBytes));
+  positions.Set("aligns", Napi::Number::New(env, kCodeAlign));
+  positions.Set("movable", Napi::Number::New(env, kMovable));
+  positions.Set("relocs", Napi::Number::New(env, kRelocs));
+  positions.Set("evictable", Napi::Number::New(env, kEvictable));
+  positions.Set("makesProgress", Napi::Number::New(env, kMakesProgress));
+  positions.Set("exits", Napi::Number::New(env, kExits));
+  return positions;
+}
+
+// What arenas and executors are unless somebody says otherwise: core's word.
+Napi::Object Defaults(Napi::Env env) {
+  const ArenaOptions options;
+  const ExecutorSpec spec;
+  Napi::Object defaults = Napi::Object::New(env);
+  defaults.Set("maxBytes", Napi::Number::New(env, static_cast<double>(options.max_bytes)));
+  defaults.Set("maxRetiredBytes", Napi::Number::New(env, static_cast<double>(options.max_retired_bytes)));
+  defaults.Set("exitThreshold", Napi::Number::New(env, options.exit_threshold));
+  defaults.Set("exitGrowth", Napi::Number::New(env, options.exit_growth));
+  defaults.Set("maxChainDepth", Napi::Number::New(env, options.max_chain_depth));
+  defaults.Set("align", Napi::Number::New(env, spec.aligns[0]));
+  defaults.Set("dataAlign", Napi::Number::New(env, spec.aligns[1]));
+  defaults.Set("stateAlign", Napi::Number::New(env, spec.aligns[2]));
+  defaults.Set("exits", Napi::Number::New(env, spec.exit_count));
+  defaults.Set("movable", Napi::Boolean::New(env, spec.movable));
+  defaults.Set("makesProgress", Napi::Boolean::New(env, spec.makes_progress));
+  return defaults;
+}
+
 Napi::Object Machine(Napi::Env env) {
   Napi::Object machine = Napi::Object::New(env);
   machine.Set("cpu", arch::kCpuName);
@@ -128,6 +162,8 @@ Napi::Value PlainFunction(Napi::Env env, const char* name, napi_callback functio
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Environment(env));
   exports.Set("layout", Layout(env));
+  exports.Set("positions", Positions(env));
+  exports.Set("defaults", Defaults(env));
   exports.Set("machine", Machine(env));
   exports.Set("relocKinds", RelocKinds(env));
   exports.Set("setMailbox", Napi::Function::New<SetMailbox>(env));

@@ -5,7 +5,7 @@
 
 namespace jit_arena::node {
 
-// numbers[] as the functions that take one executor use them; ts/native.ts names the same positions.
+// Positions in numbers[] of what the functions take that have to do with one executor. TypeScript asks the addon for them.
 enum Number : int {
   kId = 0,  // in and out
   kCodeBytes = 1,
