@@ -5,7 +5,8 @@
 
 namespace jit_arena::node {
 
-// Positions in numbers[] of what the functions take that have to do with one executor. TypeScript asks the addon for them.
+// Positions in numbers[] of what the functions take that have to do with one executor. TypeScript asks the addon for
+// them.
 enum Number : int {
   kId = 0,  // in and out
   kCodeBytes = 1,
