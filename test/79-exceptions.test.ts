@@ -47,6 +47,25 @@ const text = `#include <cstdlib>
     try { return numbers.at(n); } catch (const std::out_of_range &error) { return 42; } }
   OUT strict(int n) noexcept { fail(n); return n; }`;
 
+/** `note` frees most of what `fill` has put between others and collects: all that can move does, open frames as well. */
+function churn(arena: Arena, seen: (n: number) => void = () => {}) {
+  const fillers: Executor[] = [];
+  const fill = () => {
+    fillers.push(
+      ...arena.install(Array.from({ length: 400 }, (_, i) => ({ code: new Uint8Array(1000 + i).fill(0xcc) }))),
+    );
+  };
+  const note = arena.callback({ args: ['i32'], returns: 'void' }, (n) => {
+    seen(n);
+    const all = fillers.splice(0);
+    fillers.push(...all.filter((_, i) => i % 40 === 0));
+    arena.free(all.filter((_, i) => i % 40 !== 0));
+    arena.collect();
+  });
+  fill();
+  return { fill, note };
+}
+
 describe('exceptions', () => {
   before(function () {
     if (!canCompile) skip(this, 'needs a C++ compiler on x86-64 Linux');
@@ -57,17 +76,7 @@ describe('exceptions', () => {
       it(`find their handlers: ${compiler} ${each.join(' ')}`, () => {
         const arena = new Arena();
         let log: number[] = [];
-        let fillers: Executor[] = [];
-        const fill = () =>
-          arena.install(Array.from({ length: 400 }, (_, i) => ({ code: new Uint8Array(1000 + i).fill(0xcc) })));
-        // All that can move does in the middle of it, the frames that are open as well.
-        const note = arena.callback({ args: ['i32'], returns: 'void' }, (n) => {
-          log.push(n);
-          arena.free(fillers.filter((_, i) => i % 40 !== 0));
-          fillers = fillers.filter((_, i) => i % 40 === 0);
-          arena.collect();
-        });
-        fillers = fill();
+        const { fill, note } = churn(arena, (n) => log.push(n));
         const away = loadObject(compileText(thrower, each, compiler, '.cc')).install(arena);
         const object = loadObject(compileText(text, ['-std=c++17', ...each], compiler, '.cc'), {
           resolve: (name) => (name === 'note' ? note : name === 'away' ? away.target('away') : undefined),
@@ -104,7 +113,7 @@ describe('exceptions', () => {
           // The same addresses are somebody else's then, and the unwinder knows.
           if (round === 0) gone.free();
           if (round === 1) arena.free(object.install(arena).executors);
-          fillers.push(...fill());
+          fill();
         }
         assert.ok(moved >= 3, `the object moved ${moved} times`);
         const { ok, problems, broken } = arena.verify();
@@ -128,15 +137,7 @@ describe('exceptions', () => {
     for (const each of flags.slice(0, 3)) {
       it(`pass frames of C that move meanwhile: ${compiler} ${each.join(' ')}`, () => {
         using arena = new Arena();
-        let fillers: Executor[] = [];
-        const fill = () =>
-          arena.install(Array.from({ length: 400 }, (_, i) => ({ code: new Uint8Array(1000 + i).fill(0xcc) })));
-        const note = arena.callback({ args: ['i32'], returns: 'void' }, () => {
-          arena.free(fillers.filter((_, i) => i % 40 !== 0));
-          fillers = fillers.filter((_, i) => i % 40 === 0);
-          arena.collect();
-        });
-        fillers = fill();
+        const { fill, note } = churn(arena);
         const c = `int away(int); void note(int);
           static __attribute__((noinline)) int inner(volatile int *n) { note(*n); return away(*n) + *n; }
           int middle(int n) { volatile int room[40]; room[7] = n; return inner(room + 7) + room[7]; }`;
@@ -159,7 +160,7 @@ describe('exceptions', () => {
             [0, 1, 2, 3].map((n) => f(n)),
             [0, -20, -1, 9],
           );
-          fillers.push(...fill());
+          fill();
         }
         assert.notDeepEqual(
           installed.executors.map(({ address }) => address),

@@ -47,14 +47,15 @@ inline void FreeRetired(CodeSpace& space, ExecutorTable& table, FrameTables& fra
 inline void FreeDue(CodeSpace& space, ExecutorTable& table, FrameTables& frames, Events& events, Reclaimer& reclaimer) {
   space.HoldPoison();
   reclaimer.Reclaim([&](const Retired& retired) { FreeRetired(space, table, frames, events, retired); });
+  if (reclaimer.TakeUnlisted()) {
+    space.FreeUnlisted([&](SpanId span) {
+      ForgetFrames(space, frames, span);
+      if (events.Wants(EventKind::kReclaimed)) TellReclaimed(space, table, events, span);
+    });
+    for (uint32_t index = 1; index < table.size(); index++)
+      if (table[index].unlisted) table.Recycle(index);
+  }
   space.PoisonHeld();
-  if (!reclaimer.TakeUnlisted()) return;
-  space.FreeUnlisted([&](SpanId span) {
-    ForgetFrames(space, frames, span);
-    if (events.Wants(EventKind::kReclaimed)) TellReclaimed(space, table, events, span);
-  });
-  for (uint32_t index = 1; index < table.size(); index++)
-    if (table[index].unlisted) table.Recycle(index);
 }
 
 }  // namespace jit_arena

@@ -183,7 +183,6 @@ TEST(objects_may_fail_whole) {
     noted.clear();
     fault = {nth, true, 0};
     ja_object* object = nullptr;
-    ja_executor ids[4] = {};
     ja_status loaded = Hindered([&] { return ja_load_object(bytes.data(), bytes.size(), &loading, &object); });
     if (loaded != JA_OK) {
       CHECK_EQ(loaded, JA_ERR_NO_MEMORY);
@@ -192,8 +191,9 @@ TEST(objects_may_fail_whole) {
     }
     ja_object_info info = ja_object_info_init();
     CHECK_OK(ja_describe_object(object, &info));
+    std::vector<ja_executor> ids(info.executors);
     ja_status installed =
-        Hindered([&] { return ja_install_object(host.arena, object, &installing, ids, info.executors); });
+        Hindered([&] { return ja_install_object(host.arena, object, &installing, ids.data(), ids.size()); });
     done = fault.seen < nth;
     fault = {};
     size_t count = 99;
@@ -201,10 +201,10 @@ TEST(objects_may_fail_whole) {
     CHECK_EQ(count, installed == JA_OK ? info.executors : 0u);
     CHECK_EQ(noted.size(), installed == JA_OK ? 2u : 0u);
     if (installed == JA_OK) {
-      CHECK_OK(ja_free_object(host.arena, object, ids, info.executors));
+      CHECK_OK(ja_free_object(host.arena, object, ids.data(), ids.size()));
     } else {
       CHECK_EQ(installed, JA_ERR_NO_MEMORY);
-      CHECK_OK(ja_install_object(host.arena, object, &installing, ids, info.executors));
+      CHECK_OK(ja_install_object(host.arena, object, &installing, ids.data(), ids.size()));
     }
     CHECK_OK(ja_unload_object(object));
   }
