@@ -227,7 +227,7 @@ const mutants = [
         '      TestPoint(TestPointId::kMovePublished);\n      frames_.Commit();\n',
       ],
     ],
-    killedBy: interleaving('an_exception_finds'),
+    killedBy: interleaving('an_exception_finds_the_frame_of_a_copy'),
   },
   {
     name: 'old-frames-end-with-the-move',
@@ -238,7 +238,7 @@ const mutants = [
         '      frames_.Commit();\n      for (const Move& move : batch_) ForgetFrames(space_, frames_, move.code_from);\n',
       ],
     ],
-    killedBy: [...interleaving('an_exception_finds'), 'exceptions_test a_move_while'],
+    killedBy: ['exceptions_test a_move_while'],
   },
   {
     name: 'frames-stay-for-ever',
@@ -260,7 +260,7 @@ const mutants = [
         '    if (old != nullptr) os::Deregister(*old);\n    const void** next = group.registered->tables.get();\n',
       ],
     ],
-    killedBy: ['exceptions_test threads_throw'],
+    killedBy: interleaving('an_exception_finds_its_frame_while'),
   },
 ];
 

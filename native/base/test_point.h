@@ -12,6 +12,7 @@ enum class TestPointId : int {
   kEnterHasEpoch,    // Reclaimer::Enter: the epoch is loaded, the pin not yet visible
   kEnterHasPin,      // Reclaimer::Enter: the pin is visible, the gate not yet looked at
   kEntryLoaded,      // Arena::EntryOf: the entry is loaded, the generation not yet
+  kFramesListed,     // FrameTables: a group's new list is complete, and the unwinder still reads the old one
   kMoveCopied,       // Collector: a batch is copied and not published
   kMovePublished,    // Collector: a batch is published, and its old copies are not retired
   kMoveRetired,      // Collector: its old copies are retired and stamped

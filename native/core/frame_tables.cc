@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/bits.h"
+#include "base/test_point.h"
 
 namespace jit_arena {
 
@@ -86,6 +87,7 @@ void FrameTables::Commit() {
       if (!table.reclaimed) *next++ = table.bytes.get();
     for (auto staged = begin; staged != end; ++staged)
       if (staged->table.bytes != nullptr) *next++ = staged->table.bytes.get();
+    TestPoint(TestPointId::kFramesListed);
     os::Register(*group.registered);
     if (old != nullptr) os::Deregister(*old);
     if (group.HasReclaimed()) std::erase_if(group.tables, [](const Table& table) { return table.reclaimed; });

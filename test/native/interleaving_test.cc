@@ -210,6 +210,22 @@ TEST(an_exception_finds_the_frame_of_a_copy_that_has_just_been_published) {
   CHECK(after != before);
 }
 
+TEST(an_exception_finds_its_frame_while_the_list_of_its_slab_changes) {
+  Stage stage;
+  x64::Assembler code = CallWithFrame([](int n) -> int { throw n; });
+  ExecutorSpec spec = code.Spec();
+  spec.frames = FramesOfCall();
+  const uint64_t at = stage.AddressOf(stage.Install(spec));
+  int lists = 0;
+  AtPoints look([&](TestPointId point) {
+    if (point != TestPointId::kFramesListed) return;
+    lists++;
+    CHECK(ThrownBy(at, 5) == 5);
+  });
+  stage.Install(spec);
+  CHECK_EQ(lists, 1);
+}
+
 // ---- Pins and entries
 
 TEST(a_pin_that_is_late_finds_the_new_entry_and_keeps_it) {
