@@ -85,79 +85,73 @@ ja_status CheckIds(const ObjectUse& use, const ja_executor* ids, size_t count) {
       Format("the count of ids is %zu, and the object has %zu executors", count, use->executor_count()));
 }
 
-// The calling thread's own pin, where it has one, so that it does not stand in its way; else a loose one.
-class CallPin {
+// The calling thread's own slot, where it has one, so that its pin does not stand in its way; else one for the call.
+// Never a loose pin: in a forked child the pins of other threads end, and loose ones stay.
+class CallSlot {
  public:
-  explicit CallPin(const Call& call) : call_(call), place_(PlaceIn(call.arena())) {
-    if (place_ != nullptr)
-      call_->reclaimer().Enter(*place_->pin);
-    else
-      begun_ = call_->Begin(loose_, nullptr);
+  explicit CallSlot(const Call& call)
+      : call_(call),
+        place_(PlaceIn(call.arena())),
+        slot_(place_ != nullptr ? place_->pin : call_->reclaimer().Attach()) {}
+  ~CallSlot() {
+    if (place_ == nullptr && slot_ != nullptr && call_->in_own_process()) call_->reclaimer().Detach(slot_);
   }
-  ~CallPin() {
-    if (place_ != nullptr)
-      call_->reclaimer().Leave(*place_->pin);
-    else if (begun_.ok())
-      call_->End(loose_);
-  }
-  CallPin(const CallPin&) = delete;
-  CallPin& operator=(const CallPin&) = delete;
+  CallSlot(const CallSlot&) = delete;
+  CallSlot& operator=(const CallSlot&) = delete;
 
-  const Status& begun() const { return begun_; }  // ERR_ARENA_FORKED
+  bool ok() const { return slot_ != nullptr; }  // false: there is no memory for one
+  Arena& arena() const { return *call_.operator->(); }
+
+  // Calls what `find()` gives under a pin, as `call_code(address)`; nothing when that is 0. ERR_ARENA_EXCEPTION for
+  // what the code throws out of itself; ERR_ARENA_FORKED.
+  template <class Find, class CallCode>
+  Status CallUnderPin(Find find, CallCode call_code) const {
+    if (Status failed = arena().CheckProcess()) return failed;
+    Pinned pinned(arena().reclaimer(), *slot_);
+    const uint64_t function = find();
+    return function == 0 ? Status::Ok() : os::CatchExceptions([&] { call_code(function); });
+  }
 
  private:
   const Call& call_;
   Place* place_;
-  LoosePin loose_;
-  Status begun_;
+  PinSlot* slot_;
 };
 
-// Calls what `find()` gives under a pin, as `call_code(address)`; nothing when that is 0. ERR_ARENA_EXCEPTION for what
-// the code throws out of itself; ERR_ARENA_FORKED.
-template <class Find, class CallCode>
-Status CallUnderPin(const Call& call, Find find, CallCode call_code) {
-  CallPin pin(call);
-  if (!pin.begun().ok()) return Error(pin.begun().error());
-  const uint64_t function = find();
-  return function == 0 ? Status::Ok() : os::CatchExceptions([&] { call_code(function); });
-}
-
-Status ResolveIfuncs(const Call& call, const ObjectUse& use, const ja_executor* ids) {
-  Arena& in = *call.operator->();
+Status ResolveIfuncs(const CallSlot& slot, const ObjectUse& use, const ja_executor* ids) {
+  Arena& in = slot.arena();
   for (size_t i = 0; i < use->resolver_count(); i++) {
     uint64_t resolved = 0;
-    Status failed = CallUnderPin(
-        call, [&] { return use->Resolver(in, ids, i); },
-        [&](uint64_t resolver) { resolved = reinterpret_cast<uint64_t (*)()>(resolver)(); });
+    Status failed =
+        slot.CallUnderPin([&] { return use->Resolver(in, ids, i); },
+                          [&](uint64_t resolver) { resolved = reinterpret_cast<uint64_t (*)()>(resolver)(); });
     if (failed.ok()) failed = OrOutOfMemory([&] { return use->SetResolved(in, ids, i, resolved); });
     if (!failed.ok()) return failed;
   }
   return Status::Ok();
 }
 
-Status Construct(const Call& call, const ObjectUse& use, const ja_executor* ids) {
+Status Construct(const CallSlot& slot, const ObjectUse& use, const ja_executor* ids) {
   for (size_t i = 0; i < use->constructor_count(); i++) {
-    Status failed = CallUnderPin(
-        call, [&] { return use->Constructor(*call.operator->(), ids, i); },
-        [&](uint64_t constructor) {
-          char* none = nullptr;
-          reinterpret_cast<void (*)(int, char**, char**)>(constructor)(0, &none, &none);
-        });
+    Status failed = slot.CallUnderPin([&] { return use->Constructor(slot.arena(), ids, i); },
+                                      [&](uint64_t constructor) {
+                                        char* none = nullptr;
+                                        reinterpret_cast<void (*)(int, char**, char**)>(constructor)(0, &none, &none);
+                                      });
     if (!failed.ok()) return failed;
   }
   return Status::Ok();
 }
 
 // What is to be called at the end, all of it, also behind a call that throws: the first failure is returned.
-Status CallAtEnd(const Call& call, const ObjectUse& use, const ja_executor* ids) {
+Status CallAtEnd(const CallSlot& slot, const ObjectUse& use, const ja_executor* ids) {
   Status first;
   std::optional<RegisteredCall> next;
   do {
     next.reset();
-    Status failed = CallUnderPin(
-        call,
+    Status failed = slot.CallUnderPin(
         [&] {
-          next = use->TakeEndCall(*call.operator->(), ids);
+          next = use->TakeEndCall(slot.arena(), ids);
           return next ? next->function : 0;
         },
         [&](uint64_t function) {
@@ -280,6 +274,8 @@ ja_status ja_install_object(ja_arena* arena, ja_object* object, const ja_install
   if (options.movable != JA_DEFAULT) how.movable = options.movable == JA_YES;
   if (use.name()) how.name = *use.name();
   how.constructors = options.constructors == JA_YES;
+  CallSlot slot(call);
+  if (!slot.ok()) return FailMemory();
   Arena& in = *call.operator->();
   if (Status failed = use->Install(in, how, ids, call.self())) return Finish(failed);
   // Also when a constructor ends its thread.
@@ -292,10 +288,10 @@ ja_status ja_install_object(ja_arena* arena, ja_object* object, const ja_install
       if (!done) use->Free(*call.operator->(), ids, call.self()).Ignore();  // the first failure is told
     }
   } undo{call, use, ids};
-  Status failed = ResolveIfuncs(call, use, ids);
+  Status failed = ResolveIfuncs(slot, use, ids);
   if (failed.ok() && how.constructors) {
-    failed = Construct(call, use, ids);
-    if (!failed.ok()) CallAtEnd(call, use, ids).Ignore();  // what the first have made
+    failed = Construct(slot, use, ids);
+    if (!failed.ok()) CallAtEnd(slot, use, ids).Ignore();  // what the first have made
   }
   undo.done = failed.ok();
   return Finish(failed);
@@ -309,7 +305,9 @@ ja_status ja_free_object(ja_arena* arena, ja_object* object, const ja_executor* 
   ObjectUse use(object);
   if (use.refused()) return use.refused();
   if (ja_status failed = CheckIds(use, ids, count)) return failed;
-  Status thrown = CallAtEnd(call, use, ids);
+  CallSlot slot(call);
+  if (!slot.ok()) return FailMemory();
+  Status thrown = CallAtEnd(slot, use, ids);
   if (Status failed = use->Free(*call.operator->(), ids, call.self())) return Finish(failed);
   return Finish(thrown);
 } catch (const std::bad_alloc&) {

@@ -127,6 +127,18 @@ size_t CountExecutors(const Host& host) {
   return count;
 }
 
+// No thread has a pin: what is freed is reclaimed.
+bool NobodyIsInside(ja_arena* arena) {
+  Code code = Trace(1);
+  ja_executor id = 0;
+  CHECK_OK(ja_install(arena, code.Spec(), 1, &id));
+  CHECK_OK(ja_free(arena, &id, 1));
+  CHECK_OK(ja_collect(arena, nullptr, nullptr));
+  ja_stats_result stats = ja_stats_result_init();
+  CHECK_OK(ja_stats(arena, &stats));
+  return stats.retired_bytes == 0;
+}
+
 bool Says(const char* words) { return std::string(ja_last_error()->message).find(words) != std::string::npos; }
 
 void CheckRefused(const std::vector<uint8_t>& bytes, ja_status expected, const char* words) {
@@ -713,9 +725,46 @@ TEST(what_is_no_cpp_exception_leaves_no_pin_behind) {
     while (!ended) std::this_thread::yield();
     CHECK_EQ(CountExecutors(host), 0u);
   }
-  ja_stats_result stats = ja_stats_result_init();
-  CHECK_OK(ja_stats(host.arena, &stats));
-  CHECK_EQ(stats.pins, 0u);
+  CHECK(NobodyIsInside(host.arena));
+}
+
+// The thread that runs the constructor is not in the child, and its pin ends there.
+TEST(a_child_has_no_pin_of_a_constructor_that_runs_in_its_parent) {
+  static std::atomic<bool> inside, may_end;
+  inside = may_end = false;
+  Object object(CompileText("void wait(void); __attribute__((constructor)) static void first(void) { wait(); }", kPic),
+                [](const std::string& name, bool, bool, ja_place* place) {
+                  void (*wait)() = [] {
+                    inside = true;
+                    while (!may_end) std::this_thread::yield();
+                  };
+                  place->address = reinterpret_cast<uint64_t>(wait);
+                  return name == "wait";
+                });
+  ja_options options = ja_options_init();
+  options.max_bytes = 4 * kMiB;
+  options.fork = JA_FORK_COPY;
+  ja_arena* arena = nullptr;
+  CHECK_OK(ja_create(&options, &arena));
+  std::vector<ja_executor> ids(object.Info().executors);
+  std::thread constructs([&] {
+    ja_install_options how = ja_install_options_init();
+    how.constructors = JA_YES;
+    CHECK_OK(ja_install_object(arena, object.handle, &how, ids.data(), ids.size()));
+  });
+  while (!inside) std::this_thread::yield();
+  CHECK(!NobodyIsInside(arena));
+  std::fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) _exit(NobodyIsInside(arena) ? 0 : 1);
+  int ending = -1;
+  CHECK_EQ(waitpid(child, &ending, 0), child);
+  CHECK_EQ(ending, 0);
+  may_end = true;
+  constructs.join();
+  CHECK(NobodyIsInside(arena));
+  CHECK_OK(ja_free_object(arena, object.handle, ids.data(), ids.size()));
+  CHECK_OK(ja_dispose(arena));
 }
 
 TEST(types_that_are_compared_by_address_do_not_move) {
