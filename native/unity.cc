@@ -23,6 +23,14 @@
 #include "arch/x86_64/stubs.cc"
 #endif
 
+#if defined(__aarch64__)
+#include "arch/arm64/gate_aapcs64.cc"
+#include "arch/arm64/jumps.cc"
+#include "arch/arm64/object_relocs.cc"
+#include "arch/arm64/relocs.cc"
+#include "arch/arm64/stubs.cc"
+#endif
+
 #include "core/arena.cc"
 #include "core/arena_collect.cc"
 #include "core/arena_events.cc"

@@ -359,7 +359,7 @@ for (const layout of ['together', 'apart'] as const) {
 
 describe('reloc kinds', () => {
   it('have the names and numbers of the psABI', () => {
-    const numbers: Record<RelocKind, number> = {
+    const numbers: Record<Extract<RelocKind, `R_X86_64_${string}`>, number> = {
       R_X86_64_64: 1,
       R_X86_64_PC32: 2,
       R_X86_64_PLT32: 4,

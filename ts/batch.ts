@@ -83,7 +83,7 @@ export function encodeBatchRelocs(relocs: Relocs, ofEach: Float64Array): number 
     ofEach[executor] = (ofEach[executor] as number) + 1;
     const section = sections === undefined ? 0 : check(sections[i], 2, i, 'section', 'ERR_ARENA_BOUNDS');
     const offset = check(offsets[i], maxOffset, i, 'offset', 'ERR_ARENA_RELOC_BOUNDS');
-    const kind = check(kinds[i], 255, i, 'kind', 'ERR_ARENA_RELOC_KIND');
+    const kind = check(kinds[i], 0xffff, i, 'kind', 'ERR_ARENA_RELOC_KIND');
     const targetKind = check(targetKinds[i], TargetKind.batchMember, i, 'targetKind', 'ERR_ARENA_RELOC_TARGET');
     const addend = addends === undefined ? 0 : (addends[i] as number);
     if (!isSafeInteger(addend)) throw new TypeError(`relocs.addend[${i}] is not a whole number up to 2^53`);

@@ -5,7 +5,10 @@ import { idOf, isExecutor, isOf } from './identity';
 import { addon, layout, N, type NativeArena, numbers, shared } from './native';
 import { asIntN, asUintN, floor, freeze, isArray, isSafeInteger, mapGet, setElements } from './primordials';
 
-/** Reloc kinds of x86-64, with the names of the psABI (docs/relocs.md). */
+/**
+ * Reloc kinds of x86-64 and arm64, with the names of their psABIs (docs/relocs.md). One of another CPU than this is
+ * ERR_ARENA_RELOC_KIND.
+ */
 export type RelocKind =
   | 'R_X86_64_64'
   | 'R_X86_64_PC32'
@@ -15,7 +18,33 @@ export type RelocKind =
   | 'R_X86_64_32S'
   | 'R_X86_64_PC64'
   | 'R_X86_64_GOTPCRELX'
-  | 'R_X86_64_REX_GOTPCRELX';
+  | 'R_X86_64_REX_GOTPCRELX'
+  | 'R_AARCH64_ABS64'
+  | 'R_AARCH64_PREL64'
+  | 'R_AARCH64_PREL32'
+  | 'R_AARCH64_MOVW_UABS_G0'
+  | 'R_AARCH64_MOVW_UABS_G0_NC'
+  | 'R_AARCH64_MOVW_UABS_G1'
+  | 'R_AARCH64_MOVW_UABS_G1_NC'
+  | 'R_AARCH64_MOVW_UABS_G2'
+  | 'R_AARCH64_MOVW_UABS_G2_NC'
+  | 'R_AARCH64_MOVW_UABS_G3'
+  | 'R_AARCH64_LD_PREL_LO19'
+  | 'R_AARCH64_ADR_PREL_LO21'
+  | 'R_AARCH64_ADR_PREL_PG_HI21'
+  | 'R_AARCH64_ADR_PREL_PG_HI21_NC'
+  | 'R_AARCH64_ADD_ABS_LO12_NC'
+  | 'R_AARCH64_LDST8_ABS_LO12_NC'
+  | 'R_AARCH64_TSTBR14'
+  | 'R_AARCH64_CONDBR19'
+  | 'R_AARCH64_JUMP26'
+  | 'R_AARCH64_CALL26'
+  | 'R_AARCH64_LDST16_ABS_LO12_NC'
+  | 'R_AARCH64_LDST32_ABS_LO12_NC'
+  | 'R_AARCH64_LDST64_ABS_LO12_NC'
+  | 'R_AARCH64_LDST128_ABS_LO12_NC'
+  | 'R_AARCH64_ADR_GOT_PAGE'
+  | 'R_AARCH64_LD64_GOT_LO12_NC';
 
 /** An executor as a reloc's target: its first code byte, wherever it is. */
 export interface ExecutorTarget {
@@ -126,7 +155,8 @@ export function putReloc(
   const { u8, u32, i64 } = buffers;
   const at = position * relocBytes;
   u8[at + sectionAt] = section;
-  u8[at + kindAt] = kind;
+  u8[at + kindAt] = kind & 0xff;
+  u8[at + kindAt + 1] = kind >> 8;
   u8[at + targetKindAt] = targetKind;
   u8[at + targetSectionAt] = targetSection;
   const word = at / 4;

@@ -20,8 +20,8 @@ extern const uint64_t kMaxArenaBytes;
 // The byte that fills freed code: executing it traps.
 extern const uint8_t kPoisonByte;
 
-// psABI number of a reloc kind (x86-64: R_X86_64_64 = 1, R_X86_64_PC32 = 2, …).
-using RelocKind = uint8_t;
+// psABI number of a reloc kind (R_X86_64_PC32 = 2, R_AARCH64_CALL26 = 283).
+using RelocKind = uint16_t;
 
 // What a field is to whoever moves code: which bits of the site hold the value, and how the value follows from the
 // addresses of target and site. Numbers are the CPU's own. Those that a move may rewrite come first, and class 0 is the
@@ -33,6 +33,8 @@ struct FieldInfo {
   bool relative;      // the value counts from the site
   bool follows;       // the target may move; not where the field is too narrow for an arena's addresses
   uint8_t rest_bits;  // of the target's address, the lowest: a move needs them, and the field does not say them
+  // Whether one store may change the field while other cores execute what it is in.
+  bool changes_beside_others = true;
 };
 extern const FieldInfo kFields[];
 // Bits for the number of a class that a move may rewrite.
@@ -46,6 +48,7 @@ struct KindInfo {
   bool through_slot;       // the field is for G, the address of a slot that holds S (the psABI's G + GOT), instead of S
   bool is_branch;          // the target may be reached through a veneer
   int8_t branch_bias = 0;  // a branch goes to S + A + branch_bias: a rel32 counts from its end (docs/relocs.md)
+  bool slot_holds_sum = false;  // the slot holds S + A, and the field is for G alone
 };
 
 // Null for a kind that this CPU does not have. By number: one array lookup. By name: a search.
@@ -88,18 +91,22 @@ uint64_t Shift(FieldClass field, uint8_t* site, uint32_t rest, const Ends& from,
 // caches are coherent there, and a core notices by physical address that what it has fetched was written. arm64: isb.
 void SynchroniseThisCore();
 
+// Makes bytes that this core has written visible to instruction fetch of this core at the address where they execute.
+void MakeFetchable(const uint8_t* at, size_t bytes);
+
 // Tells the core that it is waiting in a loop.
 void Pause();
 
 // A far slot: one granule that holds a veneer and a GOT slot for one far address. Branches go to the veneer, which
-// jumps through the GOT slot and changes no register; loads read the GOT slot. Position-independent: it may be copied.
+// jumps through the GOT slot and changes no register but one that a psABI keeps for this (x17 on arm64); loads read the
+// GOT slot. Position-independent: it may be copied.
 // It begins with a granule, so that the GOT slot is naturally aligned.
 inline constexpr size_t kFarSlotBytes = 16;
 inline constexpr size_t kFarSlotGotOffset = 8;  // the 8-byte address, naturally aligned
 void WriteFarSlot(uint8_t* out, uint64_t address);
 
 // Exits (docs/traces.md). A trace leaves by loading an exit record's address into the exit register and jumping through
-// the record's first word: on x86-64 `lea r11, [rip + record]; jmp [r11]`, 10 bytes.
+// the record's first word: on x86-64 `lea r11, [rip + record]; jmp [r11]`, on arm64 with the record in x16.
 inline constexpr size_t kExitRecordBytes = 16;
 inline constexpr size_t kExitRecordTemperatureOffset = 14;
 // The temperature counts down in its upper 12 bits; the lower four are the host side's, for backoff.
@@ -107,9 +114,9 @@ inline constexpr int kTemperatureShift = 4;
 
 // The exit stub, where cold exits go: counts the record's temperature down and returns the record's address to the
 // call gate; when the count was used up, it jumps to the address in its hot slot instead, with the record in the exit
-// register and every other register as the trace left it.
+// register and every other register as the trace left it, but for the one that a far slot changes.
 size_t ExitStubBytes();
-inline constexpr uint32_t kHotSlotOffset = 24;  // 8 bytes, aligned
+extern const uint32_t kHotSlotOffset;  // 8 bytes, aligned
 void WriteExitStub(uint8_t* out, uint64_t hot);
 // What the hot slot holds unless the host has a stub of its own: returns the record's address + 1.
 size_t HotReturnBytes();
@@ -126,27 +133,28 @@ void WriteTrialFunction(uint8_t* out, uint32_t answer);
 
 // Registers as the call gate and callback thunks exchange them with C++. All of the argument registers of the System
 // V psABI (§3.2.3): 6 integer, 8 floating; values in the low bytes. Further arguments would be on the stack and cannot
-// pass.
+// pass. AAPCS64 has two more integer ones; no CPU takes what another does not.
 struct CallFrame {
   uint64_t integers[6];
   uint64_t integer_result;
-  uint64_t float_result;  // bits of xmm0
-  uint64_t floats[8];     // bits of xmm0..xmm7
+  uint64_t float_result;  // bits of xmm0, d0
+  uint64_t floats[8];     // bits of xmm0..xmm7, d0..d7
 };
 
-// How a thread computes with floating-point numbers: mxcsr in the lower half, the x87 control word above it.
+// How a thread computes with floating-point numbers: on x86-64 mxcsr in the lower half, the x87 control word above it;
+// on arm64 FPCR.
 using FloatControl = uint64_t;
 // Of it what has happened so far, and not how to go on.
-inline constexpr FloatControl kFloatStatus = 0x3F;
+extern const FloatControl kFloatStatus;
 // The calling thread's. To read it takes longer than a call through the gate (6 ns on AMD Zen 4): so the gate is told.
 FloatControl ReadFloatControl();
 void WriteFloatControl(FloatControl control);
 
 // The call gate, a function of the platform's C convention. Loads every argument register from the frame, calls `entry`
 // with an aligned stack, saves all callee-saved registers itself (a trace may change them), stores both result
-// registers. al holds 8 for variadic callees. `entry` may change every register but rsp: on return `control` is in
-// force, the direction flag and the x87 stack are cleared. The arguments in the frame stay as they are. Any thread,
-// nested at will; the frame belongs to the call.
+// registers. On x86-64 al holds 8 for variadic callees. `entry` may change every register but the stack pointer: on
+// return `control` is in force, and x86-64's direction flag and x87 stack are cleared. The arguments in the frame stay
+// as they are. Any thread, nested at will; the frame belongs to the call.
 size_t CallGateBytes();
 void WriteCallGate(uint8_t* out);
 using CallGate = void (*)(const void* entry, CallFrame* frame, FloatControl control);
@@ -157,14 +165,14 @@ size_t CallGateFramesBytes();
 void WriteCallGateFrames(uint8_t* out, uint64_t gate);
 
 // Callbacks: machine code calls a thunk, the thunk calls `handler(context, frame)` and returns the frame's results
-// as a C function would. The common part is written once per page of thunks; each thunk is one granule. The frame lives
+// as a C function would. The common part is written once per page of thunks; a thunk is whole granules. The frame lives
 // on the stack until the handler returns, both results are 0 until it sets them, and it must not unwind (no exception,
 // no longjmp) through the thunk. The common part is position-independent; a thunk is written for its place.
 using CallbackHandler = void (*)(void* context, CallFrame* frame);
 size_t CallbackCommonBytes();
 void WriteCallbackCommon(uint8_t* out, CallbackHandler handler);
-inline constexpr size_t kCallbackThunkBytes = 16;
-// `at` is the executable address of the thunk and `common` that of the common part (within ±2 GiB).
+extern const size_t kCallbackThunkBytes;
+// `at` is the executable address of the thunk and `common` that of the common part, on the same page.
 void WriteCallbackThunk(uint8_t* out, uint64_t at, uint64_t common, const void* context);
 
 }  // namespace jit_arena::arch

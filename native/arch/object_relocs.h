@@ -30,14 +30,15 @@ const char* ObjectKindName(uint32_t kind);
 bool IsThreadLocalKind(uint32_t kind);
 // The kind that an arena keeps instead of one that uses a GOT; null when there is none.
 struct GotKind {
-  uint8_t number;  // the psABI's
+  uint16_t number;  // the psABI's
   arch::RelocKind kind;
   GotUse use;
 };
 const GotKind* FindGotKind(uint32_t number);
 inline constexpr uint32_t kObjectKindNone = 0;   // a reloc that changes nothing, on every CPU
 extern const arch::RelocKind kObjectAbsolute64;  // an 8-byte address, such as a slot holds
-extern const arch::RelocKind kObjectRelative32;  // what an instruction that uses a slot beside its code has
+// What an instruction has for a slot beside its code instead of a kind that goes through a slot of the arena's.
+arch::RelocKind KindOfSlotBeside(arch::RelocKind through_slot);
 
 // How a field is used, told from the instruction around it. Never changes what is written: it decides only whether an
 // address can escape (object/object_units.h), and what is not understood counts as if it could.
@@ -54,11 +55,16 @@ SiteUse UseOfCodeSite(arch::RelocKind kind, const uint8_t* section, uint32_t siz
 // found too. False when there is none.
 bool FindOwnAddress(const uint8_t* section, uint32_t size, uint32_t* site, uint32_t* target);
 
-// A jump to the address that 8 bytes elsewhere hold. Its field is for their address, of the kind kObjectRelative32.
+// A jump to the address that 8 bytes elsewhere hold. Its fields are for their address.
 inline constexpr uint32_t kSlotBytes = 8;
-inline constexpr uint32_t kSlotJumpBytes = 8;  // with padding
-extern const uint32_t kSlotJumpField;          // where the field is
-extern const int64_t kSlotJumpAddend;
+extern const uint32_t kSlotJumpBytes;  // a power of two, with padding
+struct SlotJumpField {
+  uint32_t at;
+  arch::RelocKind kind;
+  int64_t addend;
+};
+extern const SlotJumpField kSlotJumpFields[];
+extern const uint32_t kSlotJumpFieldCount;
 void WriteSlotJump(uint8_t* out);
 
 // The jump to the address in a field with which code ends; what a compiler makes of a call in tail position.

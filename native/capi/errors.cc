@@ -146,7 +146,7 @@ const char* ja_status_text(int status) {
 uint32_t ja_version(void) { return JA_VERSION_MAJOR * 1000000 + JA_VERSION_MINOR * 1000 + JA_VERSION_PATCH; }
 
 const char* ja_reloc_name(uint32_t kind) {
-  const arch::KindInfo* info = kind <= UINT8_MAX ? arch::FindKind(static_cast<arch::RelocKind>(kind)) : nullptr;
+  const arch::KindInfo* info = kind <= UINT16_MAX ? arch::FindKind(static_cast<arch::RelocKind>(kind)) : nullptr;
   return info != nullptr ? info->name : nullptr;
 }
 

@@ -43,7 +43,7 @@ using Relocs = Room<RelocSpec, 24>;
 ja_status TakeRelocs(const ja_reloc* given, size_t count, RelocSpec* taken) {
   for (size_t i = 0; i < count; i++) {
     const ja_reloc& reloc = given[i];
-    if (reloc.kind > UINT8_MAX)
+    if (reloc.kind > UINT16_MAX)
       return Fail(JA_ERR_RELOC_KIND, Format("there is no reloc kind %u", reloc.kind), 0, static_cast<int64_t>(i));
     bool exists = reloc.section >= JA_CODE && reloc.section <= JA_STATE && reloc.target_kind >= JA_TARGET_OWN_CODE &&
                   reloc.target_kind <= JA_TARGET_WARM && reloc.target_section >= JA_CODE &&

@@ -19,8 +19,10 @@ constexpr bool kDebug = true;
 constexpr bool kDebug = false;
 #endif
 
+// At least 16 pages, so that a page more or less in use is worth little of a slab.
 uint32_t SlabBytes(const ArenaOptions& options) {
-  return options.huge_pages && os::HugePageBytes() != 0 ? static_cast<uint32_t>(os::HugePageBytes()) : kSlabBytes;
+  if (options.huge_pages && os::HugePageBytes() != 0) return static_cast<uint32_t>(os::HugePageBytes());
+  return static_cast<uint32_t>(std::max<uint64_t>(kSlabBytes, 16 * os::PageBytes()));
 }
 
 // With a slab more for the arena's own code, so that the host has all that it asked for.

@@ -194,15 +194,18 @@ class RelocCase {
                     Format("a GOT slot can hold an external address or one of code; refer to data and state of "
                            "executors with %s",
                            arch::kNearKind));
-    // A veneer stands for the place that the branch goes to, a GOT slot for the symbol.
+    // A veneer stands for the place that the branch goes to, a GOT slot for the symbol, or for S + A by some psABIs.
     const bool veneer = !info_.through_slot;
     FarAddress address{symbol_, other_ != 0 ? other_ : own ? checking_.index : 0};
-    if (veneer) address.target += static_cast<uint64_t>(addend_) + info_.branch_bias;
+    const bool holds_sum = veneer || info_.slot_holds_sum;
+    if (holds_sum) address.target += static_cast<uint64_t>(addend_) + info_.branch_bias;
     if (address.owner != 0) address.target -= CodeAddress(space_, table_[address.owner]);
+    // No veneer makes up for bits that a branch has no room for.
+    if (veneer && (address.target & ((uint64_t{1} << field_.rest_bits) - 1)) != 0) return RefuseOutOfReach();
     Result<uint32_t> slot = AcquireFarSlot(address);
     if (!slot.ok()) return Refuse(slot.status().error().code, slot.status().error().message);
     symbol_ = veneer ? checking_.far_slots.VeneerAddress(slot.value()) : checking_.far_slots.GotAddress(slot.value());
-    if (veneer) addend_ = -info_.branch_bias;
+    if (holds_sum) addend_ = -info_.branch_bias;
     other_ = 0;
     anchor_ = Anchor::kFixed;
     symbol_moves_ = false;
@@ -265,7 +268,9 @@ class RelocCase {
     reference.source = checking_.index;
     reference.target = other_;
     reference.site = (reloc_.section == Section::kData ? uint32_t{executor_.code_bytes} : 0) + reloc_.offset;
-    reference.kind = reloc_.section == Section::kState ? ReferenceKind::kHold : ReferenceKind::kReloc;
+    // What cannot follow has passed MakeRecord, so that the target stays.
+    const bool changes = reloc_.section != Section::kState && field_.follows;
+    reference.kind = changes ? ReferenceKind::kReloc : ReferenceKind::kHold;
     reference.field = info_.field;
     reference.target_section = reloc_.target_section;
     if (reference.has_field()) Normalise(checked, SectionAddress(space_, table_[other_], reloc_.target_section));

@@ -40,6 +40,7 @@ bool Relocator::CanMoveBesideOthers(uint32_t index) const {
                !table_[reference.source].marked) {
       written = SpanOfSite(table_[reference.source], reference.site, &offset);
       bytes = arch::FieldOf(reference.field).bytes;
+      if (!arch::FieldOf(reference.field).changes_beside_others) return false;
     }
     if (written != 0 && !space_.CanPatchAtomically(written, offset, bytes)) return false;
   }

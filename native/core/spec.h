@@ -32,7 +32,7 @@ inline constexpr int kTargetKinds = 10;
 // A field that depends on addresses (docs/relocs.md). The field at `offset` is the site.
 struct RelocSpec {
   Section section;
-  arch::RelocKind kind;
+  [[gnu::packed]] arch::RelocKind kind;  // unaligned, so that a spec has 32 bytes
   TargetKind target_kind;
   uint32_t offset;  // bytes from the start of the section
   uint64_t target;
@@ -40,6 +40,7 @@ struct RelocSpec {
   Section target_section = Section::kCode;  // of another executor
   uint32_t target_offset = 0;
 };
+static_assert(sizeof(RelocSpec) == 32);
 
 // An error about one reloc of an executor.
 inline Error RelocError(ErrorCode code, uint64_t executor, const RelocSpec& reloc, Words message) {

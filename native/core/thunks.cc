@@ -16,16 +16,18 @@
 namespace jit_arena {
 namespace {
 
-// Room for 63 000 thunks. Address space only: memory comes page by page.
+// Room for 63 000 thunks of one granule. Address space only: memory comes page by page.
 constexpr uint64_t kRegionBytes = uint64_t{1} << 20;
-constexpr uint64_t kReach = uint64_t{1} << 31;
 // Addends, and the ends of instructions.
 constexpr uint64_t kSlack = uint64_t{1} << 16;
+
+// Of a branch, less the slack.
+uint64_t BranchReach() { return arch::kMaxArenaBytes - kSlack; }
 
 // Whether all between `low` and `high` reaches all of a region there.
 bool Reach(uint64_t low, uint64_t high, uint64_t region) {
   const uint64_t end = region + kRegionBytes;
-  return (high <= region || high - region < kReach - kSlack) && (end <= low || end - low < kReach - kSlack);
+  return (high <= region || high - region < BranchReach()) && (end <= low || end - low < BranchReach());
 }
 
 // A piece of address space that thunks are in. A page of it is the part that they have in common and a thunk for each
@@ -71,9 +73,9 @@ Result<std::unique_ptr<os::Memory>> OpenMemory() {
 // Where there is room for a region within reach; 0 where none was found. Looks below first: there the system has most
 // of its room as a rule.
 uint64_t FindRoom(os::Memory& memory, uint64_t low, uint64_t high) {
-  if (high - low >= kReach - kSlack - kRegionBytes) return 0;
+  if (high - low >= BranchReach() - kRegionBytes) return 0;
   const uint64_t bytes = kRegionBytes + 2 * os::PageBytes();
-  for (uint64_t away = 0; away < kReach; away = away == 0 ? kRegionBytes : 2 * away) {
+  for (uint64_t away = 0; away < BranchReach(); away = away == 0 ? kRegionBytes : 2 * away) {
     for (uint64_t wish : {low - 2 * kRegionBytes - away, high + kRegionBytes + away}) {
       wish = AlignDown(wish, os::PageBytes());
       Result<uint8_t*> reserved = memory.ReserveNear(reinterpret_cast<uint8_t*>(wish), bytes);

@@ -383,7 +383,7 @@ class ObjectReader {
     uint32_t kind = LoadAs<uint32_t>(at + 8);
     uint32_t symbol = LoadAs<uint32_t>(at + 12);
     if (kind == kObjectKindNone) return Status::Ok();
-    const arch::KindInfo* info = kind <= 0xFF ? arch::FindKind(static_cast<arch::RelocKind>(kind)) : nullptr;
+    const arch::KindInfo* info = kind <= UINT16_MAX ? arch::FindKind(static_cast<arch::RelocKind>(kind)) : nullptr;
     const GotKind* replaced = read_for_ == ReadFor::kExecutors ? FindGotKind(kind) : nullptr;
     if (replaced != nullptr) info = arch::FindKind(replaced->kind);
     auto where = [&] { return Format("%s + %#llx", Named(section_index).c_str(), Wide(offset)); };

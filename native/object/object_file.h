@@ -64,7 +64,7 @@ struct ObjectReloc {
   uint32_t offset;       // the field lies within the section
   arch::RelocKind kind;  // one that an arena keeps
   GotUse got;
-  uint8_t number;   // the kind's, as the object has it: another one where the arena keeps a kind in its place
+  uint16_t number;  // the kind's, as the object has it: another one where the arena keeps a kind in its place
   uint32_t symbol;  // in ObjectFile::symbols; not 0 unless absolute 0 or the base is meant
   int64_t addend;
 };

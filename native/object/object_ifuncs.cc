@@ -34,11 +34,14 @@ void AddIfuncStubs(ObjectFile* file) {
   of_stubs.align = kSlotJumpBytes;
   of_stubs.bytes = stub_bytes.data();
   of_stubs.first_reloc = static_cast<uint32_t>(file->relocs.size());
-  of_stubs.reloc_count = count;
+  of_stubs.reloc_count = count * kSlotJumpFieldCount;
   for (uint32_t i = 0; i < count; i++) {
     WriteSlotJump(&stub_bytes[size_t{i} * kSlotJumpBytes]);
-    file->relocs.push_back({i * kSlotJumpBytes + kSlotJumpField, kObjectRelative32, GotUse::kNone, kObjectRelative32,
-                            slots_symbol, int64_t{i} * kSlotBytes + kSlotJumpAddend});
+    for (uint32_t j = 0; j < kSlotJumpFieldCount; j++) {
+      const SlotJumpField& field = kSlotJumpFields[j];
+      file->relocs.push_back({i * kSlotJumpBytes + field.at, field.kind, GotUse::kNone, field.kind, slots_symbol,
+                              int64_t{i} * kSlotBytes + field.addend});
+    }
   }
   ObjectSection state;
   state.name = ".ifunc";

@@ -305,7 +305,10 @@ class UnitMaker {
     UnitReloc& slot = unit.relocs[found->second];
     slot.takes_address = slot.takes_address || use->takes_address;
     int64_t addend = use->spec.addend;
-    arch::RelocKind kind = arch::FindKind(use->spec.kind)->through_slot ? kObjectRelative32 : use->spec.kind;
+    const arch::KindInfo& info = *arch::FindKind(use->spec.kind);
+    arch::RelocKind kind = info.through_slot ? KindOfSlotBeside(info.kind) : info.kind;
+    // Compilers put a sum into no slot.
+    if (info.slot_holds_sum && addend != 0) return Error{ErrorCode::kObject, "a GOT slot for a symbol with an addend"};
     *use =
         UnitReloc{RelocSpec{use->spec.section, kind, TargetKind::kOwnData, use->spec.offset, slot.spec.offset, addend}};
     return Status::Ok();

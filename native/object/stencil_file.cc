@@ -143,7 +143,7 @@ void WritePart(FileWriter& file, const StencilPart& part, const std::vector<uint
 
 void ReadReloc(FileReader& file, uint32_t part_size, size_t holes, uint32_t parts, StencilReloc* reloc) {
   uint64_t offset = uint64_t{reloc->offset} + file.Below(kMaxObjectBytes, "a distance");
-  const arch::KindInfo* info = arch::FindKind(static_cast<arch::RelocKind>(file.Below(256, "a kind")));
+  const arch::KindInfo* info = arch::FindKind(static_cast<arch::RelocKind>(file.Below(UINT16_MAX + 1, "a kind")));
   if (info == nullptr) {
     file.Damaged("a reloc kind that does not exist");
     return;

@@ -134,7 +134,8 @@ class LinuxAlias final : public LinuxMemory {
       view.value()[page] = 1;
       can_punch_ = mprotect(base + page, page, PROT_NONE) == 0 &&
                    mprotect(base + page, page, linux_pages::Protection(Access::kCode)) == 0 &&
-                   madvise(view.value() + page, page, MADV_REMOVE) == 0;
+                   madvise(view.value() + page, page, MADV_REMOVE) == 0 &&
+                   *static_cast<volatile uint8_t*>(base + page) == 0;  // an emulator may say so, and do nothing
       DecommitForGood(Access::kCode, base, 2 * page, view.value());
     }
     Unreserve(base, 2 * page);

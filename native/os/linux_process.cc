@@ -7,6 +7,7 @@
 
 #include <atomic>
 
+#include "arch/arch.h"
 #include "os/memory.h"
 
 namespace jit_arena::os {
@@ -48,14 +49,7 @@ bool SynchroniseCores() {
   return (state & 1) != 0 && linux_process::Membarrier(linux_process::kSyncCore) == 0;
 }
 
-void FlushInstructionCache(const uint8_t* at, size_t bytes) {
-  // On x86-64 only a barrier for the compiler: caches are coherent and self-modifying code is noticed by physical
-  // address, whichever view was written. (The manuals want a serialising instruction where the addresses differ; no
-  // core and no other JIT with two views has one, and SynchroniseCores serialises this core as well.) On arm64 the
-  // cache maintenance of the range, by its executable address, and an isb.
-  char* start = const_cast<char*>(reinterpret_cast<const char*>(at));
-  __builtin___clear_cache(start, start + bytes);
-}
+void FlushInstructionCache(const uint8_t* at, size_t bytes) { arch::MakeFetchable(at, bytes); }
 
 StackBounds ThisThreadsStack() {
   pthread_attr_t attributes;

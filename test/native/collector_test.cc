@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/bits.h"
+#include "kinds.h"
 #include "support/arena_rig.h"
 #include "test.h"
 
@@ -24,14 +25,15 @@ Program Busy(uint32_t seed, ExecutorId other = 0) {
   Program program =
       Program::Of(64 + random() % 800, 32 + random() % 200, random() % 3 == 0 ? 16 + random() % 64 : 0, seed);
   program.relocs = {
-      {Section::kCode, 2, TargetKind::kOwnData, 3, 0, -4},          // PC32
-      {Section::kCode, 1, TargetKind::kOwnCode, 8, 40, 0},          // 64
-      {Section::kCode, 4, TargetKind::kAddress, 20, kFar, -4},      // PLT32
-      {Section::kCode, 9, TargetKind::kAddress, 28, kFar + 8, -4},  // GOTPCREL
-      {Section::kData, 1, TargetKind::kOwnData, 8, 16, 0},
+      {Section::kCode, kinds::kNear, TargetKind::kOwnData, 3, 0, -4},                 // PC32
+      {Section::kCode, kinds::kAddress, TargetKind::kOwnCode, 8, 40, 0},              // 64
+      {Section::kCode, kinds::kCall, TargetKind::kAddress, 20, kFar, -4},             // PLT32
+      {Section::kCode, kinds::kThroughSlot, TargetKind::kAddress, 28, kFar + 8, -4},  // GOTPCREL
+      {Section::kData, kinds::kAddress, TargetKind::kOwnData, 8, 16, 0},
   };
-  if (!program.sections[2].empty()) program.relocs.push_back({Section::kCode, 2, TargetKind::kOwnState, 32, 0, -4});
-  if (other != 0) program.relocs.push_back({Section::kCode, 4, TargetKind::kExecutor, 40, other, -4});
+  if (!program.sections[2].empty())
+    program.relocs.push_back({Section::kCode, kinds::kNear, TargetKind::kOwnState, 32, 0, -4});
+  if (other != 0) program.relocs.push_back({Section::kCode, kinds::kCall, TargetKind::kExecutor, 40, other, -4});
   return program;
 }
 
@@ -245,7 +247,8 @@ TEST(collector_slices_give_up_on_what_cannot_move) {
   for (uint32_t i = 0; i < 3000; i++) targets.push_back(rig.Install(Program::Of(1000, 0, 0, i)));
   for (uint32_t i = 0; i < 3000; i++) {
     Program program = Program::Of(64, 0, 0, i);
-    program.relocs = {{Section::kCode, 2, TargetKind::kExecutor, 5, targets[i], -4}};  // a rel32 that crosses 8 bytes
+    program.relocs = {
+        {Section::kCode, kinds::kNear, TargetKind::kExecutor, 5, targets[i], -4}};  // a rel32 that crosses 8 bytes
     ExecutorId source = rig.Install(program);
     if (i % 4 != 0) dying.insert(dying.end(), {source, targets[i]});
   }
@@ -436,7 +439,7 @@ TEST(collector_keeps_alignments) {
       program.aligns[0] = 1u << (i % 13);
       program.aligns[1] = 1u << (i / 5 % 13);
       // Where the data lies, the code says in its 64-bit own-data field.
-      program.relocs[1] = {Section::kCode, 1, TargetKind::kOwnData, 8, 0, 0};
+      program.relocs[1] = {Section::kCode, kinds::kAddress, TargetKind::kOwnData, 8, 0, 0};
       all.push_back({rig.Install(program), program.aligns[0], program.aligns[1]});
       before.push_back(rig.AddressOf(all.back().id));
     }
@@ -557,8 +560,8 @@ TEST(collector_follows_references_between_executors) {
       CHECK(result.relocs_rewritten <= planned);
       for (const Caller& caller : callers) {
         if (caller.target == 0) continue;
-        int32_t field = LoadAs<int32_t>(rig.Read(caller.id, Section::kCode).data() + 40);
-        CHECK_EQ(rig.AddressOf(caller.id) + 44 + static_cast<uint64_t>(int64_t{field}), rig.AddressOf(caller.target));
+        uint64_t field = arch::Read(*arch::FindKind(kinds::kCall), rig.Read(caller.id, Section::kCode).data() + 40);
+        CHECK_EQ(rig.AddressOf(caller.id) + 40 + field + 4, rig.AddressOf(caller.target));
       }
     }
   }

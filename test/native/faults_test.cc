@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/arena.h"
+#include "kinds.h"
 #include "support/arena_rig.h"
 #include "test.h"
 
@@ -19,10 +20,10 @@ constexpr uint64_t kFar = 0x1234'5678'9AB0;
 
 Program Busy(uint32_t seed, ExecutorId other) {
   Program program = Program::Of(200 + seed * 977 % 12000, 100, seed % 3 == 0 ? 40 : 0, seed);
-  program.relocs = {{Section::kCode, 2, TargetKind::kOwnData, 8, 0, -4},
-                    {Section::kCode, 1, TargetKind::kOwnCode, 16, 0, 0},
-                    {Section::kCode, 4, TargetKind::kAddress, 24, kFar + seed % 5 * 16, -4}};
-  if (other != 0) program.relocs.push_back({Section::kCode, 4, TargetKind::kExecutor, 32, other, -4});
+  program.relocs = {{Section::kCode, kinds::kNear, TargetKind::kOwnData, 8, 0, -4},
+                    {Section::kCode, kinds::kAddress, TargetKind::kOwnCode, 16, 0, 0},
+                    {Section::kCode, kinds::kCall, TargetKind::kAddress, 24, kFar + seed % 5 * 16, -4}};
+  if (other != 0) program.relocs.push_back({Section::kCode, kinds::kCall, TargetKind::kExecutor, 32, other, -4});
   return program;
 }
 
@@ -46,7 +47,7 @@ void Exercise(FakeMemory& memory, Arena& arena) {
       ExecutorId other = live.empty() || random() % 4 != 0 ? 0 : live[random() % live.size()];
       std::vector<Program> programs = {Busy(step, other), Busy(step + 1, 0)};
       if (step % 40 == 0) programs[0].sections[0].resize(kSlabBytes + 5000, 0x90);
-      programs[1].relocs.push_back({Section::kCode, 9, TargetKind::kBatchMember, 40, 0, -4});
+      programs[1].relocs.push_back({Section::kCode, kinds::kThroughSlot, TargetKind::kBatchMember, 40, 0, -4});
       ExecutorSpec specs[] = {programs[0].Spec(), programs[1].Spec()};
       ExecutorId ids[2] = {};
       ArenaStats before = arena.Stats();

@@ -210,7 +210,7 @@ TEST(an_ifunc_is_a_stub_with_a_slot_and_a_resolver) {
   CHECK_EQ(unit.relocs[0].spec.target, 24u);
   const RelocSpec& of_slot = unit.relocs[2].spec;
   CHECK(of_slot.target_kind == TargetKind::kOwnState && of_slot.section == Section::kCode);
-  CHECK_EQ(static_cast<int64_t>(of_slot.target) + of_slot.addend - kSlotJumpAddend, 8);
+  CHECK_EQ(static_cast<int64_t>(of_slot.target) + of_slot.addend - kSlotJumpFields[0].addend, 8);
   CHECK(FindBrokenObjectRule(bytes.data(), bytes.size()) == nullptr);
 
   ElfMaker in_data;

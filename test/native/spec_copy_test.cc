@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/staged.h"
+#include "kinds.h"
 #include "test.h"
 
 using namespace jit_arena;
@@ -18,7 +19,7 @@ namespace {
 // A spec, and the memory that it points to.
 struct Given {
   std::vector<uint8_t> code{1, 2, 3, 4}, data{5, 6};
-  std::vector<RelocSpec> relocs{{Section::kCode, 1, TargetKind::kAddress, 0, 77, 0}};
+  std::vector<RelocSpec> relocs{{Section::kCode, kinds::kAddress, TargetKind::kAddress, 0, 77, 0}};
   std::vector<uint32_t> entries{0, 2}, tags{8, 9};
   std::string name = "a name that is too long to lie in the string itself";
   ExecutorSpec Spec() {

@@ -5,7 +5,8 @@
 //     CHECK_EQ(slab.free_granules(), 13u);
 //   }
 //
-// A failed check prints itself and the test goes on. `x_test NAME` runs the tests whose name contains NAME.
+// A failed check prints itself and the test goes on. `x_test NAME` runs the tests whose name contains NAME; `x_test
+// -NAME` leaves out the test NAME, and says so.
 #pragma once
 
 #include <cstdio>
@@ -69,10 +70,21 @@ void CheckEq(const A& actual, const B& expected, const char* text, const char* f
   Fail(file, line, std::string(text) + "\n    actual   " + Show(actual) + "\n    expected " + Show(expected));
 }
 
-inline int RunAll(const char* filter) {
-  int ran = 0, failed = 0;
+inline int RunAll(const std::vector<std::string>& arguments) {
+  int ran = 0, failed = 0, left_out = 0;
   for (const Case& c : cases) {
-    if (std::strstr(c.name, filter) == nullptr) continue;
+    bool is_asked = true, is_left_out = false;
+    for (const std::string& argument : arguments) {
+      if (argument.starts_with('-'))
+        is_left_out = is_left_out || argument.substr(1) == c.name;
+      else
+        is_asked = is_asked && std::strstr(c.name, argument.c_str()) != nullptr;
+    }
+    if (is_asked && is_left_out) {
+      std::printf("skip %s\n", c.name);
+      left_out++;
+    }
+    if (!is_asked || is_left_out) continue;
     failed_checks = 0;
     c.run();
     ++ran;
@@ -80,7 +92,8 @@ inline int RunAll(const char* filter) {
     std::printf("%s %s\n", failed_checks == 0 ? "ok  " : "FAIL", c.name);
     std::fflush(stdout);  // a later crash must not swallow what is known
   }
-  std::printf("%d passed, %d failed\n", ran - failed, failed);
+  std::printf("%d passed, %d failed", ran - failed, failed);
+  std::printf(left_out != 0 ? ", %d skipped\n" : "\n", left_out);
   return failed == 0 && ran != 0 ? 0 : 1;  // a filter that matches nothing is a mistake
 }
 

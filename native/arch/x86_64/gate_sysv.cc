@@ -141,9 +141,11 @@ constexpr uint8_t kCallbackThunk[] = {
 };
 constexpr size_t kThunkContextOffset = 2;
 constexpr size_t kThunkJumpEnd = 15;
-static_assert(sizeof kCallbackThunk == kCallbackThunkBytes && kCallbackThunkBytes == kGranuleBytes);
+static_assert(sizeof kCallbackThunk == kGranuleBytes);
 
 }  // namespace x86_64
+
+const size_t kCallbackThunkBytes = sizeof x86_64::kCallbackThunk;
 
 size_t CallGateBytes() { return sizeof x86_64::kCallGate; }
 

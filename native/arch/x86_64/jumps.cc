@@ -1,5 +1,6 @@
 // Jumps in code that a compiler made, found by their bytes; and the one that a loader adds.
 #include <cstring>
+#include <iterator>
 
 #include "arch/object_relocs.h"
 #include "base/bits.h"
@@ -20,12 +21,13 @@ bool IsShortBranch(uint8_t opcode) {
 }
 
 // jmp *rel32(%rip): FF 25, then the field.
-constexpr uint8_t kSlotJump[kSlotJumpBytes] = {0xFF, 0x25, 0, 0, 0, 0, 0xCC, 0xCC};
+constexpr uint8_t kSlotJump[] = {0xFF, 0x25, 0, 0, 0, 0, 0xCC, 0xCC};
 
 }  // namespace
 
-const uint32_t kSlotJumpField = 2;
-const int64_t kSlotJumpAddend = -4;
+const uint32_t kSlotJumpBytes = sizeof kSlotJump;
+const SlotJumpField kSlotJumpFields[] = {{2, 2, -4}};  // R_X86_64_PC32
+const uint32_t kSlotJumpFieldCount = std::size(kSlotJumpFields);
 
 void WriteSlotJump(uint8_t* out) { std::memcpy(out, kSlotJump, sizeof kSlotJump); }
 

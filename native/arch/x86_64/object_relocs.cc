@@ -15,7 +15,6 @@ const uint16_t kObjectMachine = 62;                // EM_X86_64
 const uint32_t kObjectUnwindSection = 0x70000001;  // SHT_X86_64_UNWIND: clang's
 const uint16_t kObjectLargeCommon = 0xFF02;        // SHN_X86_64_LCOMMON
 const arch::RelocKind kObjectAbsolute64 = 1;
-const arch::RelocKind kObjectRelative32 = 2;
 
 namespace {
 
@@ -72,6 +71,8 @@ const GotKind* FindGotKind(uint32_t number) {
     if (kind.number == number) return &kind;
   return nullptr;
 }
+
+arch::RelocKind KindOfSlotBeside(arch::RelocKind) { return kPc32Number; }
 
 SiteUse UseOfCodeSite(arch::RelocKind kind, const uint8_t* section, uint32_t size, uint32_t offset) {
   if (kind == kPlt32Number) return SiteUse::kBranch;

@@ -87,7 +87,7 @@ constexpr KindInfo kKinds[] = {
     {kRexGotPcRelX, "R_X86_64_REX_GOTPCRELX", kRel32, true, false},
 };
 
-// Every possible number has an entry: freeze looks up each reloc, so finding one needs neither a search nor a test.
+// Freeze looks up each reloc, so finding one needs no search.
 constexpr auto kByNumber = [] {
   std::array<const KindInfo*, 256> table{};
   for (const KindInfo& info : kKinds) table[info.kind] = &info;
@@ -109,7 +109,7 @@ const int kFieldClassBits = 2;
 const char* const kFarKinds = "R_X86_64_GOTPCREL for data, R_X86_64_PLT32 for a branch, or R_X86_64_64";
 const char* const kNearKind = "R_X86_64_PC32";
 
-const KindInfo* FindKind(RelocKind kind) { return x86_64::kByNumber[kind]; }
+const KindInfo* FindKind(RelocKind kind) { return kind < x86_64::kByNumber.size() ? x86_64::kByNumber[kind] : nullptr; }
 
 const KindInfo* FindKind(std::string_view name) {
   for (const KindInfo& info : x86_64::kKinds) {

@@ -9,6 +9,8 @@
 namespace jit_arena::arch {
 
 const uint8_t kPoisonByte = 0xCC;  // int3
+const uint32_t kHotSlotOffset = 24;
+const FloatControl kFloatStatus = 0x3F;
 
 namespace x86_64 {
 
@@ -55,6 +57,14 @@ static_assert(sizeof kTrialFunction <= kMostTrialFunctionBytes);
 }  // namespace x86_64
 
 void SynchroniseThisCore() {}
+
+// Only a barrier for the compiler: caches are coherent and self-modifying code is noticed by physical address,
+// whichever view was written. (The manuals want a serialising instruction where the addresses differ; no core and no
+// other JIT with two views has one, and os::SynchroniseCores serialises this core as well.)
+void MakeFetchable(const uint8_t* at, size_t bytes) {
+  char* start = const_cast<char*>(reinterpret_cast<const char*>(at));
+  __builtin___clear_cache(start, start + bytes);
+}
 
 void Pause() { __builtin_ia32_pause(); }
 

@@ -1,3 +1,3 @@
 #include "test.h"
 
-int main(int argc, char** argv) { return test::RunAll(argc > 1 ? argv[1] : ""); }
+int main(int argc, char** argv) { return test::RunAll({argv + 1, argv + argc}); }
