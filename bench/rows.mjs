@@ -286,6 +286,20 @@ const figures = {
     });
   },
 
+  T19(rows) {
+    const shapes = [
+      ['200 own 64-bit', 0.4],
+      ['300 mixed', 0.5],
+    ];
+    for (const [shape, limit] of shapes) {
+      const ours = rows.find('T19', `arena, ${shape}`);
+      const what = `install, ${thousands(ours.size ?? 0)} B with ${shape} relocs`;
+      rows.add('T19', what, ours, { peer: rows.find('T19', `mmap + mprotect, ${shape}`), target: ratioAtMost(limit) });
+      if (limit === 0.4) rows.add('T19', what, ours, { target: atMost(5000) });
+      rows.add('T19', '… and the same without relocs', rows.find('T19', `arena without relocs, ${shape}`));
+    }
+  },
+
   T20(rows) {
     for (const what of ['install', 'free']) {
       rows.add('T20', `${what} with frames for the unwinder`, rows.find('T20', what), {

@@ -37,6 +37,7 @@ void Exits(const Settings& settings);           // T8
 void Mappings(const Settings& settings);        // T9
 void Threads(const Settings& settings);         // T11
 void Batches(const Settings& settings);         // T15, the native half
+void Relocs(const Settings& settings);          // T19
 void Frames(const Settings& settings);          // T20
 void Counts(const Settings& settings);          // the O(1) claims of T1: system calls, instructions
 

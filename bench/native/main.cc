@@ -16,13 +16,14 @@ struct Figure {
 };
 
 constexpr Figure kFigures[] = {
-    {"T1", bench::Churn},     {"T1-threads", bench::ChurnInThreads},
-    {"T2", bench::Fill},      {"T3", bench::Fill},
-    {"T4", bench::Survivors}, {"T5", bench::Compaction},
-    {"T6", bench::Pauses},    {"T7", bench::Locality},
-    {"T8", bench::Exits},     {"T9", bench::Mappings},
-    {"T11", bench::Threads},  {"T15", bench::Batches},
-    {"T20", bench::Frames},   {"counts", bench::Counts},
+    {"T1", bench::Churn},      {"T1-threads", bench::ChurnInThreads},
+    {"T2", bench::Fill},       {"T3", bench::Fill},
+    {"T4", bench::Survivors},  {"T5", bench::Compaction},
+    {"T6", bench::Pauses},     {"T7", bench::Locality},
+    {"T8", bench::Exits},      {"T9", bench::Mappings},
+    {"T11", bench::Threads},   {"T15", bench::Batches},
+    {"T19", bench::Relocs},    {"T20", bench::Frames},
+    {"counts", bench::Counts},
 };
 
 }  // namespace

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -48,8 +49,15 @@ static_assert(kFirstShort + 1 == static_cast<uint32_t>(Anchor::kFixed));
 
 }  // namespace kept
 
+// Begin, Add for each, End; then packed() until the next Begin.
 class KeptRelocWriter {
  public:
+  // Throws std::bad_alloc where there is no memory for `most` records.
+  void Begin(uint32_t most) {
+    if (packed_.size() < most * kMostRecordBytes) packed_.resize(most * kMostRecordBytes);
+    to_ = packed_.data();
+    end_ = count_ = repeated_ = 0;
+  }
   // Sites ascend, and fields do not overlap.
   void Add(const KeptReloc& reloc) {
     const arch::FieldInfo& field = arch::FieldOf(reloc.field);
@@ -69,15 +77,8 @@ class KeptRelocWriter {
     Put(value);
     last_ = value;
   }
-  void Clear() {
-    packed_.clear();
-    end_ = count_ = repeated_ = 0;
-  }
-  // Until the next Add.
-  const std::vector<uint8_t>& packed() {
-    EndRepetition();
-    return packed_;
-  }
+  void End() { EndRepetition(); }
+  std::span<const uint8_t> packed() const { return {packed_.data(), to_}; }
   uint32_t count() const { return count_; }
 
  private:
@@ -86,12 +87,16 @@ class KeptRelocWriter {
     repeated_ = 0;
   }
   void Put(uint64_t value) {
-    for (; value >= 0x80; value >>= 7) packed_.push_back(static_cast<uint8_t>(value | 0x80));
-    packed_.push_back(static_cast<uint8_t>(value));
+    for (; value >= 0x80; value >>= 7) *to_++ = static_cast<uint8_t>(value | 0x80);
+    *to_++ = static_cast<uint8_t>(value);
   }
 
-  std::vector<uint8_t> packed_;
-  uint32_t end_ = 0;  // of the last field
+  // A distance of 32 bits, a rest of 12 at most, class, anchor and head: below 2^56. A repetition counts what has not
+  // been put.
+  static constexpr size_t kMostRecordBytes = 8;
+  std::vector<uint8_t> packed_;  // as long as the longest so far
+  uint8_t* to_ = nullptr;        // behind what is put
+  uint32_t end_ = 0;             // of the last field
   uint32_t count_ = 0;
   uint64_t last_ = 0;
   uint32_t repeated_ = 0;  // records like the last, not yet put

@@ -15,7 +15,7 @@ void ExecutorTable::FreeKept(Executor& executor) {
   kept_heap_bytes_ -= executor.kept_bytes;
 }
 
-Status ExecutorTable::SetKept(Executor& executor, const std::vector<uint8_t>& packed) {
+Status ExecutorTable::SetKept(Executor& executor, std::span<const uint8_t> packed) {
   DropKept(executor);
   JIT_ARENA_CHECK(packed.size() < 1u << 23);
   uint8_t* to = executor.kept_inline;

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -202,7 +203,7 @@ class ExecutorTable {
   uint32_t size() const { return executors_.size(); }
 
   // ERR_ARENA_NO_MEMORY; the executor has no kept relocs then.
-  Status SetKept(Executor& executor, const std::vector<uint8_t>& packed);
+  Status SetKept(Executor& executor, std::span<const uint8_t> packed);
   void DropKept(Executor& executor) {
     if (executor.kept_bytes > sizeof executor.kept_inline) FreeKept(executor);
     executor.kept_bytes = 0;

@@ -14,55 +14,129 @@ Words PlacesInWords(uint64_t lowest, uint64_t highest) {
   return Format("every place from %#llx to %#llx", Wide(lowest), Wide(highest));
 }
 
+bool Moves(const Executor& executor, Section section) {
+  return section == Section::kState ? executor.StateMoves() : executor.movable;
+}
+
 // The lowest and the highest address that something can ever have.
 struct Bounds {
   uint64_t lowest, highest;
 };
 
+// Where the byte of a section can be that is at `address` now: anywhere in the reservation where its span fits, if it
+// moves.
+Bounds PlacesOf(const CodeSpace& space, const Executor& executor, Section section, uint64_t address) {
+  if (!Moves(executor, section)) return {address, address};
+  SpanId span = section == Section::kState                      ? executor.state_span
+                : section == Section::kData && executor.apart() ? executor.data_span
+                                                                : executor.code_span;
+  uint64_t in_span = address - space.AddressOf(span);
+  uint64_t span_bytes = uint64_t{space[span].granules} * kGranuleBytes;
+  return {space.base() + in_span, space.end() - span_bytes + in_span};
+}
+
+// A section of the executor that is checked.
+struct Part {
+  uint64_t at;    // its address
+  Bounds places;  // of its beginning
+  bool moves;
+  Bounds PlacesOf(uint64_t address) const { return {places.lowest + (address - at), places.highest + (address - at)}; }
+};
+
 // What the checks of one executor have in common.
 struct Checking {
+  Checking(const CodeSpace& all_space, ExecutorTable& all_executors, References& all_references,
+           FarSlots& all_far_slots, uint64_t stub, uint32_t checked, const std::vector<uint32_t>& frozen_with)
+      : space(all_space),
+        table(all_executors),
+        references(all_references),
+        far_slots(all_far_slots),
+        executor(all_executors[checked]),
+        done_stub(stub),
+        index(checked),
+        batch(frozen_with) {
+    const Placement at = PlacementOf(space, executor);
+    for (Section section : {Section::kCode, Section::kData, Section::kState}) {
+      if (section == Section::kState && executor.state_span == 0) continue;
+      uint64_t address = AddressIn(at, section);
+      parts[static_cast<int>(section)] = {address, PlacesOf(space, executor, section, address),
+                                          Moves(executor, section)};
+    }
+  }
+
   const CodeSpace& space;
   ExecutorTable& table;
   References& references;
   FarSlots& far_slots;
+  const Executor& executor;
   uint64_t done_stub;
-  uint32_t index;       // the executor
-  const Placement& at;  // where it will be
+  uint32_t index;
   const std::vector<uint32_t>& batch;
+  Part parts[kSections] = {};
 };
+
+// Nearly all relocs are the address of a place in the executor itself, or the distance to one in the same span. Nothing
+// is to be decided of them, and CheckShape has seen that the place exists. False: another one, or it does not fit.
+bool CheckOwn(const Checking& checking, const RelocSpec& reloc, CheckedReloc& checked) {
+  const arch::KindInfo& info = *arch::FindKind(reloc.kind);
+  const arch::FieldInfo& field = arch::FieldOf(info.field);
+  if (reloc.target_kind > TargetKind::kOwnState || reloc.section == Section::kState || info.through_slot ||
+      field.rest_bits != 0)
+    return false;
+  const Part& to = checking.parts[static_cast<int>(reloc.target_kind)];
+  uint64_t in_part = reloc.target + static_cast<uint64_t>(reloc.addend);
+  uint64_t value = to.at + in_part;
+  const bool address = field.bytes == 8 && !field.relative;
+  if (!address) {
+    if (!field.relative || reloc.target_kind == TargetKind::kOwnState || checking.executor.apart()) return false;
+    value = arch::ValueOf(info.field, value, checking.parts[static_cast<int>(reloc.section)].at + reloc.offset);
+    if (!arch::Check(info, value)) return false;
+  }
+  checked.info = &info;
+  checked.value = value;
+  checked.moves = address && to.moves;
+  checked.normal = checked.moves ? in_part : value;
+  checked.offset = reloc.offset;
+  checked.section = reloc.section;
+  return true;
+}
 
 // One reloc on its way through the four steps.
 class RelocCase {
  public:
-  RelocCase(const Checking& checking, const RelocSpec& reloc)
+  // The result will be in `checked`.
+  RelocCase(const Checking& checking, const RelocSpec& reloc, CheckedReloc& checked)
       : space_(checking.space),
         table_(checking.table),
         checking_(checking),
-        executor_(checking.table[checking.index]),
+        executor_(checking.executor),
         reloc_(reloc),
         info_(*arch::FindKind(reloc.kind)),
         field_(arch::FieldOf(info_.field)),
-        addend_(reloc.addend) {}
+        addend_(reloc.addend),
+        checked_(checked) {}
 
-  Result<CheckedReloc> Check() {
+  Status Check() {
     if (Status failed = FindTarget()) return failed;
     if (Status failed = CheckSite()) return failed;
     if (Status failed = FindWay()) return failed;
     return MakeRecord();
   }
 
+  // Whether it belongs into the kept records, and what those say of it.
+  bool keep() const { return keep_; }
+  Anchor anchor() const { return anchor_; }
+  uint32_t rest() const { return rest_; }
+
  private:
   // ---- Target
 
   Status FindTarget() {
-    const Placement& at = checking_.at;
     switch (reloc_.target_kind) {
       case TargetKind::kOwnCode:
-        return TakeOwn(Anchor::kCode, at.code + reloc_.target);
       case TargetKind::kOwnData:
-        return TakeOwn(Anchor::kData, at.data + reloc_.target);
       case TargetKind::kOwnState:
-        return TakeOwn(Anchor::kState, at.state + reloc_.target);
+        return TakeOwn(static_cast<Section>(reloc_.target_kind), reloc_.target);
       case TargetKind::kAddress:
         return TakeAddress();
       case TargetKind::kExecutor:
@@ -74,23 +148,25 @@ class RelocCase {
           return Refuse(ErrorCode::kRelocTarget, Format("the list has no executor %llu", Wide(reloc_.target)));
         return TakeExecutor(checking_.batch[reloc_.target]);
       case TargetKind::kExit:
-        return TakeOwn(Anchor::kState, at.state + executor_.RecordsOffset() + arch::kExitRecordBytes * reloc_.target);
+        return TakeOwn(Section::kState, executor_.RecordsOffset() + arch::kExitRecordBytes * reloc_.target);
       case TargetKind::kDone:
         symbol_ = checking_.done_stub;
         return Status::Ok();
       case TargetKind::kValid:
-        return TakeOwn(Anchor::kState, at.state + executor_.ValidOffset());
+        return TakeOwn(Section::kState, executor_.ValidOffset());
       case TargetKind::kWarm:
-        return TakeOwn(Anchor::kState, at.state + executor_.WarmOffset());
+        return TakeOwn(Section::kState, executor_.WarmOffset());
     }
     return Status::Ok();
   }
 
-  Status TakeOwn(Anchor anchor, uint64_t address) {
-    symbol_ = address;
-    anchor_ = anchor;
+  Status TakeOwn(Section section, uint64_t offset) {
+    symbol_ = PartOf(section).at + offset;
+    anchor_ = static_cast<Anchor>(section);
     return Status::Ok();
   }
+  const Part& PartOf(Section section) const { return checking_.parts[static_cast<int>(section)]; }
+  const Part& AnchorPart() const { return PartOf(static_cast<Section>(anchor_)); }
 
   // Only the arena's own code may be named by address; what belongs to executors moves, or goes.
   Status TakeAddress() {
@@ -112,8 +188,7 @@ class RelocCase {
       return Refuse(ErrorCode::kRelocTarget,
                     Format("target offset %u lies outside the %u bytes of %s of executor %llu", reloc_.target_offset,
                            size, SectionName(section), Wide(table_.IdOf(other))));
-    if (other == checking_.index)
-      return TakeOwn(static_cast<Anchor>(section), AddressIn(checking_.at, section) + reloc_.target_offset);
+    if (other == checking_.index) return TakeOwn(section, reloc_.target_offset);
     if (target.State() != ExecutorState::kFrozen && !target.marked)
       return Refuse(ErrorCode::kRelocTarget,
                     Format("the target executor %llu is still writable: freeze it before, or in the same freeze",
@@ -125,14 +200,14 @@ class RelocCase {
 
   bool SymbolMoves() const {
     if (other_ != 0) return table_[other_].movable;
-    return anchor_ == Anchor::kState ? executor_.StateMoves() : anchor_ != Anchor::kFixed && executor_.movable;
+    return anchor_ != Anchor::kFixed && AnchorPart().moves;
   }
 
   // ---- Site
 
   Status CheckSite() {
     symbol_moves_ = SymbolMoves();
-    site_ = AddressIn(checking_.at, reloc_.section) + reloc_.offset;
+    site_ = PartOf(reloc_.section).at + reloc_.offset;
     if (reloc_.section == Section::kState &&
         (field_.relative || info_.through_slot || (symbol_moves_ && anchor_ != Anchor::kState)))
       return Refuse(ErrorCode::kRelocSite,
@@ -140,26 +215,14 @@ class RelocCase {
                     "it: use an absolute reloc to a fixed target, or make the target movable: false");
     bool same_span = !executor_.apart() || (anchor_ == Anchor::kCode) == (reloc_.section == Section::kCode);
     symbol_with_site_ = (anchor_ == Anchor::kCode || anchor_ == Anchor::kData) && same_span;
+    if (field_.bytes == 8) return Status::Ok();  // which reaches from everywhere
     sites_ = {site_, site_};
-    if (executor_.movable && !symbol_with_site_) sites_ = PlacesOf(executor_, reloc_.section, site_);
+    if (executor_.movable && !symbol_with_site_) sites_ = PartOf(reloc_.section).PlacesOf(site_);
     symbols_ = {symbol_, symbol_};
     if (symbol_moves_ && !symbol_with_site_)
-      symbols_ = other_ != 0 ? PlacesOf(table_[other_], reloc_.target_section, symbol_)
-                             : PlacesOf(executor_, static_cast<Section>(anchor_), symbol_);
+      symbols_ = other_ != 0 ? PlacesOf(space_, table_[other_], reloc_.target_section, symbol_)
+                             : AnchorPart().PlacesOf(symbol_);
     return Status::Ok();
-  }
-
-  // Where the byte of a section can be that is at `address` now: anywhere in the reservation where its span fits, if it
-  // moves.
-  Bounds PlacesOf(const Executor& executor, Section section, uint64_t address) const {
-    bool moves = section == Section::kState ? executor.StateMoves() : executor.movable;
-    if (!moves) return {address, address};
-    SpanId span = section == Section::kState                      ? executor.state_span
-                  : section == Section::kData && executor.apart() ? executor.data_span
-                                                                  : executor.code_span;
-    uint64_t in_span = address - space_.AddressOf(span);
-    uint64_t span_bytes = uint64_t{space_[span].granules} * kGranuleBytes;
-    return {space_.base() + in_span, space_.end() - span_bytes + in_span};
   }
 
   // ---- Way
@@ -181,9 +244,12 @@ class RelocCase {
   }
 
   bool Reaches() const {
+    if (field_.bytes == 8) return true;
     uint64_t addend = static_cast<uint64_t>(addend_);
-    return arch::Check(info_, arch::ValueOf(info_.field, symbols_.lowest + addend, sites_.highest)) &&
-           arch::Check(info_, arch::ValueOf(info_.field, symbols_.highest + addend, sites_.lowest));
+    uint64_t value = arch::ValueOf(info_.field, symbols_.lowest + addend, sites_.highest);
+    if (!arch::Check(info_, value)) return false;
+    if (symbol_with_site_) return true;
+    return arch::Check(info_, arch::ValueOf(info_.field, symbols_.highest + addend, sites_.lowest));
   }
 
   // A kind that reads a GOT slot uses the far slot's; a branch uses its veneer.
@@ -212,7 +278,7 @@ class RelocCase {
     symbol_with_site_ = false;
     // The far slot stays and the site may move, also where the symbol went along with the site.
     symbols_ = {symbol_, symbol_};
-    if (executor_.movable) sites_ = PlacesOf(executor_, reloc_.section, site_);
+    if (executor_.movable) sites_ = PartOf(reloc_.section).PlacesOf(site_);
     return Reaches() ? Status::Ok() : RefuseOutOfReach();
   }
 
@@ -240,30 +306,37 @@ class RelocCase {
 
   // ---- Record
 
-  Result<CheckedReloc> MakeRecord() {
+  Status MakeRecord() {
     target_ = symbol_ + static_cast<uint64_t>(addend_);
-    uint64_t value = arch::ValueOf(info_.field, target_, site_);
+    uint64_t value = ValueOf(target_, site_);
     // An absolute field narrower than an address holds nothing that moves, even where it happens to fit now.
-    if (!field_.relative && (!arch::Check(info_, value) || (symbol_moves_ && !field_.follows)))
+    if (!field_.relative && field_.bytes != 8 && (!arch::Check(info_, value) || (symbol_moves_ && !field_.follows)))
       return Refuse(ErrorCode::kRelocRange,
                     Format("the value %#llx for %s at %s + %u does not fit the field", Wide(value), info_.name,
                            SectionName(reloc_.section), reloc_.offset));
-    CheckedReloc checked{&info_, value, 0, reloc_.offset, reloc_.section, anchor_, false, false};
-    if (other_ != 0) {
-      if (Status failed = Refer(&checked)) return failed;
-      return checked;
-    }
-    if (reloc_.section == Section::kState) return checked;
+    checked_.info = &info_;
+    checked_.value = checked_.normal = value;
+    checked_.offset = reloc_.offset;
+    checked_.section = reloc_.section;
+    checked_.moves = false;
+    if (other_ != 0) return Refer();
+    if (reloc_.section == Section::kState) return Status::Ok();
     // Nothing of an executor that stays changes, except towards state. Nor does a distance within a span; but a field
     // that needs a rest says more than that.
     bool keeps_distance = symbol_with_site_ && field_.rest_bits == 0;
-    checked.keep = field_.relative ? (symbol_moves_ || executor_.movable) && !keeps_distance : symbol_moves_;
-    if (checked.keep) Normalise(&checked, AddressOfAnchor(checking_.at, anchor_));
-    return checked;
+    keep_ = field_.relative ? (symbol_moves_ || executor_.movable) && !keeps_distance : symbol_moves_;
+    if (keep_) Normalise(anchor_ == Anchor::kFixed ? 0 : AnchorPart().at);
+    return Status::Ok();
+  }
+
+  // A whole word is the same on every CPU.
+  uint64_t ValueOf(uint64_t target, uint64_t site) const {
+    if (field_.bytes != 8) return arch::ValueOf(info_.field, target, site);
+    return field_.relative ? target - site : target;
   }
 
   // A reference to the other executor.
-  Status Refer(CheckedReloc* checked) {
+  Status Refer() {
     Reference reference;
     reference.source = checking_.index;
     reference.target = other_;
@@ -273,18 +346,18 @@ class RelocCase {
     reference.kind = changes ? ReferenceKind::kReloc : ReferenceKind::kHold;
     reference.field = info_.field;
     reference.target_section = reloc_.target_section;
-    if (reference.has_field()) Normalise(checked, SectionAddress(space_, table_[other_], reloc_.target_section));
-    reference.rest = checked->rest;
+    if (reference.has_field()) Normalise(SectionAddress(space_, table_[other_], reloc_.target_section));
+    reference.rest = rest_;
     if (Status failed = checking_.references.Add(reference)) return Refuse(failed.error().code, failed.error().message);
     return Status::Ok();
   }
 
   // For a field that moves rewrite: in normal form the site is as far from 0 as from its section, the target as far as
   // from `base`, which it moves with.
-  void Normalise(CheckedReloc* checked, uint64_t base) const {
-    checked->normal = true;
-    checked->value = arch::ValueOf(info_.field, target_ - base, reloc_.offset);
-    checked->rest = static_cast<uint32_t>((target_ - base) & ((uint64_t{1} << field_.rest_bits) - 1));
+  void Normalise(uint64_t base) {
+    checked_.moves = true;
+    checked_.normal = ValueOf(target_ - base, reloc_.offset);
+    rest_ = static_cast<uint32_t>((target_ - base) & ((uint64_t{1} << field_.rest_bits) - 1));
   }
 
   // ---- Refusals
@@ -312,6 +385,7 @@ class RelocCase {
 
   uint64_t symbol_ = 0;  // S of the psABI
   int64_t addend_;
+  CheckedReloc& checked_;
   Anchor anchor_ = Anchor::kFixed;  // the part of the executor itself that the symbol moves with
   uint32_t other_ = 0;              // another executor, which the symbol moves with
   bool symbol_moves_ = false;
@@ -319,6 +393,8 @@ class RelocCase {
   bool symbol_with_site_ = false;  // both lie in one span, and keep their distance
   Bounds symbols_{}, sites_{};     // where they can ever be
   uint64_t target_ = 0;            // S + A
+  bool keep_ = false;
+  uint32_t rest_ = 0;
 };
 
 }  // namespace
@@ -326,71 +402,35 @@ class RelocCase {
 Result<size_t> RelocCheck::Check(uint32_t index, const ExecutorSpec& spec, const std::vector<uint32_t>& batch) {
   size_t first = checked_.size();
   if (spec.reloc_count == 0) return first;
-  Placement at = PlacementOf(space_, table_[index]);
-  const Checking checking{space_, table_, references_, far_slots_, exits_.done_stub(), index, at, batch};
-  SortRelocs(spec);
-  if (Status failed = MakeRoom(checked_, spec.reloc_count)) return failed;
-  for (uint32_t position : order_) {
-    Result<CheckedReloc> checked = RelocCase(checking, spec.relocs[position]).Check();
-    if (!checked.ok()) {
-      checked.status().SetIndex(position);
-      return std::move(checked.status());
-    }
-    checked_.push_back(checked.value());
-  }
-  if (Status failed = Keep(index, &checked_[first], spec.reloc_count)) return failed;
-  if (full_records_) KeepFullRecord(index, spec, batch);
-  return first;
-}
-
-Status RelocCheck::Keep(uint32_t index, const CheckedReloc* checked, size_t count) {
   Executor& executor = table_[index];
-  kept_writer_.Clear();
-  for (const CheckedReloc* next = checked; next < checked + count; next++) {
-    if (!next->keep) continue;
-    uint32_t sites_before = next->section == Section::kData ? uint32_t{executor.code_bytes} : 0;
-    kept_writer_.Add({sites_before + next->offset, next->info->field, next->anchor, next->rest});
+  const Checking checking(space_, table_, references_, far_slots_, exits_.done_stub(), index, batch);
+  const SortedRelocs sorted(spec, order_);
+  if (Status failed = MakeRoom(checked_, spec.reloc_count)) return failed;
+  kept_writer_.Begin(spec.reloc_count);
+  for (uint32_t i = 0; i < spec.reloc_count; i++) {
+    const RelocSpec& reloc_spec = sorted[i];
+    // Written where it stays: a copy would wait for the stores to its parts.
+    CheckedReloc& checked = checked_.emplace_back();
+    auto keep = [&](Anchor anchor, uint32_t rest) {
+      uint32_t sites_before = checked.section == Section::kData ? uint32_t{executor.code_bytes} : 0;
+      kept_writer_.Add({sites_before + checked.offset, checked.info->field, anchor, rest});
+    };
+    if (CheckOwn(checking, reloc_spec, checked)) {
+      if (checked.moves) keep(static_cast<Anchor>(reloc_spec.target_kind), 0);
+      continue;
+    }
+    RelocCase reloc(checking, reloc_spec, checked);
+    if (Status failed = reloc.Check()) {
+      failed.SetIndex(sorted.PositionOf(i));
+      return failed;
+    }
+    if (reloc.keep()) keep(reloc.anchor(), reloc.rest());
   }
+  kept_writer_.End();
   if (Status failed = table_.SetKept(executor, kept_writer_.packed())) return failed;
   kept_count_ += kept_writer_.count();
-  return Status::Ok();
-}
-
-void RelocCheck::ForgetKept(uint32_t index) {
-  Executor& executor = table_[index];
-  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept_count_--; });
-  table_.DropKept(executor);
-}
-
-void RelocCheck::KeepFullRecord(uint32_t index, const ExecutorSpec& spec, const std::vector<uint32_t>& batch) {
-  std::vector<RelocSpec>& record = records_[index];
-  record.assign(spec.relocs, spec.relocs + spec.reloc_count);
-  for (RelocSpec& reloc : record) {
-    if (reloc.target_kind != TargetKind::kBatchMember) continue;
-    reloc.target_kind = TargetKind::kExecutor;
-    reloc.target = table_.IdOf(batch[reloc.target]);
-  }
-}
-
-const std::vector<RelocSpec>* RelocCheck::FindFullRecord(uint32_t index) const {
-  auto found = records_.find(index);
-  return found != records_.end() ? &found->second : nullptr;
-}
-
-std::string RelocCheck::FindBrokenRule() const {
-  uint64_t kept = 0;
-  for (uint32_t index = 1; index < table_.size(); index++) {
-    const Executor& executor = table_[index];
-    if (executor.State() != ExecutorState::kFrozen) continue;
-    ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept++; });
-  }
-  return kept == kept_count_ ? "" : "the count of kept relocs is wrong";
-}
-
-size_t RelocCheck::MetadataBytes() const {
-  size_t bytes = 0;
-  for (const auto& [index, relocs] : records_) bytes += relocs.capacity() * sizeof(RelocSpec);
-  return bytes;
+  if (full_records_) KeepFullRecord(index, spec, batch);
+  return first;
 }
 
 }  // namespace jit_arena

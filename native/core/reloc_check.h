@@ -32,13 +32,38 @@ namespace jit_arena {
 // A reloc that has passed its check: what a freeze inserts.
 struct CheckedReloc {
   const arch::KindInfo* info;
-  uint64_t value;   // final, or in normal form when a move may change it
-  uint32_t rest;    // as in KeptReloc
+  uint64_t value;   // what the field says
+  uint64_t normal;  // the same in normal form
   uint32_t offset;  // in its section
   Section section;
-  Anchor anchor;  // what the target moves with
-  bool keep;      // belongs into the kept records
-  bool normal;    // `value` is in normal form
+  bool moves;  // a move may change what the field says; else both are the same
+};
+
+// The relocs of a spec in the order of their sites. Hosts give them sorted as a rule; then there is nothing to sort.
+class SortedRelocs {
+ public:
+  // `order` is scratch that lives as long as this.
+  SortedRelocs(const ExecutorSpec& spec, std::vector<uint32_t>& order) : relocs_(spec.relocs) {
+    uint64_t last = 0;
+    bool sorted = true;
+    for (uint32_t i = 0; i < spec.reloc_count; i++) {
+      uint64_t key = Key(relocs_[i]);
+      sorted &= last <= key;
+      last = key;
+    }
+    if (!sorted) Sort(spec, order);
+  }
+  uint32_t PositionOf(uint32_t i) const { return order_ != nullptr ? order_[i] : i; }
+  const RelocSpec& operator[](uint32_t i) const { return relocs_[PositionOf(i)]; }
+
+ private:
+  static uint64_t Key(const RelocSpec& reloc) {
+    return uint64_t{static_cast<uint8_t>(reloc.section)} << 32 | reloc.offset;
+  }
+  void Sort(const ExecutorSpec& spec, std::vector<uint32_t>& order);
+
+  const RelocSpec* relocs_;
+  const uint32_t* order_ = nullptr;
 };
 
 // Under the arena's lock.
@@ -79,10 +104,7 @@ class RelocCheck {
   size_t MetadataBytes() const;  // beside this object
 
  private:
-  // Makes the executor's kept records.
-  Status Keep(uint32_t index, const CheckedReloc* checked, size_t count);
   void KeepFullRecord(uint32_t index, const ExecutorSpec& spec, const std::vector<uint32_t>& batch);
-  void SortRelocs(const ExecutorSpec& spec) const;
 
   const CodeSpace& space_;
   ExecutorTable& table_;
@@ -94,7 +116,7 @@ class RelocCheck {
   std::unordered_map<uint32_t, std::vector<RelocSpec>> records_;
 
   // Scratch of one operation, kept to save allocations.
-  mutable std::vector<uint32_t> order_;  // relocs by site
+  mutable std::vector<uint32_t> order_;  // relocs by site, where the host gave them otherwise
   std::vector<CheckedReloc> checked_;
   KeptRelocWriter kept_writer_;
 };

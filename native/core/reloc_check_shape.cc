@@ -1,5 +1,6 @@
-// What can be known of relocs without addresses.
+// What can be known of relocs without addresses: their shape, and what is kept of them.
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "core/reloc_check.h"
@@ -15,26 +16,23 @@ Section SectionOf(TargetKind kind) {
 
 }  // namespace
 
-// Fills order_ with the positions of the relocs in the order of their sites. Hosts give them sorted as a rule.
-void RelocCheck::SortRelocs(const ExecutorSpec& spec) const {
-  auto key = [&](uint32_t i) { return (static_cast<uint64_t>(spec.relocs[i].section) << 32) | spec.relocs[i].offset; };
-  order_.resize(spec.reloc_count);
-  bool sorted = true;
-  for (uint32_t i = 0; i < spec.reloc_count; i++) {
-    order_[i] = i;
-    sorted = sorted && (i == 0 || key(i - 1) <= key(i));
-  }
-  if (!sorted) std::stable_sort(order_.begin(), order_.end(), [&](uint32_t a, uint32_t b) { return key(a) < key(b); });
+void SortedRelocs::Sort(const ExecutorSpec& spec, std::vector<uint32_t>& order) {
+  order.resize(spec.reloc_count);
+  std::iota(order.begin(), order.end(), 0u);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](uint32_t a, uint32_t b) { return Key(relocs_[a]) < Key(relocs_[b]); });
+  order_ = order.data();
 }
 
 Status RelocCheck::CheckShape(const ExecutorSpec& spec, ExecutorId id) const {
   if (spec.reloc_count > kMaxRelocs)
     return ExecutorError(ErrorCode::kSize, id,
                          Format("%u relocs; an executor has at most %u", spec.reloc_count, kMaxRelocs));
-  SortRelocs(spec);
+  const SortedRelocs sorted(spec, order_);
   const RelocSpec* previous = nullptr;
   uint32_t previous_end = 0;
-  for (uint32_t position : order_) {
+  for (uint32_t i = 0; i < spec.reloc_count; i++) {
+    const uint32_t position = sorted.PositionOf(i);
     const RelocSpec& reloc = spec.relocs[position];
     auto failed_at = [&](uint32_t at, ErrorCode code, Words message) {
       Error error = RelocError(code, id, spec.relocs[at], std::move(message));
@@ -74,6 +72,43 @@ Status RelocCheck::CheckShape(const ExecutorSpec& spec, ExecutorId id) const {
     previous_end = reloc.offset + site_bytes;
   }
   return Status::Ok();
+}
+
+void RelocCheck::ForgetKept(uint32_t index) {
+  Executor& executor = table_[index];
+  ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept_count_--; });
+  table_.DropKept(executor);
+}
+
+void RelocCheck::KeepFullRecord(uint32_t index, const ExecutorSpec& spec, const std::vector<uint32_t>& batch) {
+  std::vector<RelocSpec>& record = records_[index];
+  record.assign(spec.relocs, spec.relocs + spec.reloc_count);
+  for (RelocSpec& reloc : record) {
+    if (reloc.target_kind != TargetKind::kBatchMember) continue;
+    reloc.target_kind = TargetKind::kExecutor;
+    reloc.target = table_.IdOf(batch[reloc.target]);
+  }
+}
+
+const std::vector<RelocSpec>* RelocCheck::FindFullRecord(uint32_t index) const {
+  auto found = records_.find(index);
+  return found != records_.end() ? &found->second : nullptr;
+}
+
+std::string RelocCheck::FindBrokenRule() const {
+  uint64_t kept = 0;
+  for (uint32_t index = 1; index < table_.size(); index++) {
+    const Executor& executor = table_[index];
+    if (executor.State() != ExecutorState::kFrozen) continue;
+    ForEachKept(executor.kept(), executor.kept_bytes, [&](const KeptReloc&) { kept++; });
+  }
+  return kept == kept_count_ ? "" : "the count of kept relocs is wrong";
+}
+
+size_t RelocCheck::MetadataBytes() const {
+  size_t bytes = 0;
+  for (const auto& [index, relocs] : records_) bytes += relocs.capacity() * sizeof(RelocSpec);
+  return bytes;
 }
 
 }  // namespace jit_arena

@@ -2,9 +2,21 @@
 
 #include <cstring>
 
+#include "base/bits.h"
 #include "core/checksum.h"
 
 namespace jit_arena {
+namespace {
+
+// A whole word is the same on every CPU.
+void Insert(const CheckedReloc& reloc, uint8_t* section, uint64_t value) {
+  if (arch::FieldOf(reloc.info->field).bytes == 8)
+    StoreAs<uint64_t>(section + reloc.offset, value);
+  else
+    arch::Apply(*reloc.info, section + reloc.offset, value);
+}
+
+}  // namespace
 
 Status Relocator::OpenSpans(WriteScope& scope, uint32_t index) const {
   const Executor& executor = table_[index];
@@ -18,8 +30,9 @@ void Relocator::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spe
   Executor& executor = table_[index];
   uint64_t beyond = 0;  // the fields: of every field's normal form, what lies beyond the field
   const CheckedReloc* next = reloc_check_.Checked(check);
+  const CheckedReloc* rebased = next;
   const CheckedReloc* end = next + spec.reloc_count;
-  // Copies one section's bytes and inserts its fields, in normal form where a move may change them.
+  // Copies one section's bytes and inserts its fields in normal form.
   auto write = [&](Section section, uint8_t* to, uint32_t sites_before, bool known_zero) {
     const uint8_t* bytes = spec.bytes[static_cast<int>(section)];
     uint32_t size = spec.sizes[static_cast<int>(section)];
@@ -29,18 +42,15 @@ void Relocator::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spe
     if (filled != 0) std::memcpy(to, bytes, filled);
     if (!known_zero && filled != size) std::memset(to + filled, 0, size - filled);
     for (; next < end && next->section == section; next++) {
-      arch::Apply(*next->info, to + next->offset, next->value);
-      arch::FieldClass field = next->info->field;
-      uint32_t site = sites_before + next->offset;
-      if (next->normal) beyond += ChecksumBeyond(site, arch::Beyond(field, next->value));
+      Insert(*next, to, next->normal);
+      if (next->moves)
+        beyond += ChecksumBeyond(sites_before + next->offset, arch::Beyond(next->info->field, next->normal));
     }
   };
-  // From normal form to the place, where not null.
-  auto rebase = [&](uint8_t* code, uint8_t* data) {
-    if (executor.kept_bytes == 0 && !executor.holds_addresses) return;
-    Rebase(executor, code, data, Placement{}, PlacementOf(space_, executor), [&](const Reference& reference) {
-      return Moved{0, SectionAddress(space_, table_[reference.target], reference.target_section)};
-    });
+  // Takes the fields from normal form to what they say, once the checksum is taken.
+  auto rebase = [&](Section section, uint8_t* to) {
+    for (; rebased < next && rebased->section == section; rebased++)
+      if (rebased->moves) Insert(*rebased, to, rebased->value);
   };
   auto pad = [](uint8_t byte, uint8_t* from, uint8_t* to) {
     while (from < to) *from++ = byte;  // a granule at most, as a rule
@@ -57,19 +67,20 @@ void Relocator::Write(WriteScope& scope, uint32_t index, const ExecutorSpec& spe
     if (executor.data_bytes != 0) write(Section::kData, data, executor.code_bytes, known_zero);
     pad(arch::kPoisonByte, data + executor.data_bytes, code + bytes);
     sum = Checksum(0, code, bytes);
-    rebase(code, data);
+    rebase(Section::kCode, code);
+    rebase(Section::kData, data);
   } else {
     // The fields of code must be in place before the next Fill.
     pad(arch::kPoisonByte, code + executor.code_bytes, code + bytes);
     sum = Checksum(0, code, bytes);
-    rebase(code, nullptr);
+    rebase(Section::kCode, code);
     bytes = space_[executor.data_span].granules * kGranuleBytes;
     known_zero = space_.KnownZero(executor.data_span);
     uint8_t* data = scope.Fill(executor.data_span, 0, bytes);
     write(Section::kData, data, executor.code_bytes, known_zero);
     pad(0, data + executor.data_bytes, data + bytes);
     sum = Checksum(sum, data, bytes);
-    rebase(nullptr, data);
+    rebase(Section::kData, data);
   }
   executor.checksum = static_cast<uint32_t>(sum + beyond);
 

@@ -1,10 +1,11 @@
 // What bytes code and data get: the relocator writes executors, copies them to other places, publishes the copies, and
 // verifies that all is as it was written.
 //
-// Freeze, move and verify are one operation, Rebase: it shifts the fields that depend on addresses from one set of
-// addresses to another. Code is frozen by writing it in *normal form* (as if the executor and everything it refers to
-// began at address 0), taking the checksum, and rebasing from zero to its place; moved by rebasing a copy from its
-// old place to the new one; verified by rebasing a copy back to zero and comparing the checksum.
+// Code is frozen by writing it in *normal form* (as if the executor and everything it refers to began at address 0),
+// taking the checksum, and giving the fields their values, which the check has worked out both ways. Move and verify
+// are one operation, Rebase: it shifts the fields that depend on addresses from one set of addresses to another. Code
+// is moved by rebasing a copy from its old place to the new one; verified by rebasing a copy back to zero and comparing
+// the checksum.
 //
 // The kept records of an executor say which fields those are, and so do its references to others. A move also rewrites
 // what refers to the executor from elsewhere, where it stands: a field of another executor, the address in a far slot,

@@ -73,7 +73,7 @@ TEST(table_a_recycled_record_is_blank) {
   CHECK_EQ(executor.data_align_log2(), 5u);
   CHECK_EQ(executor.Generation(), 1u);
   table.NotesOf(index).name = "name";
-  CHECK(table.SetKept(executor, {1, 2, 3}).ok());
+  CHECK(table.SetKept(executor, std::vector<uint8_t>{1, 2, 3}).ok());
   table.Recycle(index);
   CHECK_EQ(table.Add(), index);
   CHECK(executor.State() == ExecutorState::kWritable);
@@ -188,6 +188,7 @@ TEST(kept_relocs_unpack_to_what_was_packed) {
   for (int round = 0; round < 200; round++) {
     std::vector<KeptReloc> relocs;
     KeptRelocWriter writer;
+    writer.Begin(4000);
     uint32_t site = 0;
     for (uint32_t i = random() % 20; i > 0; i--) {
       site += random() % 8 == 0 ? random() % (1u << 28) : random() % 40;
@@ -204,6 +205,7 @@ TEST(kept_relocs_unpack_to_what_was_packed) {
         site = reloc.site + field_bytes;
       }
     }
+    writer.End();
     CHECK_EQ(writer.count(), relocs.size());
     size_t at = 0;
     ForEachKept(writer.packed().data(), static_cast<uint32_t>(writer.packed().size()), [&](const KeptReloc& kept) {
@@ -217,15 +219,24 @@ TEST(kept_relocs_unpack_to_what_was_packed) {
 
 TEST(kept_relocs_take_few_bytes) {
   KeptRelocWriter writer;
-  for (uint32_t i = 0; i < 10; i++) writer.Add({4 + 20 * i + i % 2, arch::FieldClass{0}, Anchor::kFixed});
-  CHECK_EQ(writer.packed().size(), 10);
-  writer.Clear();
-  for (uint32_t i = 0; i < 10; i++) writer.Add({2000 + 3000 * i + i % 2, arch::FieldClass{0}, Anchor::kState});
-  CHECK_EQ(writer.packed().size(), 20);
-  writer.Clear();
-  for (uint32_t i = 0; i < 31; i++) writer.Add({14 * i, arch::FieldClass{0}, Anchor::kState});
-  CHECK_EQ(writer.count(), 31);
-  CHECK_EQ(writer.packed().size(), 3);  // the first, the second, and how many more
-  writer.Clear();
-  CHECK_EQ(writer.count() + writer.packed().size(), 0);
+  auto pack = [&](uint32_t count, auto site_of, Anchor anchor) {
+    writer.Begin(count);
+    for (uint32_t i = 0; i < count; i++) writer.Add({site_of(i), arch::FieldClass{0}, anchor});
+    writer.End();
+    CHECK_EQ(writer.count(), count);
+    return writer.packed().size();
+  };
+  CHECK_EQ(pack(
+               10, [](uint32_t i) { return 4 + 20 * i + i % 2; }, Anchor::kFixed),
+           10);
+  CHECK_EQ(pack(
+               10, [](uint32_t i) { return 2000 + 3000 * i + i % 2; }, Anchor::kState),
+           20);
+  // The first, the second, and how many more.
+  CHECK_EQ(pack(
+               31, [](uint32_t i) { return 14 * i; }, Anchor::kState),
+           3);
+  CHECK_EQ(pack(
+               0, [](uint32_t i) { return i; }, Anchor::kState),
+           0);
 }
