@@ -32,7 +32,16 @@ describe('native hosts', function () {
     folder = mkdtempSync(join(tmpdir(), 'jit-arena-c-'));
     prefix = join(folder, 'prefix');
     const build = join(folder, 'build');
-    run('cmake', ['-S', root, '-B', build, '-DJA_ADDON=OFF', '-DCMAKE_BUILD_TYPE=Debug', '-DCMAKE_INSTALL_LIBDIR=lib']);
+    run('cmake', [
+      '-S',
+      root,
+      '-B',
+      build,
+      '-DJA_ADDON=OFF',
+      '-DCMAKE_BUILD_TYPE=Debug',
+      '-DCMAKE_INSTALL_LIBDIR=lib',
+      '-DCMAKE_UNITY_BUILD=ON',
+    ]);
     run('cmake', ['--build', build, '--target', 'jit_arena_c', '--parallel', '2']);
     run('cmake', ['--install', build, '--prefix', prefix]);
   });
