@@ -200,6 +200,16 @@ const mutants = [
     killedBy: ['reloc_range_test of_every_place'],
   },
   {
+    name: 'own-distances-kept-apart',
+    edits: [[checks, ' || checking.executor.apart()) return false;', ') return false;']],
+    killedBy: ['linker_test every_kind_says_its_target'],
+  },
+  {
+    name: 'own-addresses-stay',
+    edits: [[checks, 'checked.moves = address && to.moves;', 'checked.moves = false;']],
+    killedBy: ['linker_test every_kind_says_its_target'],
+  },
+  {
     name: 'page-kept-like-a-distance',
     edits: [[checks, ' && field_.rest_bits == 0', '']],
     killedBy: ['fake_cpu_test keeps_pages', 'fake_cpu_test lead_to_their_targets'],

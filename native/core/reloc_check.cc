@@ -75,6 +75,10 @@ struct Checking {
   Part parts[kSections] = {};
 };
 
+// The kinds of own targets are sections, and so are the first anchors.
+static_assert(static_cast<int>(TargetKind::kOwnState) == static_cast<int>(Section::kState));
+static_assert(static_cast<int>(Anchor::kState) == static_cast<int>(Section::kState));
+
 // Nearly all relocs are the address of a place in the executor itself, or the distance to one in the same span. Nothing
 // is to be decided of them, and CheckShape has seen that the place exists. False: another one, or it does not fit.
 bool CheckOwn(const Checking& checking, const RelocSpec& reloc, CheckedReloc& checked) {
