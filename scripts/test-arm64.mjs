@@ -30,7 +30,16 @@ function install() {
   );
   const apt = (...args) => mustRun('env', ['DEBIAN_FRONTEND=noninteractive', 'apt-get', '-q', '-y', ...args]);
   const isKnown = output('apt-cache', ['policy']).includes(`${codename}-backports`);
-  if (!isKnown) appendFileSync(BACKPORTS, `deb http://deb.debian.org/debian ${codename}-backports main\n`);
+  if (!isKnown) {
+    // They lie beside the release itself.
+    const targets = output('apt-get', ['indextargets', '--format', '$(REPO_URI) $(RELEASE)']).split('\n');
+    const [uri] = targets.map((target) => target.split(' ')).find(([, release]) => release === codename) ?? [];
+    if (uri === undefined) {
+      console.error(`No source of ${codename} is known to apt, so that its backports cannot be found.`);
+      process.exit(1);
+    }
+    appendFileSync(BACKPORTS, `deb ${uri} ${codename}-backports main\n`);
+  }
   apt('update');
   if (!hasCompiler()) apt('install', '--no-install-recommends', 'g++-aarch64-linux-gnu');
   if (qemuVersion() < QEMU_AT_LEAST)

@@ -689,7 +689,7 @@ describe('what an arena with traces leaves behind', () => {
       const text = `#include "exits_test.cc"
         int main(int argc, char**) {
           if (argc > 1) *static_cast<int* volatile*>(new int*) = new int;
-          return test::RunAll("");
+          return test::RunAll({});
         }`;
       const [source, program] = [join(folder, 'leaks.cc'), join(folder, 'leaks')];
       writeFileSync(source, text);
