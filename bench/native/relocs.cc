@@ -45,7 +45,7 @@ class SummingExecutor {
   }
 
   const ExecutorSpec& spec() const { return spec_; }
-  uint32_t DataOffset() const { return (spec_.sizes[0] + 7) & ~7u; }
+  uint32_t DataOffset() const { return static_cast<uint32_t>(AlignUp(spec_.sizes[0], 8)); }
   void Check(uint64_t at) const {
     uint64_t sum = code_places_ * at + code_sum_ + data_places_ * (at + DataOffset()) + data_sum_;
     BENCH_CHECK(reinterpret_cast<uint64_t (*)()>(at)() == sum);

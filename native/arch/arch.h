@@ -51,11 +51,17 @@ struct KindInfo {
   bool slot_holds_sum = false;  // the slot holds S + A, and the field is for G alone
 };
 
+// All kinds.
+const KindInfo* Kinds(size_t* count);
 // Null for a kind that this CPU does not have. By number: one array lookup. By name: a search.
 const KindInfo* FindKind(RelocKind kind);
-const KindInfo* FindKind(std::string_view name);
-// All kinds, for docs, bindings and tests.
-const KindInfo* Kinds(size_t* count);
+inline const KindInfo* FindKind(std::string_view name) {
+  size_t count;
+  const KindInfo* kinds = Kinds(&count);
+  for (const KindInfo* info = kinds; info != kinds + count; info++)
+    if (name == info->name) return info;
+  return nullptr;
+}
 
 // For messages: what reaches far, in words, and the kind that reaches within an arena.
 extern const char* const kFarKinds;

@@ -287,13 +287,6 @@ const char* const kNearKind = "R_AARCH64_ADR_PREL_PG_HI21 and R_AARCH64_ADD_ABS_
 
 const KindInfo* FindKind(RelocKind kind) { return kind < arm64::kNumbers ? arm64::kByNumber[kind] : nullptr; }
 
-const KindInfo* FindKind(std::string_view name) {
-  for (const KindInfo& info : arm64::kKinds) {
-    if (name == info.name) return &info;
-  }
-  return nullptr;
-}
-
 const KindInfo* Kinds(size_t* count) {
   *count = std::size(arm64::kKinds);
   return arm64::kKinds;

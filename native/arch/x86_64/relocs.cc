@@ -111,13 +111,6 @@ const char* const kNearKind = "R_X86_64_PC32";
 
 const KindInfo* FindKind(RelocKind kind) { return kind < x86_64::kByNumber.size() ? x86_64::kByNumber[kind] : nullptr; }
 
-const KindInfo* FindKind(std::string_view name) {
-  for (const KindInfo& info : x86_64::kKinds) {
-    if (name == info.name) return &info;
-  }
-  return nullptr;
-}
-
 const KindInfo* Kinds(size_t* count) {
   *count = std::size(x86_64::kKinds);
   return x86_64::kKinds;

@@ -101,12 +101,6 @@ const KindInfo* FindKind(RelocKind kind) {
   return nullptr;
 }
 
-const KindInfo* FindKind(std::string_view name) {
-  for (const KindInfo& info : kKinds)
-    if (info.name == name) return &info;
-  return nullptr;
-}
-
 const KindInfo* Kinds(size_t* count) {
   *count = std::size(kKinds);
   return kKinds;
